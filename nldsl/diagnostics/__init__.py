@@ -1,0 +1,1 @@
+"""Findings: the value, the registry of codes, the renderers and the fixes."""
