@@ -1,0 +1,66 @@
+"""Softmax attention: the memory that keeps every pair and solves for the read in closed form.
+
+y_t = sum_i softmax_i(scale k_i . q_t) v_i over i <= t, or over t - window < i <= t, is the minimiser over y of
+sum_i exp(scale k_i . q_t) |v_i - y|^2, the Nadaraya-Watson estimate (Nested Learning, eqs. 62-63).
+Its state is the cache of pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    state: dict[str, Tensor] | None = None,
+    *,
+    window: int | None = None,
+    scale: float = 1.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Causal softmax attention over the carried cache and the new tokens.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, G, T, Dk]`; `G` divides `H`, and each key head serves `H / G` query heads.
+        value: `[B, G, T, Dv]`.
+        state: `{"key": [B, G, P, Dk], "value": [B, G, P, Dv]}`, the pairs of earlier tokens.
+        window: how many tokens a query sees, itself included; `None` means all.
+        scale: factor on the logits; 1 because a memory's query is used as given.
+
+    Returns:
+        The read `[B, H, T, Dv]`, and the cache: all pairs, or the last `window - 1`.
+    """
+    tokens = query.shape[2]
+    if state is not None:
+        key = torch.cat((state["key"], key), dim=2)
+        value = torch.cat((state["value"], value), dim=2)
+    total = key.shape[2]
+    kept = total if window is None else min(total, window - 1)
+    cache = {"key": key[:, :, total - kept :], "value": value[:, :, total - kept :]}
+    if tokens == 0:
+        return query.new_zeros(*query.shape[:3], value.shape[-1]), cache
+
+    sees_all = window is None or total <= window
+    causal = sees_all and tokens == total  # the kernel's own mask is the fast path
+    mask = None if causal or (sees_all and tokens == 1) else _visible(tokens, total, window, query.device)
+    read = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return read, cache
+
+
+def _visible(tokens: int, total: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of `total` pairs each of the last `tokens` queries may see, bool `[tokens, total]`."""
+    query_at = torch.arange(total - tokens, total, device=device)[:, None]
+    age = query_at - torch.arange(total, device=device)
+    return age >= 0 if window is None else (age >= 0) & (age < window)

@@ -1,0 +1,220 @@
+"""Delta rules on a matrix by one unit lower-triangular solve a tile.
+
+Two transitions share the algebra (Nested Learning, eqs. 65 and 92-93; reference engines E3 and E10):
+
+    retained (E3)    W_t = r_t W_{t-1} (I - e_t k_t k_t^T) + e_t c_t k_t^T      gradient of 1/2 |W k - v|^2 at r_t W_{t-1}
+    current  (E10)   W_t = W_{t-1} (r_t I - e_t k_t k_t^T) + e_t c_t k_t^T      the same at W_{t-1}; delta gradient descent
+
+Both write u_t k_t^T with u_t = e_t (c_t - x_t), x_t what the erased weights return for k_t.  Inside a tile with decay
+matrix D (see `decay`) and W_0 the weights before it, x_t = D_s0 W_0 k_t + sum_{i < t} D_si (k_i . k_t) u_i with row s = t
+when retained and s = t - 1 when current, hence a unit lower-triangular system in U.  Then
+
+    W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti (k_i . q_t) u_i,     W_C = D_C0 W_0 + sum_i D_Ci u_i k_i^T
+
+U is affine in W_0, so the solve is done for all tiles at once and a tile's transition is one matrix product.
+Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t = v_t - W_b k_t.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nldsl.codegen.engines.decay import decay_matrix
+from nldsl.codegen.engines.tiles import (
+    cut,
+    gate,
+    joined,
+    opened_at,
+    start_weights,
+    tile_decays,
+    tiling,
+    with_phase,
+)
+from nldsl.codegen.engines.triangular import unit_lower_solve
+
+
+def delta(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    erase: str = "retained",
+    read: str = "after",
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The gated delta rule: erase what the memory returns for the key, write the value.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`; a write multiplies what was stored along it by `retain (1 - rate |k|^2)`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]`, 1 where not given.
+        retain: `[B, H, T]` in [0, 1], 1 where not given.
+        state: `{"W": [B, H, Dv, Dk]}`.
+        start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
+        erase: `retained` (DeltaNet, Gated DeltaNet) or `current` (delta gradient descent with the dot product).
+        read: `after` or `before` the own write.
+        tile: tokens a solve spans; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token.
+    """
+    weights = start_weights(start, key, value) if state is None else state["W"]
+    if key.shape[2] == 0:
+        return torch.zeros_like(value), {"W": weights}
+    tiles, _ = tiling(key.shape[2], tile)
+    queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
+    decays = tile_decays(retain, tiles, keys)  # [B, H, N, C + 1, C + 1]
+    before = decays[..., :-1, :]
+    after = decays[..., 1:, :]
+
+    erased = after if erase == "retained" else before
+    written, answered = _solved(keys, values, cut(gate(rate, key), tiles), erased)
+    tails = decays[..., -1, 1:, None] * keys  # [B, H, N, C, Dk]
+    writes = written.transpose(-1, -2) @ tails  # [B, H, N, Dv, Dk]
+    turns = _kept(decays, keys) - answered.transpose(-1, -2) @ tails  # [B, H, N, Dk, Dk]
+    origins = []
+    for turn, write in zip(turns.unbind(2), writes.unbind(2), strict=True):
+        origins.append(weights)
+        weights = write + weights @ turn
+    origin = torch.stack(origins, dim=2).transpose(-1, -2)  # [B, H, N, Dk, Dv]
+
+    updates = written - answered @ origin
+    rows = after if read == "after" else before
+    scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]
+    return joined(rows[..., :1] * (queries @ origin) + scores @ updates, tiles), {"W": weights}
+
+
+def delta_frozen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    period: int,
+    objective: str = "l2",
+    read: str = "boundary",
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Delta gradient descent on a matrix, the gradient frozen at the start of each period, the erasure running.
+
+        W_t = W_{t-1} (r_t I - e_t k_t k_t^T) - e_t (W_b k_t - v_t) k_t^T
+
+    Args and results as `delta`, besides:
+        state: `W`, `W_start` `[B, H, Dv, Dk]` and `phase`, the tokens seen of the open period.
+        period: tokens a gradient's weights W_b stand still.
+        objective: `l2` as above, or `dot`, which has no W_b term, so that only boundary reads depend on the period.
+        read: `after` or `before` the own write, or `boundary`, W_b.
+    """
+    weights = start_weights(start, key, value) if state is None else state["W"]
+    anchor = weights if state is None else state["W_start"]
+    phase, tokens = opened_at(state), key.shape[2]
+    if tokens == 0:
+        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase)
+    tiles, opens = tiling(tokens, tile, period, phase)
+    queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
+    decays = tile_decays(retain, tiles, keys)
+    before = decays[..., :-1, :]
+
+    frozen = objective == "l2"
+    targets = torch.cat((values, keys), dim=-1) if frozen else values
+    solved, answered = _solved(keys, targets, cut(gate(rate, key), tiles), before)
+    written, surprised = solved.split((value.shape[-1], solved.shape[-1] - value.shape[-1]), dim=-1)
+    tails = decays[..., -1, 1:, None] * keys
+    writes = (written.transpose(-1, -2) @ tails).unbind(2)
+    turns = (_kept(decays, keys) - answered.transpose(-1, -2) @ tails).unbind(2)
+    pulls = (surprised.transpose(-1, -2) @ tails).unbind(2) if frozen else ()
+    origins, anchors = [], []
+    for n, opening in enumerate(opens):
+        anchor = weights if opening else anchor
+        origins.append(weights)
+        anchors.append(anchor)
+        weights = writes[n] + weights @ turns[n]
+        weights = weights - anchor @ pulls[n] if frozen else weights
+    origin = torch.stack(origins, dim=2).transpose(-1, -2)
+    fixed = torch.stack(anchors, dim=2).transpose(-1, -2)
+
+    phase = (phase + tokens) % period
+    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase)
+    if read == "boundary":
+        return joined(queries @ fixed, tiles), new
+    updates = written - answered @ origin
+    updates = updates - surprised @ fixed if frozen else updates
+    rows = decays[..., 1:, :] if read == "after" else before
+    scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]
+    return joined(rows[..., :1] * (queries @ origin) + scores @ updates, tiles), new
+
+
+def delta_fold(
+    running: Tensor,
+    anchor: Tensor,
+    key: Tensor,
+    target: Tensor,
+    rate: Tensor,
+    retain: Tensor,
+    *,
+    objective: str = "l2",
+) -> Tensor:
+    """Write one piece of a period by delta gradient descent, without reads.  Leading dims broadcast.
+
+    Args:
+        running: weights before the piece, `[..., Dv, Dk]`.
+        anchor: weights at which gradients are taken, same shape.
+        key: `[..., T, Dk]`.
+        target: `[..., T, Dv]`, a constant of the objective.
+        rate: `[..., T]`.
+        retain: `[..., T]`.
+        objective: `l2` or `dot`.
+
+    Returns:
+        The weights after the piece, `[..., Dv, Dk]`.
+    """
+    decays = decay_matrix(retain)
+    error = target if objective == "dot" else target - key @ anchor.transpose(-1, -2)
+    updates = erasing_updates(running, key, error, rate, decays)
+    return decays[..., -1, :1, None] * running + updates.transpose(-1, -2) @ (decays[..., -1, 1:, None] * key)
+
+
+def erasing_updates(running: Tensor, key: Tensor, target: Tensor, rate: Tensor, decays: Tensor) -> Tensor:
+    """The rows u_t of delta gradient descent, W_t = r_t W_{t-1} + u_t k_t^T with u_t = e_t (c_t - W_{t-1} k_t).
+
+    Args:
+        running: W_0, `[..., Dv, Dk]`.
+        key: `[..., C, Dk]`.
+        target: c, `[..., C, Dv]`.
+        rate: `[..., C]`.
+        decays: decay matrix of the retention, `[..., C + 1, C + 1]`.
+    """
+    before = decays[..., :-1, :]
+    system = rate.unsqueeze(-1) * (key @ key.transpose(-1, -2)) * before[..., 1:]
+    return unit_lower_solve(
+        system, rate.unsqueeze(-1) * (target - before[..., :1] * (key @ running.transpose(-1, -2)))
+    )
+
+
+def _solved(keys: Tensor, targets: Tensor, rates: Tensor, erased: Tensor) -> tuple[Tensor, Tensor]:
+    """U as an affine map of the weights before the tile: U = first - second W_0^T.
+
+    Args:
+        keys: `[..., C, Dk]`.
+        targets: `[..., C, R]`.
+        rates: `[..., C]`.
+        erased: rows of the decay matrix that the erasure sees, `[..., C, C + 1]`.
+    """
+    system = rates.unsqueeze(-1) * (keys @ keys.transpose(-1, -2)) * erased[..., 1:]
+    right = rates.unsqueeze(-1) * torch.cat((targets, erased[..., :1] * keys), dim=-1)
+    first, second = unit_lower_solve(system, right).split((targets.shape[-1], keys.shape[-1]), dim=-1)
+    return first, second
+
+
+def _kept(decays: Tensor, keys: Tensor) -> Tensor:
+    """What a tile keeps of the weights where no key erases: the identity times the tile's decay, `[..., Dk, Dk]`."""
+    return decays[..., -1, :1, None] * torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)

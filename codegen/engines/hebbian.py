@@ -1,0 +1,132 @@
+"""Hebbian memories with a scalar gate: linear attention, RetNet, Mamba-2's scalar gate, dot-product objectives.
+
+One gradient step a token on -<W k, v> with retention (Nested Learning, eq. 64; reference engine E1):
+
+    W_t = r_t W_{t-1} + e_t v_t k_t^T
+
+Inside a tile with decay matrix D (see `decay`), W_0 the weights before it and e the rates:
+
+    W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti e_i (k_i . q_t) v_i
+    W_C     = D_C0 W_0     + sum_i D_Ci e_i v_i k_i^T
+
+Reads before the own write use row t - 1 of D.  All tiles are computed at once; only W_0 goes from tile to tile.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nldsl.codegen.engines.tiles import (
+    cut,
+    gate,
+    joined,
+    opened_at,
+    start_weights,
+    tile_decays,
+    tiling,
+    with_phase,
+)
+
+
+def hebbian(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    read: str = "after",
+    period: int = 1,
+    normalise: bool = False,
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Write `rate_t v_t k_t^T`, keep `retain_t` of the old weights, read with the query.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]`, 1 where not given.
+        retain: `[B, H, T]` in [0, 1], 1 where not given.
+        state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of each, and `phase`.
+        start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
+        read: `after` or `before` the own write; `boundary`, the start of the period, whenever `period` > 1.
+        period: tokens between updates of the weights that are read.
+        normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a read whose divisor is 0 is not divided.
+        tile: tokens a matrix product spans; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token.
+    """
+    if normalise:  # the divisor is one more value channel, of ones
+        return _normalised(
+            query, key, value, rate, retain, state, start=start, read=read, period=period, tile=tile
+        )
+    weights = start_weights(start, key, value) if state is None else state["W"]
+    anchor = weights if state is None or period == 1 else state["W_start"]
+    phase = opened_at(state) if period > 1 else 0
+    tokens = key.shape[2]
+    if tokens == 0:
+        idle = {"W": weights}
+        return torch.zeros_like(value), idle if period == 1 else with_phase(idle, {"W": anchor}, phase)
+
+    tiles, opens = tiling(tokens, tile, period if period > 1 else None, phase)
+    keys = cut(key, tiles)  # [B, H, N, C, Dk]
+    decays = tile_decays(retain, tiles, keys)  # [B, H, N, C + 1, C + 1]
+    values = cut(value, tiles) * cut(gate(rate, key), tiles).unsqueeze(-1)
+    queries = cut(query, tiles)
+
+    kept = decays[..., -1, :1, None]  # [B, H, N, 1, 1]
+    writes = values.transpose(-1, -2) @ (decays[..., -1, 1:, None] * keys)  # [B, H, N, Dv, Dk]
+    before = []
+    for opening, left, write in zip(opens, kept.unbind(2), writes.unbind(2), strict=True):
+        anchor = weights if opening else anchor
+        before.append(weights if period == 1 else anchor)
+        weights = left * weights + write
+    origin = torch.stack(before, dim=2).transpose(
+        -1, -2
+    )  # [B, H, N, Dk, Dv], what each tile starts from or reads
+
+    if period > 1:
+        phase = (phase + tokens) % period
+        started = {"W": weights if phase == 0 else anchor}
+        return joined(queries @ origin, tiles), with_phase({"W": weights}, started, phase)
+    rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
+    scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]  # [B, H, N, C, C]
+    return joined(rows[..., :1] * (queries @ origin) + scores @ values, tiles), {"W": weights}
+
+
+def _normalised(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    retain: Tensor | None,
+    state: dict[str, Tensor] | None,
+    *,
+    start: Tensor | None,
+    read: str,
+    period: int,
+    tile: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`hebbian` on values with a channel of ones, whose read is the divisor and whose row of W is `z`."""
+    extended = None
+    if state is not None:
+        names = ("", "_start") if period > 1 else ("",)
+        extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
+        extended |= {"phase": state["phase"]} if period > 1 else {}
+    begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
+    ones = F.pad(value, (0, 1), value=1.0)
+    both, new = hebbian(
+        query, key, ones, rate, retain, extended, start=begin, read=read, period=period, tile=tile
+    )
+    divisor = both[..., -1:]
+    result = both[..., :-1] / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+    parts = {name: weights for name, weights in new.items() if name != "phase"}
+    split = {name: weights[..., :-1, :] for name, weights in parts.items()}
+    split |= {name.replace("W", "z"): weights[..., -1, :] for name, weights in parts.items()}
+    return result, split | {name: new[name] for name in new if name == "phase"}
