@@ -44,7 +44,7 @@ lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## basedpyright
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 pytest: $(STAMP) ## the tests alone; ARGS='-k word' picks some
 	$(BIN)/python -m pytest $(ARGS)

@@ -15,7 +15,9 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CODE = ("nldsl", "codegen", "grammar")
-OURS = {"nldsl"}
+# Beside the package: the runtime's files import each other, and what the compiler writes, by plain names.
+RUNTIME = {path.stem for path in (ROOT / "codegen" / "runtime").glob("*.py")}
+OURS = {"nldsl", "kernels", "model", "settings", *RUNTIME}
 
 
 def canonical(name: str) -> str:
