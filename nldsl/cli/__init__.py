@@ -1,0 +1,13 @@
+"""The command line, a thin shell over the Python API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `nldsl` with these arguments (default: those of the process) and return the exit code."""
+    from nldsl.cli.guard import run
+
+    return run(list(sys.argv[1:] if argv is None else argv))

@@ -1,0 +1,19 @@
+"""Results that may go to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nldsl.cli.console import Console
+from nldsl.run.files import FileProblem, write_text
+
+
+def deliver(console: Console, text: str, target: str | None, *, force: bool = True) -> None:
+    """Print a result, or write it to `target`; without `force` an existing file is never overwritten."""
+    if target is None or target == "-":
+        console.out(text)
+        return
+    if Path(target).exists() and not force:
+        raise FileProblem(f"`{target}` exists already", "`--force` overwrites it")
+    write_text(target, text if text.endswith("\n") else text + "\n")
+    console.say(f"wrote {target}")

@@ -1,0 +1,102 @@
+"""`nldsl compile`: write a folder of PyTorch code that runs without nldsl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nldsl.cli import inputs
+from nldsl.cli.console import Console
+from nldsl.cli.options import set_option, variant_option, with_console
+from nldsl.cli.problem import Problem
+from nldsl.cli.verb_table import present
+
+
+def compile_spec(
+    console: Console,
+    path: str,
+    folder: str | None,
+    *,
+    check: bool = False,
+    verify: bool = False,
+    print_after: str | None = None,
+    force: bool = False,
+    settings: tuple[str, ...] = (),
+    variant: str | None = None,
+) -> int:
+    """Compile the spec at `path` into `folder`.
+
+    `check` writes nothing and returns 1 where the folder is stale; `print_after` prints the value
+    after one pass and writes nothing; `verify` probes what was written.
+    """
+    if print_after is None and folder is None:
+        raise Problem("no folder to write to", f"add `-o build/{Path(path).stem}`")
+    spec = inputs.load_spec(console, path, settings=settings, variant=variant)
+    if print_after is not None:
+        console.out(spec.print_after(print_after))
+        return 0
+    assert folder is not None
+    if check:
+        stale = spec.stale(folder)
+        for line in stale:
+            console.out(line)
+        console.say(f"{folder} is {'stale' if stale else 'up to date'}")
+        return int(bool(stale))
+    if Path(folder).is_file():
+        raise Problem(f"`{folder}` is a file, and a folder is needed", "name another one after `-o`")
+    spec.compile(folder, force=force)
+    console.say(f"wrote {folder}")
+    if not verify:
+        return 0
+    from nldsl.cli.verbs.verify import verify as probe
+
+    return probe(console, folder)
+
+
+_VERIFY = click.option("--verify", is_flag=True, help="Probe what was written.")
+
+
+def _with_verify(command: click.Command) -> click.Command:
+    """Offer `--verify` only where the prober is there."""
+    if not present("nldsl.run.verify"):
+        command.params = [p for p in command.params if p.name != "verify"]
+    return command
+
+
+@click.command("compile")
+@click.argument("spec", type=click.Path())
+@click.option("-o", "--output", "folder", type=click.Path(), metavar="DIR", help="The folder to write.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 where DIR is stale.")
+@_VERIFY
+@click.option("--print-after", metavar="PASS", help="Print the value after one pass; write nothing.")
+@click.option("--force", is_flag=True, help="Overwrite files that were edited by hand.")
+@variant_option
+@set_option
+@with_console
+def command(
+    console: Console,
+    spec: str,
+    folder: str | None,
+    check: bool,
+    print_after: str | None,
+    force: bool,
+    variant: str | None,
+    settings: tuple[str, ...],
+    verify: bool = False,
+) -> int:
+    """Write a folder of readable PyTorch code for SPEC that runs without nldsl."""
+    return compile_spec(
+        console,
+        spec,
+        folder,
+        check=check,
+        verify=verify,
+        print_after=print_after,
+        force=force,
+        settings=settings,
+        variant=variant,
+    )
+
+
+_with_verify(command)
