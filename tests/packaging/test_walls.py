@@ -57,7 +57,6 @@ WALLS = (
     Wall("codegen/engines", only=("torch",), why="engines are copied into folders that run without nldsl"),
     Wall("codegen/runtime", only=("torch", "numpy"), why="the runtime runs without nldsl"),
     Wall("grammar", banned=("torch", "nldsl.codegen"), why="a grammar is data"),
-    Wall("nldsl/cli", banned=("torch",), why="verbs that need torch reach it through run or ablate"),
     Wall("nldsl/data", only=("nldsl",), why="a corpus is read with the standard library"),
 )
 
