@@ -63,7 +63,10 @@ class Draft:
     span: Span | None = None
     trailing: str | None = None
     comments: list[str] = field(default_factory=list)
-    head_end: int | None = None  # a comment on the line that ends here is a trailing one too (YAML keys with a body)
+    head_end: int | None = None
+    """A comment on the line that ends here is a trailing one too: YAML keys with a body."""
+    inner_comments: tuple[str, ...] = ()
+    inner_trailing: str | None = None
 
 
 class CommentBook:
@@ -143,7 +146,7 @@ def _statement(draft: Draft, value: Expr, blank_before: bool) -> Statement:
         draft.target,
         draft.label,
         span=draft.span,
-        comments=tuple(draft.comments),
-        trailing=draft.trailing,
+        comments=(*draft.comments, *draft.inner_comments),
+        trailing=draft.trailing if draft.trailing is not None else draft.inner_trailing,
         blank_before=blank_before,
     )
