@@ -115,10 +115,10 @@ def delta_frozen(
         read: `after` or `before` the own write, or `boundary`, W_b.
     """
     weights = start_weights(start, key, value) if state is None else state["W"]
-    anchor = weights if state is None else state["W_start"]
+    anchor = weights if state is None else state.get("W_start", weights)
     phase, tokens = opened_at(state), key.shape[2]
     if tokens == 0:
-        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase)
+        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period)
     tiles, opens = tiling(tokens, tile, period, phase)
     queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
     decays = tile_decays(retain, tiles, keys)
@@ -143,7 +143,7 @@ def delta_frozen(
     fixed = torch.stack(anchors, dim=2).transpose(-1, -2)
 
     phase = (phase + tokens) % period
-    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase)
+    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
     if read == "boundary":
         return joined(queries @ fixed, tiles), new
     updates = written - answered @ origin

@@ -67,12 +67,11 @@ def hebbian(
             query, key, value, rate, retain, state, start=start, read=read, period=period, tile=tile
         )
     weights = start_weights(start, key, value) if state is None else state["W"]
-    anchor = weights if state is None or period == 1 else state["W_start"]
-    phase = opened_at(state) if period > 1 else 0
+    anchor = weights if state is None else state.get("W_start", weights)
+    phase = opened_at(state)
     tokens = key.shape[2]
     if tokens == 0:
-        idle = {"W": weights}
-        return torch.zeros_like(value), idle if period == 1 else with_phase(idle, {"W": anchor}, phase)
+        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period)
 
     tiles, opens = tiling(tokens, tile, period if period > 1 else None, phase)
     keys = cut(key, tiles)  # [B, H, N, C, Dk]
@@ -94,7 +93,7 @@ def hebbian(
     if period > 1:
         phase = (phase + tokens) % period
         started = {"W": weights if phase == 0 else anchor}
-        return joined(queries @ origin, tiles), with_phase({"W": weights}, started, phase)
+        return joined(queries @ origin, tiles), with_phase({"W": weights}, started, phase, period)
     rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
     scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]  # [B, H, N, C, C]
     return joined(rows[..., :1] * (queries @ origin) + scores @ values, tiles), {"W": weights}

@@ -78,10 +78,14 @@ def start_weights(start: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
 
 def opened_at(state: dict[str, Tensor] | None) -> int:
     """How many tokens of the open period the state has seen."""
-    return 0 if state is None else int(state["phase"])
+    return 0 if state is None or "phase" not in state else int(state["phase"])
 
 
-def with_phase(state: dict[str, Tensor], anchors: dict[str, Tensor], phase: int) -> dict[str, Tensor]:
-    """The state with the weights of the open period's start and the tokens seen of it."""
+def with_phase(
+    state: dict[str, Tensor], anchors: dict[str, Tensor], phase: int, period: int
+) -> dict[str, Tensor]:
+    """The state, for a period above 1 with the weights of the open period's start and the tokens seen of it."""
+    if period == 1:
+        return state
     started = {f"{name}_start": weights for name, weights in anchors.items()}
     return {**state, **started, "phase": torch.tensor(phase, dtype=torch.int64)}
