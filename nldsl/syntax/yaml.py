@@ -279,7 +279,7 @@ class _Reader:
         words = head.words if isinstance(head, e.Phrase) else (head,)
         span = Span(self.source, key.start, value.end)
         phrase = e.Phrase((*words, body), span=span)
-        end = max(value.end, inner_end)
+        end = value.end if not body.closing_comments else inner_end
         return Draft(key.start, end, phrase, span=span, head_end=None if value.flow else key.end)
 
     def _tail(self, node: _Node) -> int:
@@ -287,7 +287,7 @@ class _Reader:
         text = self.source.text
         column = node.start - (text.rfind("\n", 0, node.start) + 1)
         last_line_end = text.find("\n", node.end)
-        end = node.end
+        end = len(text) if last_line_end < 0 else last_line_end
         while last_line_end >= 0:
             start = last_line_end + 1
             last_line_end = text.find("\n", start)

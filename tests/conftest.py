@@ -1,0 +1,44 @@
+"""What all tests share: golden files, and one thread for torch where a test has loaded it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HINT = "run pytest with --update-golden if the new text is right"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--update-golden`."""
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """`golden(path, text)`: the file at `path` holds exactly `text`; with `--update-golden` it is made to."""
+
+    def check(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+            return
+        if not path.exists():
+            pytest.fail(f"{path} does not exist; {HINT}")
+        expected = path.read_text(encoding="utf-8")
+        if expected != text:
+            lines = difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="")
+            pytest.fail("\n".join([f"{path} differs; {HINT}", *lines]))
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> None:
+    """Tests run side by side; torch is never imported just for this."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads") and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

@@ -1,0 +1,93 @@
+"""Generated statement trees: everything that canonical text can spell, and nothing it cannot.
+
+A tree is canonical when no other tree prints as the same text: a phrase has two words or more, no number
+or name in it stands before a unit, and nothing begins with a word that YAML keys use for themselves.
+"""
+
+from __future__ import annotations
+
+import string
+
+from hypothesis import strategies as st
+
+from nldsl.document import expr as e
+
+WORDS = ("x", "y", "key", "value", "Titans", "level", "fast", "slow", "chain", "every", "mlp", "keep", "edition", "otherwise")
+COMMENT_TEXT = st.text(alphabet=string.ascii_letters + " `=|>{}:'\"#-", max_size=20).map(str.strip).filter(
+    lambda s: not s.startswith(("#", "!"))
+)
+
+words = st.sampled_from(WORDS)
+names = st.lists(words, min_size=1, max_size=3).map(lambda parts: e.Name(tuple(parts)))
+plain_names = words.map(lambda w: e.Name((w,)))
+integers = st.integers(0, 10**6).map(lambda n: e.Number(n))
+fractions = st.floats(0, 1e6, allow_nan=False).map(lambda f: e.Number(f))
+numbers = st.one_of(integers, fractions)
+texts = st.text(alphabet=string.printable.replace("\r", "").replace("\x0b", "").replace("\x0c", "") + "é😀", max_size=8).map(e.Text)
+units = st.sampled_from(sorted(set(e.UNITS.values())))
+simple_amounts = st.one_of(integers, names)
+
+
+def expressions(*, bodies: bool = True, depth: int = 3) -> st.SearchStrategy[e.Expr]:
+    """Any value: atoms, calls, lists, operators, pipelines, phrases, and phrases that end in a body."""
+    atoms: st.SearchStrategy[e.Expr] = st.one_of(numbers, names, texts, st.builds(e.Quantity, simple_amounts, units))
+    return st.recursive(atoms, lambda inner: _grown(inner, bodies), max_leaves=4 * depth)
+
+
+def _grown(inner: st.SearchStrategy[e.Expr], bodies: bool) -> st.SearchStrategy[e.Expr]:
+    arguments = st.one_of(inner.map(e.Argument), st.builds(e.Argument, inner, words))
+    several = st.lists(inner, min_size=2, max_size=3).map(tuple)
+    operands = inner.filter(lambda x: not isinstance(x, e.Quantity))
+    grown = [
+        st.builds(e.Call, names, st.lists(arguments, max_size=3).map(tuple)),
+        st.lists(inner, max_size=3).map(lambda items: e.ListOf(tuple(items))),
+        several.map(e.TupleOf),
+        st.builds(e.Pipe, inner, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+        st.builds(e.Binary, st.sampled_from("+-*/^"), inner, inner),
+        st.builds(e.Unary, st.just("-"), inner),
+        st.builds(e.Quantity, operands.filter(lambda x: not isinstance(x, e.TupleOf)), units),
+        st.lists(inner, min_size=2, max_size=3).map(lambda ws: e.Phrase(tuple(ws))),
+    ]
+    if bodies:
+        inner_bodies = st.builds(_body, st.lists(_statements_of(inner), max_size=3), st.booleans())
+        grown.append(st.builds(lambda ws, b: e.Phrase((*ws, b)), st.lists(inner, min_size=1, max_size=2), inner_bodies))
+    return st.one_of(grown)
+
+
+def _body(statements: list[e.Statement], inline: bool) -> e.Body:
+    return e.Body(tuple(statements), inline=inline)
+
+
+def _statements_of(values: st.SearchStrategy[e.Expr]) -> st.SearchStrategy[e.Statement]:
+    heads = st.sampled_from(("set", "add", "let", "vary", "memory"))
+    targets = st.one_of(names, st.builds(lambda h, n: e.Phrase((e.Name((h,)), n)), heads, names))
+    return st.builds(
+        e.Statement,
+        values,
+        st.one_of(st.none(), targets, values),
+        st.one_of(st.none(), plain_names),
+        comments=st.lists(COMMENT_TEXT, max_size=2).map(tuple),
+        trailing=st.one_of(st.none(), COMMENT_TEXT),
+        blank_before=st.booleans(),
+    )
+
+
+def bodies() -> st.SearchStrategy[e.Body]:
+    """Whole files, with comments and empty lines."""
+    return st.builds(
+        lambda statements, closing: e.Body(tuple(statements), closing_comments=tuple(closing)),
+        st.lists(_statements_of(expressions()), max_size=4),
+        st.lists(COMMENT_TEXT, max_size=2),
+    )
+
+
+def all_comments(node: e.Expr) -> list[str]:
+    """Every comment below `node`, sorted."""
+    found: list[str] = []
+    for n in node.walk():
+        if isinstance(n, e.Statement):
+            found += n.comments
+            found += [n.trailing] if n.trailing is not None else []
+        elif isinstance(n, e.Body):
+            found += n.closing_comments
+    return sorted(found)
