@@ -9,6 +9,7 @@ All lengths are in px.  The layout is exact arithmetic on small integers: same g
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from nldsl.levels.draw.nets import Net, nets_of
 from nldsl.levels.graph import Component, LevelGraph
@@ -51,15 +52,17 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A routed net: `segments` to draw once, and each edge's own way from source to target.
+    """A routed net: `lines` to draw once, and each edge's own way from source to target.
 
-    `arrows` are tips with a direction: 1 points down, -1 up.
+    `arrows` are tips with a direction: 1 points down, -1 up.  `joints` are where three or more lines meet, to
+    be told from mere crossings by a dot.
     """
 
     net: Net
     lines: tuple[_Line, ...]
     routes: tuple[tuple[str, str, _Line], ...]
     arrows: tuple[tuple[float, float, int], ...]
+    joints: tuple[_Point, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,10 @@ class _Route:
 
 
 def layout(graph: LevelGraph, least_width: float = 0.0) -> Layout:
-    """Place the components of `graph` and route its edges; a small graph stands in the middle of `least_width`."""
+    """Place the components of `graph` and route its edges.
+
+    A graph narrower than `least_width` px stands in the middle of it.
+    """
     grid = _grid(graph)
     known = [e for e in graph.edges if e.source in grid.where and e.target in grid.where]
     routes = [_on_grid(net, grid) for net in nets_of(known, {p: r for p, (r, _) in grid.where.items()})]
@@ -108,7 +114,8 @@ def layout(graph: LevelGraph, least_width: float = 0.0) -> Layout:
     channel_tracks = _give_tracks(routes, grid, lefts, gap_sizes)
     tops, lanes, height, channel_y = _rows(graph, grid, channel_tracks)
     boxes = tuple(
-        Box(c, row, col, lefts[col], tops[row]) for (row, col), c in sorted(grid.cells.items(), key=lambda i: i[0])
+        Box(c, row, col, lefts[col], tops[row])
+        for (row, col), c in sorted(grid.cells.items(), key=lambda i: i[0])
     )
     by_path = {b.component.path: b for b in boxes}
     wires = tuple(_wire(r, by_path, lefts, gap_sizes, channel_y) for r in routes)
@@ -116,11 +123,11 @@ def layout(graph: LevelGraph, least_width: float = 0.0) -> Layout:
     return Layout(boxes, lanes, wires, loops, max(own_width, least_width), height)
 
 
-# -- boxes -------------------------------------------------------------------------------------------------------
+# -- boxes -----------------------------------------------------------------------------------------
 
 
 def _grid(graph: LevelGraph) -> _Grid:
-    """Rows and columns: a column for each place in depth if that takes at most `MAX_COLUMNS`, else in proportion."""
+    """Rows and columns: one column for each place in depth, or `MAX_COLUMNS` in proportion to it."""
     depths = sorted({c.depth for c in graph.components})
     most = {d: max(sum(c.depth == d for c in level) for level in graph.levels) for d in depths}
     first = {d: sum(most[e] for e in depths if e < d) for d in depths}
@@ -153,7 +160,7 @@ def _spread(wanted: list[float], count: int) -> list[int]:
     return taken
 
 
-# -- edges on the grid ---------------------------------------------------------------------------------------------
+# -- edges on the grid -----------------------------------------------------------------------------
 
 
 def _on_grid(net: Net, grid: _Grid) -> _Route:
@@ -170,7 +177,10 @@ def _on_grid(net: Net, grid: _Grid) -> _Route:
 
 
 def _give_trunks(routes: list[_Route], grid: _Grid) -> list[float]:
-    """Choose where each net changes rows: through empty cells if it can, else between columns.  Returns gap widths."""
+    """Choose where each net changes rows: through empty cells if it can, else between columns.
+
+    Returns the widths of the gaps, from the left of the first column to the right of the last.
+    """
     taken: dict[int, list[tuple[int, int, int]]] = {}  # gap: (top, bottom, track)
     for route in sorted(routes, key=lambda r: (r.top - r.bottom, r.net.hubs)):
         if route.top == route.bottom:
@@ -190,16 +200,23 @@ def _give_trunks(routes: list[_Route], grid: _Grid) -> list[float]:
         track = next(t for t in range(len(used) + 1) if t not in used)
         taken.setdefault(gap, []).append((route.top, route.bottom, track))
         route.trunk, route.lane = ("gap", gap), track
-    counts = [max((t + 1 for _, _, t in taken.get(gap, [])), default=0) for gap in range(grid.column_count + 1)]
+    counts = [
+        max((t + 1 for _, _, t in taken.get(gap, [])), default=0) for gap in range(grid.column_count + 1)
+    ]
     return [
-        (0.0 if gap in (0, grid.column_count) and n == 0 else max(MIN_GAP, (n + 1) * TRACK)) for gap, n in enumerate(counts)
+        (0.0 if gap in (0, grid.column_count) and n == 0 else max(MIN_GAP, (n + 1) * TRACK))
+        for gap, n in enumerate(counts)
     ]
 
 
 def _give_slots(routes: list[_Route], column_count: int) -> None:
     """Give each port and trunk in a column its own x, the centre first, so that no two verticals coincide."""
     for column in range(column_count):
-        wants = [(route, *_reach(route, column)) for route in routes if _reach(route, column)[0] <= _reach(route, column)[1]]
+        wants = [
+            (route, *_reach(route, column))
+            for route in routes
+            if _reach(route, column)[0] <= _reach(route, column)[1]
+        ]
         taken: list[tuple[int, int, int]] = []
         placed: list[tuple[_Route, int]] = []
         for route, top, bottom in sorted(wants, key=lambda w: (w[1] - w[2], w[1])):
@@ -207,7 +224,8 @@ def _give_slots(routes: list[_Route], column_count: int) -> None:
             lean = sum((c > column) - (c < column) for c in others)
             used = {slot for a, b, slot in taken if a <= bottom and top <= b}
             slot = min(
-                (s for s in range(-len(used) - 1, len(used) + 2) if s not in used), key=lambda s: (abs(s), -s * lean, -s)
+                (s for s in range(-len(used) - 1, len(used) + 2) if s not in used),
+                key=lambda s: (abs(s), -s * lean, -s),
             )
             taken.append((top, bottom, slot))
             placed.append((route, slot))
@@ -257,15 +275,19 @@ def _spans(route: _Route, lefts: list[float], gap_sizes: list[float]) -> dict[in
     for _, column, channel in route.stubs:
         xs.setdefault(channel, []).append(_port_x(route, column, lefts))
     if route.trunk is not None:
-        for channel in xs:
-            xs[channel].append(_trunk_x(route, lefts, gap_sizes))
+        for places in xs.values():
+            places.append(_trunk_x(route, lefts, gap_sizes))
     return {channel: (min(x), max(x)) for channel, x in xs.items() if max(x) - min(x) > 0.01}
 
 
 def _give_tracks(routes: list[_Route], grid: _Grid, lefts: list[float], gap_sizes: list[float]) -> list[int]:
-    """Left-edge channel routing: nets that overlap in a channel get different tracks.  Returns tracks by channel."""
+    """Left-edge routing: nets that overlap in a channel get different tracks.  Returns how many each has."""
     counts = [0] * (len(grid.lane_of_row) + 1)
-    spans = [(route, channel, span) for route in routes for channel, span in _spans(route, lefts, gap_sizes).items()]
+    spans = [
+        (route, channel, span)
+        for route in routes
+        for channel, span in _spans(route, lefts, gap_sizes).items()
+    ]
     ends: dict[int, list[float]] = {}
     for route, channel, (left, right) in sorted(spans, key=lambda s: (s[1], s[2])):
         tracks = ends.setdefault(channel, [])
@@ -301,11 +323,13 @@ def _rows(
             y += LANE_PAD
         tops.append(y)
         y += BOX_HEIGHT
-    lanes = tuple(Lane(level, top, bottom - top) for level, (top, bottom) in zip(graph.levels, bands, strict=True))
+    lanes = tuple(
+        Lane(level, top, bottom - top) for level, (top, bottom) in zip(graph.levels, bands, strict=True)
+    )
     return tops, lanes, y, channels
 
 
-# -- lines ---------------------------------------------------------------------------------------------------------
+# -- lines -----------------------------------------------------------------------------------------
 
 
 def _wire(
@@ -337,7 +361,45 @@ def _wire(
         (ports[target][0][0], ports[target][0][1], 1 if ports[target][2] == boxes[target].row else -1)
         for target in dict.fromkeys(e.target for e in route.net.edges)
     )
-    return Wire(route.net, _lines(ports, trunk, routes), routes, arrows)
+    return Wire(
+        route.net, _lines(ports, trunk, routes), routes, arrows, _joints([way for _, _, way in routes])
+    )
+
+
+def _bus(
+    stubs: list[tuple[_Point, _Point]], y: float, left: float, right: float, trunk: float | None = None
+) -> list[_Line]:
+    """A track with its stubs; a stub alone at an end of the track goes on round the corner."""
+    line: list[_Point] = [(left, y), (right, y)]
+    rest = list(stubs)
+    for end, place in ((left, 0), (right, 2)):
+        here = [stub for stub in stubs if abs(stub[1][0] - end) < 0.01]
+        if len(here) == 1 and left < right and (trunk is None or abs(trunk - end) > 0.01):
+            line.insert(place if place == 0 else len(line), here[0][0])
+            rest.remove(here[0])
+    return [piece for piece in (_tidy(line), *rest) if len(piece) > 1]
+
+
+def _joints(ways: list[_Line]) -> tuple[_Point, ...]:
+    """Corners of some way from which the ways of a net leave in three or four directions."""
+    arms = {(a, b) for way in ways for a, b in pairwise(way)}
+    arms |= {(b, a) for a, b in arms}
+    corners = dict.fromkeys(point for way in ways for point in way[1:-1])
+    return tuple(p for p in corners if len({d for a, b in arms for d in _directions(p, a, b)}) > 2)
+
+
+def _directions(point: _Point, a: _Point, b: _Point) -> list[tuple[int, int]]:
+    """Where the stretch from `a` to `b` leads from `point`, if it passes or ends there."""
+    if any(abs(a[i] - b[i]) < 0.01 and abs(point[i] - a[i]) > 0.01 for i in (0, 1)):
+        return []
+    if not all(min(a[i], b[i]) - 0.01 <= point[i] <= max(a[i], b[i]) + 0.01 for i in (0, 1)):
+        return []
+    ends = [end for end in (a, b) if max(abs(end[i] - point[i]) for i in (0, 1)) > 0.01]
+    return [(_sign(end[0] - point[0]), _sign(end[1] - point[1])) for end in ends]
+
+
+def _sign(number: float) -> int:
+    return 0 if abs(number) < 0.01 else 1 if number > 0 else -1
 
 
 def _lines(
@@ -360,14 +422,14 @@ def _lines(
         y = ordered[0][1][1]
         left, right = ordered[0][1][0], ordered[-1][1][0]
         if trunk is None:
-            lines.append(_tidy([ordered[0][0], (left, y), (right, y), ordered[-1][0]]))
-            lines += ordered[1:-1]
+            lines += _bus(ordered, y, left, right)
             continue
         outside = trunk < left - 0.01 or trunk > right + 0.01
-        far, near = (right, ordered[-1][0]) if abs(right - trunk) > abs(left - trunk) else (left, ordered[0][0])
+        far, near = (
+            (right, ordered[-1][0]) if abs(right - trunk) > abs(left - trunk) else (left, ordered[0][0])
+        )
         if not outside or y not in (high, low) or low - high < 4 * TRACK:
-            lines.append(_tidy([(min(left, trunk), y), (max(right, trunk), y)]))
-            lines += ordered
+            lines += _bus(ordered, y, min(left, trunk), max(right, trunk), trunk)
             continue
         # The far stub, the track and the head of the trunk are one line, so that its corners are round.
         head = high + TRACK if y == high else low - TRACK
@@ -385,7 +447,9 @@ def _tidy(points: list[_Point]) -> _Line:
     for point in points:
         if out and abs(out[-1][0] - point[0]) < 0.01 and abs(out[-1][1] - point[1]) < 0.01:
             continue
-        if len(out) > 1 and any(abs(out[-2][i] - out[-1][i]) < 0.01 and abs(out[-1][i] - point[i]) < 0.01 for i in (0, 1)):
+        if len(out) > 1 and any(
+            abs(out[-2][i] - out[-1][i]) < 0.01 and abs(out[-1][i] - point[i]) < 0.01 for i in (0, 1)
+        ):
             out[-1] = point
             continue
         out.append(point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.levels.draw.dot import holding_links
 from nldsl.levels.draw.words import clock_words, count, level_clocks, plain, state_words
 from nldsl.levels.graph import Component, EdgeKind, LevelGraph
 
@@ -15,11 +16,14 @@ STYLES: dict[EdgeKind, str] = {
 }
 
 # Characters that Mermaid, its Markdown or the HTML it makes would read as markup inside a quoted label.
-SPECIAL = "\"#&<>`*_\\[]{}|;%$"
+SPECIAL = '"#&<>`*_\\[]{}|;%$'
 
 
 def as_mermaid(graph: LevelGraph) -> str:
-    """Mermaid text, as Markdown renderers take it in a `mermaid` fence."""
+    """Mermaid text, as Markdown renderers take it in a `mermaid` fence.
+
+    Edges to a faster level have no arrow head but `↑` in their label.
+    """
     names = {c.path: f"c{i}" for i, c in enumerate(graph.components)}
     lines = ["flowchart TB"]
     for level in graph.levels:
@@ -30,12 +34,20 @@ def as_mermaid(graph: LevelGraph) -> str:
             *(f'    {names[c.path]}["{_label(c)}"]' for c in sorted(level, key=lambda c: c.depth)),
             "  end",
         ]
-    levels = [f"level{level[0].rank}" for level in graph.levels]
-    # Invisible links hold the levels in order of frequency whatever the edges say.
-    lines += [f"  {upper} ~~~ {lower}" for upper, lower in zip(levels, levels[1:], strict=False)]
+    links = holding_links(graph, names)
+    lines += [f"  {upper} ~~~ {lower}" for upper, lower in links]
     edges = [e for e in graph.edges if e.source in names and e.target in names]
-    lines += [f'  {names[e.source]} -->|"{e.kind}"| {names[e.target]}' for e in edges]
-    hidden = max(len(levels) - 1, 0)
+    ranks = {c.path: c.rank for c in graph.components}
+    for edge in edges:
+        source, target = names[edge.source], names[edge.target]
+        # Mermaid has no arrow that points back, and an edge that leads up would turn the levels over.
+        upwards = ranks[edge.source] > ranks[edge.target]
+        lines.append(
+            f'  {target} ---|"↑ {edge.kind}"| {source}'
+            if upwards
+            else f'  {source} -->|"{edge.kind}"| {target}'
+        )
+    hidden = len(links)
     for kind, style in STYLES.items():
         numbers = [str(hidden + i) for i, e in enumerate(edges) if e.kind == kind]
         if numbers:

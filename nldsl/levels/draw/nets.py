@@ -13,8 +13,11 @@ Side = Literal["above", "below"]
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """Every one of `hubs` (all in one row) joined to every one of `spokes`, which lie all `above` (or in the
-    hubs' row) or all `below`; the hubs are the sources of all `edges`, or the targets of all."""
+    """Every one of `hubs` joined to every one of `spokes`.
+
+    The hubs stand in one row and are the sources of all `edges`, or the targets of all.  The spokes lie all
+    `above` that row (or in it) or all `below`.
+    """
 
     kind: EdgeKind
     hubs: tuple[str, ...]
@@ -24,7 +27,10 @@ class Net:
 
 
 def nets_of(edges: Sequence[Edge], rows: Mapping[str, int]) -> list[Net]:
-    """Nets that cover every edge once (edges to oneself apart), the largest taken first; `rows` counts from the top."""
+    """Nets that cover every edge once, the largest taken first; edges to oneself are left out.
+
+    `rows` counts from the top.
+    """
     left = list(dict.fromkeys(e for e in edges if e.source != e.target))
     nets: list[Net] = []
     while left:

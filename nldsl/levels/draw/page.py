@@ -13,8 +13,9 @@ from nldsl.levels.draw.words import count, plain, size, tokens
 from nldsl.levels.graph import Component, LevelGraph
 
 HEADINGS = (
-    "level", "component", "kind", "clock", "tokens/update", "learns from", "rule", "taught by", "parameters", "state", "FLOPs/token", "copies",
-)  # fmt: skip
+    *("level", "component", "kind", "clock", "tokens/update", "learns from", "rule", "taught by"),
+    *("parameters", "state", "FLOPs/token", "copies"),
+)
 
 
 def as_html(graph: LevelGraph) -> str:
@@ -35,6 +36,7 @@ def as_html(graph: LevelGraph) -> str:
         "longest": max(finite, default=0) * PERIODS,
         "shortest": min(finite, default=0),
     }  # fmt: skip
+    headings = "".join(f'<th scope="col"><button type="button">{h}</button></th>' for h in HEADINGS)
     zoom = (
         '<label class="zoom">zoom <input id="zoom" type="range" min="0" max="1000" value="0">'
         '<output id="span"></output></label>'
@@ -55,13 +57,15 @@ def as_html(graph: LevelGraph) -> str:
 <main>
 <figure id="drawing">
 {drawing}</figure>
-<aside id="panel" aria-live="polite"><p>Point at a component to see its edges; click it for all its numbers.</p></aside>
-<section><h2>Updates</h2>{zoom}
+<aside id="panel" aria-live="polite">
+<p>Point at a component to see its edges; click it for all its numbers.</p>
+</aside>
+<section><h2>Updates along one stream</h2>{zoom}
 <figure id="times">
 {times}</figure></section>
 <section><h2>Levels</h2>
 <div class="scroll"><table id="levels">
-<thead><tr>{"".join(f'<th scope="col"><button type="button">{h}</button></th>' for h in HEADINGS)}</tr></thead>
+<thead><tr>{headings}</tr></thead>
 <tbody>
 {chr(10).join(_row(i, c) for i, c in enumerate(graph.components))}
 </tbody>

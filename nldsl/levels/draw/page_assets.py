@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 STYLE: Final = """\
-:root{color-scheme:light dark;--paper:#fff;--ink:#1b1e24;--soft:#5a616c;--line:#d4d8de;--lane:#f3f4f6;--hot:#3b6fb6}
+:root{color-scheme:light dark}
+:root{--paper:#fff;--ink:#1b1e24;--soft:#5a616c;--line:#d4d8de;--lane:#f3f4f6;--hot:#3b6fb6}
 @media (prefers-color-scheme:dark){
 :root{--paper:#16181c;--ink:#eceef2;--soft:#a8aeb9;--line:#3a3f49;--lane:#1f2228;--hot:#7fb0f0}
 }
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:14px/1.45 Helvetica,Arial,"Liberation Sans","Segoe UI",sans-serif}
-main{max-width:1480px;margin:0 auto;padding:12px 20px 48px;display:grid;grid-template-columns:minmax(0,1fr) 300px;gap:0 24px}
+body{margin:0;background:var(--paper);color:var(--ink)}
+body{font:14px/1.45 Helvetica,Arial,"Liberation Sans","Segoe UI",sans-serif}
+main{max-width:1760px;margin:0 auto;padding:12px 20px 48px}
+main{display:grid;grid-template-columns:minmax(0,1fr) 270px;gap:0 16px}
 section{grid-column:1/-1;margin-top:22px}
 figure{margin:0}
 svg{display:block}
@@ -24,7 +27,8 @@ dd{margin:0;color:var(--ink)}
 aside ul{list-style:none;margin:0;padding:0}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{padding:5px 10px;text-align:left;border-bottom:1px solid var(--line);max-width:340px;overflow-wrap:anywhere}
+th,td{padding:5px 10px;text-align:left;border-bottom:1px solid var(--line)}
+th,td{max-width:340px;overflow-wrap:anywhere}
 th{white-space:nowrap;padding:0}
 th button{all:unset;cursor:pointer;padding:5px 10px;color:var(--soft)}
 th button:focus-visible,tr:focus-visible{outline:2px solid var(--hot);outline-offset:-2px}
@@ -57,6 +61,7 @@ SCRIPT: Final = """\
   const table = document.getElementById("levels"), body = table.tBodies[0];
   let chosen = null;
 
+  const words = (number) => number.toLocaleString("en-US");
   const make = (tag, text) => {
     const node = document.createElement(tag);
     if (text !== undefined) node.textContent = text;
@@ -81,9 +86,9 @@ SCRIPT: Final = """\
   function show(number) {
     const part = parts[number], list = make("dl"), path = part.path;
     const add = (name, value) => {
-      if (value !== null && value !== "" && value !== undefined) list.append(make("dt", name), make("dd", value));
+      if (value !== null && value !== "") list.append(make("dt", name), make("dd", value));
     };
-    const whole = (n) => (n === null ? null : n.toLocaleString("en-US"));
+    const whole = (n) => (n === null ? null : words(n));
     add("level", part.rank);
     add("kind", part.kind);
     add("clock", part.clock.words);
@@ -155,16 +160,17 @@ SCRIPT: Final = """\
     if (text !== undefined) node.textContent = text;
     place.append(node);
   };
+  times.querySelector(".note").textContent = "tokens";
   function plot() {
     const least = Math.min(facts.shortest * 8, facts.longest);
     const end = facts.longest * Math.pow(least / facts.longest, Number(zoom.value) / 1000);
     const x = (t) => left + (t / end) * width, bottom = top + facts.rows.length * high;
     place.replaceChildren();
-    document.getElementById("span").textContent = "first " + Math.round(end).toLocaleString("en-US") + " tokens";
+    document.getElementById("span").textContent = `first ${words(Math.round(end))} tokens`;
     const raw = end / 8, power = Math.pow(2, Math.max(0, Math.round(Math.log2(raw))));
     for (let t = 0; t <= end * 1.0001; t += power) {
       draw("path", "grid", {d: `M${x(t)} ${top}V${bottom + 4}`});
-      draw("text", "soft", {x: x(t), y: bottom + 17, "font-size": 10.5, "text-anchor": "middle"}, t.toLocaleString("en-US"));
+      draw("text", "soft", {x: x(t), y: bottom + 17, "font-size": 10.5, "text-anchor": "middle"}, words(t));
     }
     facts.rows.forEach((row, i) => {
       const middle = top + (i + 0.5) * high, gap = row.period === null ? 0 : x(row.period) - left;
@@ -174,7 +180,9 @@ SCRIPT: Final = """\
         draw("rect", "band", {x: from, y: middle - 6, width: left + width - from, height: 12});
       } else if (row.period !== null) {
         let d = "";
-        for (let t = row.offset || row.period; t <= end * 1.0001; t += row.period) d += `M${x(t)} ${middle - 6}v12`;
+        for (let t = row.offset || row.period; t <= end * 1.0001; t += row.period) {
+          d += `M${x(t)} ${middle - 6}v12`;
+        }
         draw("path", "mark", {d, "stroke-width": 1.5});
       }
     });

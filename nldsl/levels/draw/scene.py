@@ -43,7 +43,7 @@ class Scene:
         anchor: Literal["start", "middle", "end"] = "start",
         room: float | None = None,
     ) -> None:
-        """Write on the baseline (x, y); longer than `room` px it is shortened, with all of it as a tooltip."""
+        """Write on the baseline (x, y); what is longer than `room` px is shortened, with a tooltip."""
         whole = plain(content)
         factor = size * (BOLD if bold else 1.0)
         shown = whole if room is None else shorten(whole, room / factor, em_width)
@@ -53,21 +53,23 @@ class Scene:
         weight = ' font-weight="600"' if bold else ""
         place = "" if anchor == "start" else f' text-anchor="{anchor}"'
         tip = f"<title>{escape(whole)}</title>" if shown != whole else ""
-        self.parts.append(
-            f'<text class="{look}" x="{px(x)}" y="{px(y)}" font-size="{px(size)}"{weight}{place}>{tip}{escape(shown)}</text>'
-        )
+        attributes = f'class="{look}" x="{px(x)}" y="{px(y)}" font-size="{px(size)}"{weight}{place}'
+        self.parts.append(f"<text {attributes}>{tip}{escape(shown)}</text>")
 
     def rect(self, x: float, y: float, width: float, height: float, look: str, radius: float = 0) -> None:
         """A rectangle, with rounded corners if `radius` says so."""
         rounded = f' rx="{px(radius)}"' if radius else ""
-        self.parts.append(
-            f'<rect class="{look}" x="{px(x)}" y="{px(y)}" width="{px(width)}" height="{px(height)}"{rounded}/>'
-        )
+        extent = f'x="{px(x)}" y="{px(y)}" width="{px(width)}" height="{px(height)}"'
+        self.parts.append(f'<rect class="{look}" {extent}{rounded}/>')
 
     def path(self, d: str, look: str, *, more: str = "", title: str = "") -> None:
         """A path; `more` are further attributes, already escaped."""
         tip = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(f'<path class="{look}"{more} d="{d}">{tip}</path>' if tip else f'<path class="{look}"{more} d="{d}"/>')
+        self.parts.append(
+            f'<path class="{look}"{more} d="{d}">{tip}</path>'
+            if tip
+            else f'<path class="{look}"{more} d="{d}"/>'
+        )
 
     def open(self, attributes: str) -> None:
         """Start a group."""

@@ -58,7 +58,9 @@ def sheet() -> str:
         ".nl-levels .route{fill:none;stroke:transparent;stroke-width:9;pointer-events:stroke}",
         ".nl-levels .band{opacity:.4}",
         *(
-            f".nl-levels .wire.e-{slug(kind)}{{stroke-dasharray:{dash}}}" for kind, (_, _, dash) in EDGES.items() if dash
+            f".nl-levels .wire.e-{slug(kind)}{{stroke-dasharray:{dash}}}"
+            for kind, (_, _, dash) in EDGES.items()
+            if dash
         ),
     ]
     light, dark = _rules(0), _rules(1)
@@ -68,8 +70,9 @@ def sheet() -> str:
 def _rules(dark: int) -> list[str]:
     surfaces = [f".nl-levels .{name}{{{what}:{(day, night)[dark]}}}" for name, what, day, night in SURFACES]
     edges = [
-        f".nl-levels .wire.e-{slug(kind)}{{stroke:{colours[dark]}}}.nl-levels .tip.e-{slug(kind)}{{fill:{colours[dark]}}}"
+        f".nl-levels .{part}.e-{slug(kind)}{{{what}:{colours[dark]}}}"
         for kind, colours in EDGES.items()
+        for part, what in (("wire", "stroke"), ("tip", "fill"))
     ]
     kinds = [f".nl-levels .k-{slug(kind)}{{fill:{colours[dark]}}}" for kind, colours in KINDS.items()]
     return [*surfaces, *edges, *kinds]

@@ -54,7 +54,7 @@ def compose(graph: LevelGraph, *, time_line: bool = True) -> tuple[Scene, float,
 def time_line_document(graph: LevelGraph, width: float) -> str:
     """The time line on its own, for the page."""
     scene = Scene()
-    height = draw_time_line(scene, graph, width, 0)
+    height = draw_time_line(scene, graph, width, 0, title=False)
     return document(scene, width, height + 6, f"Time line of {plain(graph.name)}")
 
 
@@ -66,10 +66,22 @@ def document(scene: Scene, width: float, height: float, title: str) -> str:
         f'width="{w}" height="{h}" style="max-width:100%;height:auto">'
     )
     paper = f'<rect class="paper" width="{w}" height="{h}"/>'
-    return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{sheet()}</style>", paper, *scene.parts, "</svg>"]) + "\n"
+    return (
+        "\n".join(
+            [
+                head,
+                f"<title>{escape(title)}</title>",
+                f"<style>{sheet()}</style>",
+                paper,
+                *scene.parts,
+                "</svg>",
+            ]
+        )
+        + "\n"
+    )
 
 
-# -- heading ---------------------------------------------------------------------------------------------------------
+# -- heading ---------------------------------------------------------------------------------------
 
 
 def _heading(scene: Scene, graph: LevelGraph, width: float) -> float:
@@ -93,7 +105,7 @@ def flowed(phrases: Iterable[str], glue: str, room: float, size: float) -> list[
     return lines
 
 
-# -- lanes -----------------------------------------------------------------------------------------------------------
+# -- lanes -----------------------------------------------------------------------------------------
 
 
 def _lanes(scene: Scene, graph: LevelGraph, plan: Layout, top: float) -> float:
@@ -108,11 +120,14 @@ def _lanes(scene: Scene, graph: LevelGraph, plan: Layout, top: float) -> float:
         kind = wire.net.kind
         lines = "".join(polyline([(x + dx, y + top) for x, y in line]) for line in wire.lines)
         scene.path(lines, f"wire e-{slug(kind)}")
+        for x, y in wire.joints:
+            scene.path(
+                f"M{px(x + dx - 2.6)} {px(y + top)}a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0 -5.2 0z",
+                f"tip e-{slug(kind)}",
+            )
         for x, y, down in wire.arrows:
             tip_x, tip_y, back = x + dx, y + top, -7 * down
-            scene.path(
-                f"M{px(tip_x)} {px(tip_y)}l-3.8 {px(back)}h7.6z", f"tip e-{slug(kind)}"
-            )
+            scene.path(f"M{px(tip_x)} {px(tip_y)}l-3.8 {px(back)}h7.6z", f"tip e-{slug(kind)}")
     scene.close()
     for wire in plan.wires:
         kind = wire.net.kind
@@ -125,7 +140,9 @@ def _lanes(scene: Scene, graph: LevelGraph, plan: Layout, top: float) -> float:
             )
     for box, kind in plan.loops:
         x, y = box.x + dx + BOX_WIDTH, box.y + top + 20
-        scene.path(f"M{px(x)} {px(y)}h6q5 0 5 5v8q0 5 -5 5h-4", f"wire e-{slug(kind)}", title=f"itself: {kind}")
+        scene.path(
+            f"M{px(x)} {px(y)}h6q5 0 5 5v8q0 5 -5 5h-4", f"wire e-{slug(kind)}", title=f"itself: {kind}"
+        )
         scene.path(f"M{px(x)} {px(y + 18)}l6 -3.5v7z", f"tip e-{slug(kind)}")
     for box in plan.boxes:
         _box(scene, box, dx, top, numbers[box.component.path])
@@ -144,7 +161,9 @@ def _gutter(scene: Scene, level: tuple[Component, ...], y: float, height: float)
     scene.text(MARGIN + 12, middle + 8, rank, size=23, bold=True, look="soft", room=40)
     start = middle - (len(lines) - 1) * 7.5 + 4
     for i, (words, look) in enumerate(lines):
-        scene.text(MARGIN + 50, start + i * 15, words, size=12 if look == "ink" else 11, look=look, room=GUTTER - 54)
+        scene.text(
+            MARGIN + 50, start + i * 15, words, size=12 if look == "ink" else 11, look=look, room=GUTTER - 54
+        )
 
 
 def clock_lines(clock: Clock, tokens_per_update: float) -> list[tuple[str, str]]:
@@ -154,7 +173,8 @@ def clock_lines(clock: Clock, tokens_per_update: float) -> list[tuple[str, str]]
     words = str(Clock(clock.period, clock.unit))
     lines = [(words, "ink")]
     extra = " ".join(
-        ([f"offset {clock.offset}"] if clock.offset else []) + ([clock.partial] if clock.partial != "drop" else [])
+        ([f"offset {clock.offset}"] if clock.offset else [])
+        + ([clock.partial] if clock.partial != "drop" else [])
     )
     if extra:
         lines.append((extra, "soft"))
@@ -179,7 +199,14 @@ def _box(scene: Scene, box: Box, dx: float, dy: float, number: int) -> None:
         scene.text(x + BOX_WIDTH - 8, y + 18, copies, size=11, look="soft", bold=True, anchor="end")
     name_room = room - (em_width(copies) * 11 * BOLD + 6 if copies else 0)
     scene.text(left, y + 18, short_name(part.path, name_room / (12 * BOLD)), size=12, bold=True)
-    scene.text(left, y + 33.5, " · ".join([part.kind, *([part.rule] if part.rule else [])]), size=10.5, look="soft", room=room)
+    scene.text(
+        left,
+        y + 33.5,
+        " · ".join([part.kind, *([part.rule] if part.rule else [])]),
+        size=10.5,
+        look="soft",
+        room=room,
+    )
     scene.text(left, y + 48, numbers_words(part), size=10.5, look="soft", room=room)
     scene.close()
 
@@ -214,7 +241,7 @@ def full_words(part: Component) -> list[str]:
     return [line for line in lines if line]
 
 
-# -- legend ----------------------------------------------------------------------------------------------------------
+# -- legend ----------------------------------------------------------------------------------------
 
 
 def _legend(scene: Scene, graph: LevelGraph, width: float, y: float) -> float:
@@ -233,10 +260,10 @@ def _legend(scene: Scene, graph: LevelGraph, width: float, y: float) -> float:
     return y + 8
 
 
-# -- time line -------------------------------------------------------------------------------------------------------
+# -- time line -------------------------------------------------------------------------------------
 
 
-def draw_time_line(scene: Scene, graph: LevelGraph, width: float, top: float) -> float:
+def draw_time_line(scene: Scene, graph: LevelGraph, width: float, top: float, *, title: bool = True) -> float:
     """Rows of marks, one for each clock of each level, over an axis in tokens; returns where it ends."""
     rows = rows_of(graph)
     left = float(MARGIN + GUTTER)
@@ -244,8 +271,9 @@ def draw_time_line(scene: Scene, graph: LevelGraph, width: float, top: float) ->
     if scale is None:
         return top
     note = "" if scale.kind == "linear" else ", logarithmic"
-    scene.text(MARGIN, top + 14, "Updates along one stream", size=12.5, bold=True)
-    scene.text(width - MARGIN, top + 14, f"tokens{note}", size=11, look="soft", anchor="end")
+    if title:
+        scene.text(MARGIN, top + 14, "Updates along one stream", size=12.5, bold=True)
+    scene.text(width - MARGIN, top + 14, f"tokens{note}", size=11, look="soft note", anchor="end")
     first = top + 28
     for i, row in enumerate(rows):
         _time_label(scene, row, first + (i + 0.5) * ROW, shows_rank=i == 0 or rows[i - 1].rank != row.rank)
@@ -267,7 +295,9 @@ def draw_time_line(scene: Scene, graph: LevelGraph, width: float, top: float) ->
 def _time_label(scene: Scene, row: Row, middle: float, *, shows_rank: bool) -> None:
     if shows_rank:
         scene.text(MARGIN + 12, middle + 4, str(row.rank), size=12, bold=True, look="soft", room=36)
-    words = str(Clock(row.clock.period, row.clock.unit)) + (f" +{row.clock.offset}" if row.clock.offset else "")
+    words = str(Clock(row.clock.period, row.clock.unit)) + (
+        f" +{row.clock.offset}" if row.clock.offset else ""
+    )
     scene.text(MARGIN + 50, middle + 4, words, size=11, room=GUTTER - 58)
 
 
@@ -277,7 +307,9 @@ def _time_row(scene: Scene, row: Row, scale: Scale, left: float, middle: float) 
     if band is not None:
         scene.rect(left + band, middle - 6, scale.width - band, 12, "band")
     if lines:
-        scene.path("".join(f"M{px(left + x)} {px(middle - 6)}v12" for x in lines), "mark", more=' stroke-width="1.5"')
+        scene.path(
+            "".join(f"M{px(left + x)} {px(middle - 6)}v12" for x in lines), "mark", more=' stroke-width="1.5"'
+        )
 
 
 def _tick_labels(rows: tuple[Row, ...], scale: Scale, left: float) -> list[tuple[float, str]]:

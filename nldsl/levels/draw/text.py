@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nldsl.levels.draw.words import amount, clock_words, columns, count, level_clocks, plain, short_names, short_path, shorten, state_words, totals
+from nldsl.levels.draw.words import (
+    amount,
+    clock_words,
+    columns,
+    count,
+    level_clocks,
+    plain,
+    short_names,
+    short_path,
+    shorten,
+    state_words,
+    totals,
+)
 from nldsl.levels.graph import Component, LevelGraph
 
 GAP = 2
@@ -17,7 +29,10 @@ BOLD, DIM, ACCENT = "1", "2", "36"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table: `least` is how narrow it may get, `keep` how dear it is (the lowest goes first)."""
+    """One column of the table.
+
+    `least` is how narrow it may get; where room is short, the column with the lowest `keep` goes first.
+    """
 
     title: str
     cell: Callable[[Component], str]
@@ -77,7 +92,7 @@ def _useful_columns(graph: LevelGraph) -> tuple[Column, ...]:
 def fit_columns(
     candidates: tuple[Column, ...], parts: tuple[Component, ...], width: int
 ) -> tuple[tuple[Column, ...], list[int], list[Column]]:
-    """Which columns to show, how wide each is, and which were left out, so that a row takes at most `width`."""
+    """Which columns to show in `width`, how wide each is, and which were left out."""
     shown = list(candidates)
     dropped: list[Column] = []
     while True:
@@ -144,7 +159,11 @@ def _edge_lines(graph: LevelGraph, width: int, paint: Callable[[str, str], str])
         for target, sources in by_target.items():
             merged.setdefault(tuple(dict.fromkeys(sources)), []).append(target)
         for sources, targets in merged.items():
-            names = [*(short.get(s, plain(s)) for s in sources), "", *(short.get(t, plain(t)) for t in targets)]
+            names = [
+                *(short.get(s, plain(s)) for s in sources),
+                "",
+                *(short.get(t, plain(t)) for t in targets),
+            ]
             lines += _arrow(names, len(sources), width)
     return [*lines, ""]
 

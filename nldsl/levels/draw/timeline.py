@@ -30,7 +30,9 @@ class Row:
     def first(self, after: float = 0.0) -> float:
         """The first update later than `after` tokens."""
         start = self.offset if self.offset > 0 else self.period
-        return start if start > after else start + (math.floor((after - start) / self.period) + 1) * self.period
+        return (
+            start if start > after else start + (math.floor((after - start) / self.period) + 1) * self.period
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,11 @@ def scale_for(rows: Sequence[Row], width: float) -> Scale | None:
     periods = [r.period for r in rows if 0 < r.period < math.inf]
     if not periods:
         return None
-    end = max(PERIODS * r.period + r.offset if r.offset < r.period else PERIODS * r.period for r in rows if r.period in periods)
+    end = max(
+        PERIODS * r.period + r.offset if r.offset < r.period else PERIODS * r.period
+        for r in rows
+        if r.period in periods
+    )
     apart = sum(p / end * width >= APART for p in set(periods))
     if apart * 2 > len(set(periods)):
         return Scale("linear", 0.0, end, width)
@@ -72,7 +78,7 @@ def scale_for(rows: Sequence[Row], width: float) -> Scale | None:
 
 
 def marks(row: Row, scale: Scale) -> tuple[list[float], float | None]:
-    """x of the updates that can be told apart, and the x from which they are a band to the end (or None)."""
+    """Places in px of the updates that can be told apart, and where a band of them begins, if any."""
     if row.period == 0:
         return [], 0.0
     if math.isinf(row.period):
@@ -90,7 +96,7 @@ def marks(row: Row, scale: Scale) -> tuple[list[float], float | None]:
 
 
 def ticks(rows: Sequence[Row], scale: Scale) -> list[float]:
-    """Places of axis labels, in tokens: a few parts of the slowest period, or powers of the ratio on a log scale."""
+    """Places of axis labels, in tokens: quarters of the slowest period, or powers of ten."""
     if scale.kind == "linear":
         step = _round_step(max(r.period for r in rows if r.period < math.inf) / 4)
         return [i * step for i in range(int(scale.end / step + 1e-9) + 1)]

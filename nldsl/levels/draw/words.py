@@ -101,7 +101,9 @@ def totals(graph: LevelGraph) -> tuple[str, ...]:
     """The totals of a graph, copies included, as short phrases."""
     parts = graph.components
     copies = sum(c.copies for c in parts)
-    components = amount(len(parts), "component") + (f" ({copies:,} with copies)" if copies != len(parts) else "")
+    components = amount(len(parts), "component") + (
+        f" ({copies:,} with copies)" if copies != len(parts) else ""
+    )
     own = sum(c.state_bytes * c.copies for c in parts if c.per_sequence)
     shared = sum(c.state_bytes * c.copies for c in parts if not c.per_sequence)
     flops = sum(c.flops_per_token * c.copies for c in parts)
@@ -117,14 +119,19 @@ def totals(graph: LevelGraph) -> tuple[str, ...]:
 
 def plain(text: str) -> str:
     """`text` on one line: control characters and line ends become single spaces."""
-    return " ".join("".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp", "Cs") else " " for c in text).split())
+    return " ".join(
+        "".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp", "Cs") else " " for c in text).split()
+    )
 
 
 def columns(text: str) -> int:
     """Terminal columns of `text`: East Asian wide characters take two, combining marks none."""
     return sum(
-        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf") else
-        2 if unicodedata.east_asian_width(c) in "WF" else 1
+        0
+        if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
+        else 1
         for c in text
     )
 
