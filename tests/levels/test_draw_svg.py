@@ -196,6 +196,12 @@ def test_html_escapes_what_the_author_wrote() -> None:
     assert script_json("</script><!--") == '"\\u003c/script\\u003e\\u003c!--"'
 
 
+def test_characters_that_xml_forbids_are_left_out() -> None:
+    part = Component("a\x00b\uffffc\x1b[0m", "memory", Clock(1, "token"), 1, 1, "\ud800", "\u2028")
+    root = ET.fromstring(render(LevelGraph("\ufffe", (part,), (), {"token": 1}), "svg"))
+    assert "a b c [0m" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
 # -- time line -------------------------------------------------------------------------------------
 
 

@@ -236,7 +236,7 @@ def full_words(part: Component) -> list[str]:
         f"{part.parameters:,} parameters" if part.parameters else "",
         f"state {state_words(part)}" if part.state_bytes else "",
         f"{part.flops_per_token:,} FLOPs per token" if part.flops_per_token else "",
-        place or "",
+        plain(place or ""),
     ]
     return [line for line in lines if line]
 

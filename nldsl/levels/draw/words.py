@@ -118,10 +118,12 @@ def totals(graph: LevelGraph) -> tuple[str, ...]:
 
 
 def plain(text: str) -> str:
-    """`text` on one line: control characters and line ends become single spaces."""
-    return " ".join(
-        "".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp", "Cs") else " " for c in text).split()
-    )
+    """`text` on one line: line ends, control characters and what XML forbids become single spaces."""
+    return " ".join("".join(" " if _forbidden(c) else c for c in text).split())
+
+
+def _forbidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in "\ufffe\uffff"
 
 
 def columns(text: str) -> int:
