@@ -75,17 +75,24 @@ TERMINALS: dict[str, str] = {
 
 _CLOSERS = {"(": "`)`", "[": "`]`"}
 
+_OPERATOR_FIRST = "a line is continued by an operator at its end; only `|>` may stand first"
+
 _HELP: dict[tuple[Position, str], str] = {
     ("after value", "COLON"): "a label is one word in front of its statement, as in `mixer: x = ...`",
     ("after value", "PERCENT"): "`%` stands right after an amount, as in `2%`",
-    ("statement", "PIPE"): "a pipeline starts with a value, as in `x |> linear`",
-    ("statement", "EQUAL"): "the name that is assigned to stands in front of `=`",
+    ("item end", "PERCENT"): "`%` stands right after an amount, as in `2%`",
+    ("separator", "COLON"): "a label is one word in front of its statement, as in `mixer: x = ...`",
+    ("statement", "CARET"): _OPERATOR_FIRST,
     ("statement", "COLON"): "a label is one word in front of its statement, as in `mixer: x = ...`",
+    ("statement", "EQUAL"): "the name that is assigned to stands in front of `=`",
+    ("statement", "PIPE"): "a pipeline starts with a value, as in `x |> linear`",
+    ("statement", "PLUS"): _OPERATOR_FIRST,
     ("statement", "SLASH"): "comments start with `#`",
+    ("statement", "STAR"): _OPERATOR_FIRST,
+    ("value", "EQUAL"): "one `=` assigns; there is no comparison",
     ("value", "SLASH"): "comments start with `#`",
     ("value", "STAR"): "a power is written `a ^ b`",
-    ("value", "EQUAL"): "one `=` assigns; there is no comparison",
-    ("item end", "PERCENT"): "`%` stands right after an amount, as in `2%`",
+    ("value or close", "COMMA"): "remove the `,`, or put a value in front of it",
 }
 
 
@@ -111,6 +118,6 @@ def expected_words(position: Position, bracket: str | None) -> str:
 
 def help_for(position: Position, found: str, bracket: str | None) -> str | None:
     """How such a mistake is usually mended, or None."""
-    if position == "after value" and found == "EQUAL":
+    if found == "EQUAL" and position in ("after value", "item end", "separator"):
         return "is a `,` missing in front of this argument?" if bracket else "a statement holds one `=`"
     return _HELP.get((position, found))

@@ -155,7 +155,7 @@ class _Elaborator:
 
     def malformed(self, head: _Head, word: str, code: str = "NL0122") -> None:
         self.report(
-            code, f"this `{word}` has not the form of one", head.statement.span, f"not a `{word}`",
+            code, f"malformed `{word}`", head.statement.span, "not in its form",
             help=f"it is written `{_FORMS[word]}`",
         )  # fmt: skip
 
@@ -168,6 +168,8 @@ class _Elaborator:
         if head.words and isinstance(head.words[0], e.Call):
             word = head.words[0].function.text
         if head.body is not None and not head.words:
+            if self.findings and self.findings[-1].code == "NL0131":
+                return  # the declaration above was just said to lack this very body
             self.report(
                 "NL0131", "this `{` belongs to no declaration", head.body.span, "a body of its own",
                 help="the `{` stands on the line of the declaration that it opens",

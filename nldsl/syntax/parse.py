@@ -324,6 +324,9 @@ class _Reader:
         if token.type == "$END":
             at = len(text)
         position = _position(parser)
+        if token.type == "STRAY" and text[at] == '"':
+            begin = frame.statement if frame.statement is not None else at
+            return self._stray(at), statement_end(text, at, indent=indent_at(text, begin) if brackets else None)
         missing = self._missing_value(token, frame, position, brackets)
         if missing is not None:
             return missing
