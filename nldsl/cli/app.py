@@ -14,10 +14,10 @@ from nldsl.cli.about import version
 class VerbGroup(click.Group):
     """A group whose commands come from `verb_table`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(verb_table.available())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in verb_table.available():
             return None
         command: click.Command = import_module(f"nldsl.cli.verbs.{cmd_name}").command
@@ -31,7 +31,7 @@ class VerbGroup(click.Group):
             raise click.UsageError(_unknown(word, self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for verb in verb_table.available().values():
             sections.setdefault(verb.section, []).append((verb.name, verb.summary))

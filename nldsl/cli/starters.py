@@ -21,7 +21,7 @@ memory Fast(dim, heads = 4) {
 memory Slow(dim, hidden = 2 * dim) {
   objective = task
   chain sequential {
-    level quick  { map = mlp(hidden), update = every 1 step }
+    level quick { map = mlp(hidden), update = every 1 step }
     level steady { map = mlp(hidden), update = every 4 steps }
   }
 }
@@ -32,9 +32,7 @@ block Layer(dim) {
 }
 
 model Small(dim = 64, depth = 2, vocab = 256) {
-  tokens |> embed(vocab, dim)
-         |> repeat(depth, Layer(dim))
-         |> rmsnorm |> unembed(tied)
+  tokens |> embed(vocab, dim) |> repeat(depth, Layer(dim)) |> rmsnorm |> unembed(tied)
 }
 
 train SmallOnText {
@@ -47,7 +45,7 @@ train SmallOnText {
     rule   = adamw(rate = 1e-3 |> warmup(20) |> cosine, decay = 0.1)
     update = every 1 step
   }
-  level steady   { learns = Slow.steady, rule = adamw(rate = 1e-3) }  # its clock is the one it has above
+  level steady { learns = Slow.steady, rule = adamw(rate = 1e-3) }  # its clock is the one it has above
   eval every 100 steps { perplexity }
 }
 
@@ -72,9 +70,7 @@ block Layer(dim) {
 }
 
 model Small(dim = 64, depth = 2, vocab = 256) {
-  tokens |> embed(vocab, dim)
-         |> repeat(depth, Layer(dim))
-         |> rmsnorm |> unembed(tied)
+  tokens |> embed(vocab, dim) |> repeat(depth, Layer(dim)) |> rmsnorm |> unembed(tied)
 }
 
 train SmallOnText {

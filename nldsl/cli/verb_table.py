@@ -6,9 +6,10 @@ modules it works with are there.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,18 @@ VERBS: tuple[Verb, ...] = (
 
 @cache
 def present(module: str) -> bool:
-    """Whether a module can be imported, without importing it (its parents are)."""
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether a module below `nldsl` is there.  Neither it nor its parents are imported."""
+    if module in sys.modules:
+        return True
+    name, *rest = module.split(".")
+    where = __import__(name).__path__
+    for part in rest:
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, where)
+        if spec is None:
+            return False
+        where = spec.submodule_search_locations or []
+    return True
 
 
 def available() -> dict[str, Verb]:

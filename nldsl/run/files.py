@@ -97,7 +97,7 @@ def _write_help(error: OSError, kept: str) -> str:
 def read_bytes(path: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
     """The bytes of a file.
 
-    Raises `FileProblem` where it cannot be read (with near names where it is missing) or exceeds `limit` bytes.
+    Raises `FileProblem` where it is missing (with near names), unreadable or over `limit` bytes.
     """
     file = Path(path)
     try:
@@ -158,12 +158,10 @@ def _near(file: Path) -> str | None:
         return None
     from difflib import get_close_matches
 
-    near = get_close_matches(file.name, names, n=3, cutoff=0.6)
-    near += [
-        n for n in names if Path(n).stem == file.stem and n not in near and Path(n).suffix in SPEC_SUFFIXES
-    ]
+    twins = [n for n in names if Path(n).stem == file.stem and Path(n).suffix in SPEC_SUFFIXES]
+    near = twins or get_close_matches(file.name, names, n=3, cutoff=0.7)
     if near:
-        return f"did you mean {' or '.join(f'`{folder / name}`' for name in near[:3])}?"
+        return f"did you mean {' or '.join(f'`{folder / name}`' for name in near)}?"
     return _files_inside(folder)
 
 

@@ -20,7 +20,7 @@ GROUPS = {
     "07": "code generation",
     "08": "training",
 }
-PAGE = "# NL0101: unclosed-brace\n\ngroup: syntax | severity: error\n\nA brace is\nleft open.\n\n## What it means\n"
+PAGE = "# NL0101: unclosed-brace\n\ngroup: syntax | severity: error\n\nA brace is\nleft open.\n\n## What\n"
 
 
 def used_codes() -> dict[str, str]:
@@ -36,12 +36,19 @@ def pages() -> list[Path]:
 
 
 def test_parse_page() -> None:
-    assert codes.parse_page(PAGE) == codes.Code("NL0101", "unclosed-brace", "syntax", "error", "A brace is left open.")
+    assert codes.parse_page(PAGE) == codes.Code(
+        "NL0101", "unclosed-brace", "syntax", "error", "A brace is left open."
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("# NL0101: ", "# "), ("unclosed-brace", "Unclosed"), ("| severity: error", ""), ("A brace is\nleft open.\n", "")],
+    [
+        ("# NL0101: ", "# "),
+        ("unclosed-brace", "Unclosed"),
+        ("| severity: error", ""),
+        ("A brace is\nleft open.\n", ""),
+    ],
 )
 def test_a_malformed_page_is_refused(old: str, new: str) -> None:
     with pytest.raises(codes.PageError):

@@ -16,7 +16,9 @@ def fix(*edits: tuple[Source, int, int, str], safe: bool = True) -> Diagnostic:
 
 
 def test_edits_of_several_findings_and_files() -> None:
-    fixed = apply_fixes([fix((A, 8, 9, "!")), fix((A, 0, 0, "<"), (B, 1, 2, "")), fix((A, 2, 4, "long text"))])
+    fixed = apply_fixes(
+        [fix((A, 8, 9, "!")), fix((A, 0, 0, "<"), (B, 1, 2, "")), fix((A, 2, 4, "long text"))]
+    )
     assert fixed.texts == {"a.nl": "<01long text4567!9", "b.nl": "ac"}
     assert fixed.applied == 3
 
@@ -51,7 +53,9 @@ def test_only_named_sources_change() -> None:
     assert fixed.texts == {"a.nl": "0z23456789"}
 
 
-@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10), st.sampled_from(["", "x", "yz"])), max_size=6))
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10), st.sampled_from(["", "x", "yz"])), max_size=6)
+)
 def test_what_no_edit_touches_stays(edits: list[tuple[int, int, str]]) -> None:
     findings = [fix((A, min(a, b), max(a, b), text)) for a, b, text in edits]
     text = apply_fixes(findings).texts.get("a.nl", A.text)

@@ -3,16 +3,18 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nldsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Source, Span
-from nldsl.diagnostics.render import FORMATS, render
+from nldsl.diagnostics.render import FORMATS, Format, render
 from nldsl.diagnostics.render.cells import cells, char_widths, printable
 from nldsl.diagnostics.render.summary import in_order, summary
 
+GOLDEN = Path(__file__).parent / "golden"
 HOPE = Source(
     "specs/hope.nl",
     """edition 2026
@@ -91,10 +93,15 @@ FINDINGS: dict[str, Diagnostic] = {
     "lines": Diagnostic(
         "NL9302",
         "a level has no map",
-        (Label(between(HOPE, "level fast", "64 tokens\n    }"), "this level"), Label(at(HOPE, "every 64"), "its clock")),
+        (
+            Label(between(HOPE, "level fast", "64 tokens\n    }"), "this level"),
+            Label(at(HOPE, "every 64"), "its clock"),
+        ),
     ),
     "lines that start mid line": Diagnostic(
-        "NL9302", "a chain is too short", (Label(between(HOPE, "sequential", "64 tokens\n    }"), "the chain"),)
+        "NL9302",
+        "a chain is too short",
+        (Label(between(HOPE, "sequential", "64 tokens\n    }"), "the chain"),),
     ),
     "nested lines": Diagnostic(
         "NL9303",
@@ -107,7 +114,11 @@ FINDINGS: dict[str, Diagnostic] = {
     "tabs and wide characters": Diagnostic(
         "NL9204",
         "`linear` has no size",
-        (Label(at(ODD, "linear"), "here"), Label(at(ODD, "中文"), "from this"), Label(at(ODD, "e\u0301"), "combined")),
+        (
+            Label(at(ODD, "linear"), "here"),
+            Label(at(ODD, "中文"), "from this"),
+            Label(at(ODD, "e\u0301"), "combined"),
+        ),
     ),
     "a long line": Diagnostic("NL9205", "`wrong` is unknown", (Label(at(ODD, "wrong"), "here"),)),
     "control characters": Diagnostic(
@@ -122,14 +133,14 @@ FINDINGS: dict[str, Diagnostic] = {
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_formats(format: str, same: Callable[[str, str], None]) -> None:
-    same(f"all.{format}.txt", render(list(FINDINGS.values()), format, width=100))
+def test_formats(format: Format, golden: Callable[[Path, str], None]) -> None:
+    golden(GOLDEN / f"all.{format}.txt", render(list(FINDINGS.values()), format, width=100))
 
 
 @pytest.mark.parametrize("format", ["full", "concise"])
-def test_color(format: str, same: Callable[[str, str], None]) -> None:
+def test_color(format: Format, golden: Callable[[Path, str], None]) -> None:
     text = render([TWO_PLACES, FINDINGS["nested lines"]], format, color=True)
-    same(f"color.{format}.txt", text)
+    golden(GOLDEN / f"color.{format}.txt", text)
     assert re.sub(r"\x1b\[[\d;]*m", "", text) == render([TWO_PLACES, FINDINGS["nested lines"]], format)
 
 

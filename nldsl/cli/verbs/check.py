@@ -11,6 +11,7 @@ from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.options import with_console
 from nldsl.diagnostics.model import Diagnostic, Source
+from nldsl.diagnostics.render.summary import counted
 from nldsl.run.files import FileProblem, write_text
 
 _ROUNDS = 10  # a fix may uncover another finding with a fix
@@ -49,9 +50,9 @@ def check(
     to_stdout = not (fix and inputs.STDIN in paths)
     console.report(_distinct(diagnostics), machine_to_stdout=to_stdout)
     if fixed:
-        console.say(f"Mended {fixed} finding{'s' if fixed > 1 else ''}")
+        console.say(f"Mended {counted(fixed, 'finding')}")
     if found and not diagnostics and console.format in ("full", "concise"):
-        console.say(f"{len(found)} file{'s' if len(found) > 1 else ''} checked, nothing found")
+        console.say(f"{counted(len(found), 'file')} checked, nothing found")
     if unreadable:
         return 2
     return int(any(d.severity == "error" or (warn_as_error and d.severity == "warning") for d in diagnostics))

@@ -10,7 +10,6 @@ from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.options import set_option, variant_option, with_console
 from nldsl.cli.problem import Problem
-from nldsl.cli.verb_table import present
 
 
 def compile_spec(
@@ -54,21 +53,11 @@ def compile_spec(
     return probe(console, folder)
 
 
-_VERIFY = click.option("--verify", is_flag=True, help="Probe what was written.")
-
-
-def _with_verify(command: click.Command) -> click.Command:
-    """Offer `--verify` only where the prober is there."""
-    if not present("nldsl.run.verify"):
-        command.params = [p for p in command.params if p.name != "verify"]
-    return command
-
-
 @click.command("compile")
 @click.argument("spec", type=click.Path())
 @click.option("-o", "--output", "folder", type=click.Path(), metavar="DIR", help="The folder to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 where DIR is stale.")
-@_VERIFY
+@click.option("--verify", is_flag=True, help="Probe what was written.")
 @click.option("--print-after", metavar="PASS", help="Print the value after one pass; write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite files that were edited by hand.")
 @variant_option
@@ -79,11 +68,11 @@ def command(
     spec: str,
     folder: str | None,
     check: bool,
+    verify: bool,
     print_after: str | None,
     force: bool,
     variant: str | None,
     settings: tuple[str, ...],
-    verify: bool = False,
 ) -> int:
     """Write a folder of readable PyTorch code for SPEC that runs without nldsl."""
     return compile_spec(
@@ -97,6 +86,3 @@ def command(
         settings=settings,
         variant=variant,
     )
-
-
-_with_verify(command)

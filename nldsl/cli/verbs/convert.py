@@ -26,7 +26,7 @@ def convert(
     force: bool = False,
     stdin_name: str = "<stdin>.nl",
 ) -> int:
-    """Write the spec at `path` in the surface that `to` or the suffix of `output` names, else in the other."""
+    """Write the spec at `path` in the surface of `to` or of the suffix of `output`, else in the other."""
     source = inputs.one_source(path, stdin_name)
     surface = to or _surface_of(output) or ("nl" if _surface_of(source.name) == "yaml" else "yaml")
     if output is not None and _surface_of(output) not in (None, surface):

@@ -11,6 +11,7 @@ from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.options import with_console
 from nldsl.diagnostics.model import Diagnostic, Source
+from nldsl.diagnostics.render.summary import counted
 from nldsl.run.files import FileProblem, write_text
 
 
@@ -50,8 +51,8 @@ def fmt(
         )
     console.report(broken)
     if changed and not (diff or (check and inputs.STDIN in paths)):
-        verb = "would be" if check else "were"
-        console.say(f"{len(changed)} file{'s' if len(changed) > 1 else ''} {verb} reformatted")
+        verb = "would be" if check else ("was" if len(changed) == 1 else "were")
+        console.say(f"{counted(len(changed), 'file')} {verb} reformatted")
     if unreadable:
         return 2
     return int(bool(broken) or (bool(changed) and (check or diff)))
