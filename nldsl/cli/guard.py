@@ -82,18 +82,7 @@ def _ending(error: BaseException, arguments: list[str], console: Console) -> int
             )
             return PROBLEMS
         case _:
-            return _run_problem(error, console) or _bug(error, arguments, console)
-
-
-def _run_problem(error: BaseException, console: Console) -> int:
-    """The code of an error that the runner raised to be shown to people; 0 for any other error."""
-    module = sys.modules.get("nldsl.run.folder")
-    known = getattr(module, "RunError", None)
-    if known is None or not isinstance(error, known):
-        return 0
-    console.problem(getattr(error, "message", None) or str(error), getattr(error, "help", None))
-    code = getattr(error, "exit_code", PROBLEMS)
-    return code if isinstance(code, int) and code else PROBLEMS
+            return _bug(error, arguments, console)
 
 
 def _bug(error: BaseException, arguments: list[str], console: Console) -> int:

@@ -81,20 +81,14 @@ def is_build_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def build_folder(path: str) -> Path:
-    """`path` as a compiled folder; raises `FileProblem` saying what it is instead."""
+    """`path` as a folder; raises `FileProblem` for a file.  What the folder lacks, the runner says."""
     folder = Path(path)
-    if is_build_folder(folder):
-        return folder
-    if not folder.exists():
-        raise FileProblem(f"`{path}` does not exist", f"`nldsl compile SPEC -o {path}` makes it")
     if folder.is_file():
+        fact = f"`{path}` is a file, and a compiled folder is needed"
         raise FileProblem(
-            f"`{path}` is a file, and a compiled folder is needed", f"`nldsl compile {path} -o DIR`"
+            fact, f"`nldsl compile {path} -o DIR` makes one" if folder.suffix in SPEC_SUFFIXES else None
         )
-    missing = " and ".join(f"`{n}`" for n in ("model.py", "levels.json") if not (folder / n).is_file())
-    raise FileProblem(
-        f"`{path}` is no compiled folder: it lacks {missing}", f"`nldsl compile SPEC -o {path}`"
-    )
+    return folder
 
 
 def _files(paths: Sequence[str], complain: Callable[[FileProblem], None]) -> list[str]:

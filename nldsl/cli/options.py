@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,8 @@ import click
 from nldsl.cli.console import Console
 
 if TYPE_CHECKING:
-    from nldsl.diagnostics.model import SpecError
+    from nldsl.diagnostics.model import Diagnostic
+    from nldsl.run.folder import RunError
 
 FORMATS = ("full", "concise", "json", "github", "sarif")
 COLORS = ("auto", "always", "never")
@@ -25,7 +27,7 @@ variant_option = click.option("--variant", metavar="NAME", help="Use this varian
 def with_console(handler: Callable[..., int]) -> Callable[..., int]:
     """Give `handler` a `Console` as its first argument, made from `--format` and `--color`.
 
-    A `SpecError` that the handler lets out is reported as findings, with exit code 1.
+    A `SpecError` or `RunError` that the handler lets out is reported as findings, in that format.
     """
     option = click.option(
         "--format", type=click.Choice(FORMATS), default="full", help="How findings are shown."
@@ -43,19 +45,26 @@ def with_plain_console(handler: Callable[..., int]) -> Callable[..., int]:
         try:
             return handler(console, *args, **options)
         except Exception as error:
-            findings = _findings(error)
-            if findings is None:
+            findings, code = _findings(error)
+            if not findings:
                 raise
-            console.report(findings.diagnostics)
-            return 1
+            console.report(findings)
+            return code
 
     return command
 
 
-def _findings(error: Exception) -> SpecError | None:
+def _findings(error: Exception) -> tuple[Sequence[Diagnostic], int]:
+    """The findings that an exception carries and the exit code they mean; none for any other exception."""
     from nldsl.diagnostics.model import SpecError
 
-    return error if isinstance(error, SpecError) else None
+    if isinstance(error, SpecError):
+        return error.diagnostics, 1
+    runner = sys.modules.get("nldsl.run.folder")  # an error of a run can only come from a loaded runner
+    known: type[RunError] | None = getattr(runner, "RunError", None)
+    if known is not None and isinstance(error, known):
+        return [error.diagnostic], error.exit_code
+    return (), 0
 
 
 def check_settings(settings: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import pytest
 
 from nldsl.cli import console, starters, verb_table
 from nldsl.cli.app import cli
-from nldsl.diagnostics.model import Source
+from nldsl.diagnostics.model import Diagnostic, Source
+from nldsl.run.folder import RunError
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,18 +66,19 @@ def test_other_endings(
 
 
 def test_a_problem_of_a_run(here: Path, nl: Run, stand_in: Any, api: Any) -> None:
-    class RunError(Exception):
-        message, help = "the checkpoint is cut short", "start again without `--resume`"
+    problem = Diagnostic("NL9801", "the checkpoint is cut short", help="start again without `--resume`")
 
     def train(*_: Any, **__: Any) -> int:
-        raise RunError
+        raise RunError(problem, 1)
 
     (here / "a.nl").write_text("good")
-    stand_in.module("nldsl.run.folder", RunError=RunError)
     stand_in.module("nldsl.run.train", train=train)
     result = nl("train", "a.nl")
     assert result.code == 1
-    assert "error: the checkpoint is cut short\n  = help: start again without `--resume`\n" in result.err
+    assert (
+        "error[NL9801]: the checkpoint is cut short\n = help: start again without `--resume`\n" in result.err
+    )
+    assert "bug" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
@@ -30,7 +31,7 @@ def explain(
     page = codes.page(subject)
     if page is None:
         raise Problem(f"no finding has the code or name `{subject}`", _near(subject))
-    console.out(styled(page, console.color_out))
+    console.out(styled(page, console.color_out, min(console.width, 100)))
     return 0
 
 
@@ -54,8 +55,8 @@ def code_list(console: Console) -> str:
     return "\n".join(rows)
 
 
-def styled(page: str, color: bool) -> str:
-    """A Markdown page for a terminal: headings bold, fences left out, code indented.
+def styled(page: str, color: bool, width: int = 100) -> str:
+    """A Markdown page for a terminal: headings bold, fences left out, code indented, lines of text wrapped.
 
     >>> print(styled("# A\\n\\n```nl\\nx = 1\\n```", False))
     A
@@ -74,7 +75,8 @@ def styled(page: str, color: bool) -> str:
         elif line.startswith("#"):
             rows.append(paint(line.lstrip("# "), "bold", color))
         else:
-            rows.append(line)
+            indent = "  " if line.startswith(("- ", "* ")) else ""
+            rows += wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
     return "\n".join(rows)
 
 

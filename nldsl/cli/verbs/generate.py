@@ -15,9 +15,9 @@ def generate(
     console: Console,
     folder: str,
     *,
-    prompt: str = "",
+    prompt: str = "The ",
     tokens: int = 200,
-    temperature: float = 1.0,
+    temperature: float = 0.8,
     top_k: int | None = None,
     seed: int = 0,
     checkpoint: str | None = None,
@@ -44,9 +44,9 @@ def generate(
 
 @click.command("generate")
 @click.argument("folder", type=click.Path(), metavar="DIR")
-@click.option("--prompt", default="", metavar="TEXT", help="What to continue.")
+@click.option("--prompt", default="The ", show_default=True, metavar="TEXT", help="What to continue.")
 @click.option("--tokens", type=click.IntRange(min=1), default=200, show_default=True, metavar="N")
-@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, metavar="T")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True, metavar="T")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Draw from the K likeliest tokens.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--checkpoint", type=click.Path(), metavar="FILE", help="Default: the last one.")
