@@ -16,28 +16,35 @@ from torch import Tensor
 class DecayMatrix(torch.autograd.Function):
     """Log-space products, masked before the exponential, with a backward that never subtracts.
 
-    With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the cumulative sum of
-    logs would take the difference of two sums instead, and lose everything where a gate is closed.
+    With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the cumulative
+    sum of logs would take the difference of two sums instead, and lose everything where a gate is closed.  There
+    the backward works with a gate of `floor`, which the division takes out again; the forward is exactly 0.
     """
 
     generate_vmap_rule = True
-    floor = 1e-30  # stands for a closed gate: below every rounding error, and its log is still small
+    floor = 1e-30  # below every rounding error, and its log is still small
 
     @staticmethod
-    def forward(retain: Tensor) -> Tensor:
+    def products(retain: Tensor) -> Tensor:
+        """D of gates that are at least `floor`."""
         size = retain.shape[-1] + 1
         logs = torch.nn.functional.pad(retain.clamp(min=DecayMatrix.floor).log().cumsum(-1), (1, 0))
         lower = torch.ones(size, size, dtype=torch.bool, device=retain.device).tril()
-        spans = logs.unsqueeze(-1) - logs.unsqueeze(-2)
-        return spans.masked_fill(~lower, float("-inf")).exp()
+        return (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(~lower, float("-inf")).exp()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
+    def forward(retain: Tensor) -> Tensor:
+        closed = torch.nn.functional.pad((retain == 0).cumsum(-1), (1, 0))
+        return DecayMatrix.products(retain).masked_fill(closed.unsqueeze(-1) != closed.unsqueeze(-2), 0.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 -- autograd's protocol
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        retain, decays = ctx.saved_tensors
+        (retain,) = ctx.saved_tensors
+        decays = DecayMatrix.products(retain)
         size = decays.shape[-1]
         upper = torch.ones(size, size, dtype=decays.dtype, device=decays.device).triu()
         later = upper @ (grads[0] * decays)  # [s, i]: summed over t >= s
@@ -50,14 +57,16 @@ def decay_matrix(retain: Tensor) -> Tensor:
     return decays
 
 
-def momentum_matrix(decays: Tensor, momentum: Tensor) -> Tensor:
+def momentum_matrix(decays: Tensor, pushes: Tensor, moves: Tensor | None = None) -> Tensor:
     """How much of each gradient has reached the weights: `[..., C + 1, C + 1]`.
 
-    S_t = b_t S_{t-1} - x_t and W_t = r_t W_{t-1} + S_t give W_t = D_t0 W_0 + M_t0 S_0 - sum_i M_ti x_i with
-    M = D B, where B is the decay matrix of the momentum gates (Nested Learning reference, engine E6).
+    S_t = b_t S_{t-1} - x_t and W_t = r_t W_{t-1} + c_t S_t give W_t = D_t0 W_0 + M_t0 S_0 - sum_i M_ti x_i with
+    M = D diag(c) B (Nested Learning reference, engine E6, and E9 for c).
 
     Args:
-        decays: the decay matrix of `retain`, `[..., C + 1, C + 1]`.
-        momentum: the decay matrix of the momentum gates, same shape.
+        decays: D, the decay matrix of the retention, `[..., C + 1, C + 1]`.
+        pushes: B, the decay matrix of the momentum gates, the same shape.
+        moves: c, `[..., C]`: 1, and 0 for padding, which must not move the weights again; all 1 where not given.
     """
-    return decays[..., :, 1:] @ momentum[..., 1:, :]
+    moved = decays[..., :, 1:] if moves is None else decays[..., :, 1:] * moves.unsqueeze(-2)
+    return moved @ pushes[..., 1:, :]

@@ -1,0 +1,232 @@
+"""Memories whose gradients stand still for a period: TTT, Titans and deep memories in factored form.
+
+For every linear layer of the map, with retention r, momentum b and rate e (Nested Learning reference, engines E5 and E6;
+Titans, eqs. 13-14, with the keep factor written as r):
+
+    S_t = b_t S_{t-1} - e_t g_t,    W_t = r_t W_{t-1} + S_t,    g_t = d_t x_t^T the gradient at the period's start W_b
+
+In a tile with decay matrix D of r and B of b (see `decay`), and M = D B without its row and column of the boundary,
+
+    W_t = D_t0 W_0 + M_t0 S_0 - sum_{i <= t} M_ti e_i d_i x_i^T,    S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
+
+which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer gradient runs
+through x and d, so it has the terms of second order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
+from nldsl.codegen.engines.layers import (
+    coefficient_rows,
+    layer_names,
+    layer_pairs,
+    layers_fixed,
+    layers_folded,
+    layers_written,
+)
+from nldsl.codegen.engines.tiles import (
+    cut,
+    gate,
+    joined,
+    opened_at,
+    start_weights,
+    tile_decays,
+    tiling,
+    with_phase,
+)
+
+
+def frozen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    momentum: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | tuple[Tensor, ...] | None = None,
+    period: int,
+    objective: str = "l2",
+    map: str = "matrix",  # noqa: A002 -- the language's word
+    residual: bool = True,
+    activation: str = "gelu",
+    read: str = "after",
+    first_order: bool = False,
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gradient steps with retention and momentum, gradients taken at the start of each period.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]`, 1 where not given.
+        retain: `[B, H, T]` in [0, 1], 1 where not given.
+        momentum: `[B, H, T]` in [0, 1]; no momentum where not given.
+        state: `W` (matrix) or `W1 .. Wn` (mlp, in the order of use), `S...` with momentum, and for a period
+            above 1 the `..._start` of each weight and `phase`, the tokens seen of the open period.
+        start: weights before the first token, `[H, ...]` or `[B, H, ...]`; for an mlp a tuple, one per layer;
+            a matrix that has none starts from zeros.
+        period: tokens for which the gradient's weights stand still.
+        objective: `l2`, 1/2 |M(k) - v|^2, or `dot`, -<M(k), v>.
+        map: `matrix` or `mlp`.
+        residual: an mlp adds its input to its output; needs Dk = Dv.
+        activation: of an mlp: `gelu` (exact), `silu`, `relu` or `tanh`.
+        read: `after` or `before` the own write, or `boundary`, the start of the period.
+        first_order: the weights inside the gradient are constants of the outer loss.
+        tile: tokens worked on at once; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token.
+    """
+    residual = residual and map == "mlp"
+    names = layer_names(start, state)
+    running, anchor, moments = _begin(names, start, state, key, value, momentum is not None)
+    phase, tokens = opened_at(state), key.shape[2]
+    if tokens == 0:
+        return torch.zeros_like(value), _end(names, running, anchor, moments, phase, period)
+    tiles, opens = tiling(tokens, tile, period, phase)
+    queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
+    rates = cut(gate(rate, key), tiles)
+    decays = tile_decays(retain, tiles, keys)
+    pushes = None if momentum is None else decay_matrix(cut(momentum, tiles, 1.0))
+    moves = None if momentum is None else cut(torch.ones_like(momentum), tiles)
+    rows = slice(1, None) if read == "after" else slice(None, -1)
+
+    reads = []
+    for n, opening in enumerate(opens):
+        anchor = running if opening else anchor
+        at = tuple(w.detach() for w in anchor) if first_order else anchor
+        pairs = layer_pairs(
+            at, keys[:, :, n], values[:, :, n], objective=objective, residual=residual, activation=activation
+        )
+        push = None if pushes is None else pushes[:, :, n]
+        move = None if moves is None else moves[:, :, n]
+        weighing = frozen_coefficients(decays[:, :, n], push, rates[:, :, n], move)
+        if read == "boundary":
+            reads.append(layers_fixed(anchor, queries[:, :, n], residual=residual, activation=activation))
+        else:
+            shares = coefficient_rows(weighing, rows)
+            reads.append(
+                layers_written(
+                    running, moments, pairs, shares, queries[:, :, n], residual=residual, activation=activation
+                )
+            )
+        running, moments = frozen_step(running, moments, pairs, weighing, push, rates[:, :, n])
+
+    phase = (phase + tokens) % period
+    new = _end(names, running, running if phase == 0 else anchor, moments, phase, period)
+    return joined(torch.stack(reads, dim=2), tiles), new
+
+
+def frozen_fold(
+    running: tuple[Tensor, ...],
+    anchor: tuple[Tensor, ...],
+    key: Tensor,
+    target: Tensor,
+    rate: Tensor,
+    retain: Tensor,
+    *,
+    moments: tuple[Tensor, ...] | None = None,
+    momentum: Tensor | None = None,
+    objective: str = "l2",
+    residual: bool = True,
+    activation: str = "gelu",
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """Write one piece of a period without reads, `[..., C, D]`; leading dims broadcast.
+
+    Args:
+        running: weights before the piece, `[..., out, in]`, first layer first; a matrix is one layer without residual.
+        anchor: weights at which gradients are taken.
+        key: `[..., C, Dk]`.
+        target: `[..., C, Dv]`, a constant of the objective.
+        rate: `[..., C]`.
+        retain: `[..., C]`.
+        moments: S before the piece, where there is momentum.
+        momentum: `[..., C]`.
+        objective: `l2` or `dot`.
+        residual: the map adds its input to its output.
+        activation: see `layers`.
+
+    Returns:
+        The weights and the momentum after the piece.
+    """
+    pairs = layer_pairs(anchor, key, target, objective=objective, residual=residual, activation=activation)
+    push = None if momentum is None else decay_matrix(momentum)
+    weighing = frozen_coefficients(decay_matrix(retain), push, rate)
+    return frozen_step(running, moments, pairs, weighing, push, rate)
+
+
+def frozen_coefficients(
+    decays: Tensor, pushes: Tensor | None, rates: Tensor, moves: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What each token's weights hold of W_0, of S_0 and of each gradient, rows 0 (the boundary) to C.
+
+    Args:
+        decays: decay matrix of the retention, `[..., C + 1, C + 1]`.
+        pushes: decay matrix of the momentum, the same shape.
+        rates: `[..., C]`.
+        moves: with momentum, 0 for padding and 1 else, `[..., C]`; see `decay.momentum_matrix`.
+
+    Returns:
+        `kept [..., C + 1, 1]`, `moved [..., C + 1, 1]` or `None`, `taken [..., C + 1, C]`.
+    """
+    reached = decays if pushes is None else momentum_matrix(decays, pushes, moves)
+    moved = None if pushes is None else reached[..., :1]
+    return decays[..., :1], moved, reached[..., 1:] * rates.unsqueeze(-2)
+
+
+def frozen_step(
+    running: tuple[Tensor, ...],
+    moments: tuple[Tensor, ...] | None,
+    pairs: list[tuple[Tensor, Tensor]],
+    weighing: tuple[Tensor, Tensor | None, Tensor],
+    push: Tensor | None,
+    rates: Tensor,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """Weights and momentum after the last token of a tile."""
+    last = slice(-1, None)
+    after = layers_folded(running, moments, pairs, coefficient_rows(weighing, last))
+    if moments is None or push is None:
+        return after, None
+    shares = (push[..., last, :1], None, push[..., last, 1:] * rates.unsqueeze(-2))
+    return after, layers_folded(moments, None, pairs, shares)
+
+
+def _begin(
+    names: list[str],
+    start: Tensor | tuple[Tensor, ...] | None,
+    state: dict[str, Tensor] | None,
+    key: Tensor,
+    value: Tensor,
+    moving: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """Weights, the open period's weights, and momentum before the first token."""
+    if state is None:
+        if isinstance(start, tuple):
+            running = tuple(w.expand(*key.shape[:2], *w.shape[-2:]) for w in start)
+        else:
+            running = (start_weights(start, key, value),)
+        return running, running, tuple(torch.zeros_like(w) for w in running) if moving else None
+    running = tuple(state[f"W{n}"] for n in names)
+    anchor = tuple(state.get(f"W{n}_start", state[f"W{n}"]) for n in names)
+    return running, anchor, tuple(state[f"S{n}"] for n in names) if moving else None
+
+
+def _end(
+    names: list[str],
+    running: tuple[Tensor, ...],
+    anchor: tuple[Tensor, ...],
+    moments: tuple[Tensor, ...] | None,
+    phase: int,
+    period: int,
+) -> dict[str, Tensor]:
+    """The state after the last token."""
+    state = {f"W{n}": w for n, w in zip(names, running, strict=True)}
+    if moments is not None:
+        state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
+    return with_phase(state, {f"W{n}": w for n, w in zip(names, anchor, strict=True)}, phase, period)
