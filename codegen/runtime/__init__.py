@@ -1,0 +1,17 @@
+"""The files that every build folder holds besides its generated model.
+
+They are written for the folder: they import torch, the standard library and each other by
+plain names (`from schedule import Settings`), never nldsl.  `nldsl compile` copies `FILES` as they are.
+"""
+
+FILES = (
+    "schedule.py",
+    "rules.py",
+    "data.py",
+    "checkpoint.py",
+    "generate.py",
+    "measures.py",
+    "learners.py",
+    "session.py",
+    "train.py",
+)

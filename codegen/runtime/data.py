@@ -1,0 +1,274 @@
+"""Text as a stream of bytes: what is trained on, what is held out, and windows of both."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schedule import Data, UserError
+
+HERE = Path(__file__).resolve().parent
+SEPARATOR = b"\f"  # between documents; a model that writes it has ended one
+VOCABULARY = 256
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text in two parts, each one stream of bytes (`uint8`, `[bytes]`).
+
+    `warnings` are facts worth a line before a run.
+    """
+
+    name: str
+    train: Tensor
+    held_out: Tensor
+    warnings: tuple[str, ...] = ()
+
+
+def load(data: Data, folder: Path = HERE) -> Corpus:
+    """The corpus that `data` names: `NAME.txt.xz` beside this file, or a file of the user's.
+
+    Raises `UserError` when the text is missing, empty, or too short for one window on either side.
+    """
+    if data.tokenizer != "bytes":
+        raise UserError(
+            f"there is no tokenizer `{data.tokenizer}`", help="use `bytes`, which has 256 tokens", kind="data"
+        )
+    path, manifest_path = _find(data.source, folder)
+    text = _read(path)
+    train, held_out = _split(text, data.split, manifest_path, path)
+    warnings = _warnings(text, path)
+    least = data.length + 1
+    for side, part in (("training", train), ("held-out", held_out)):
+        if len(part) < least:
+            raise UserError(
+                f"the {side} part of {path.name} has {len(part)} bytes, and one window takes {least}",
+                help=f"use more text, or `--set data.length={max(1, len(part) - 1)}` or less",
+                kind="data",
+            )
+    return Corpus(data.source, _tensor(train), _tensor(held_out), warnings)
+
+
+def check_vocabulary(corpus: Corpus, vocabulary: int) -> None:
+    """Raise `UserError` if the text has a byte for which the model has no token."""
+    largest = int(max(corpus.train.max(), corpus.held_out.max()))
+    if largest >= vocabulary:
+        raise UserError(
+            f"the model has {vocabulary} tokens, and {corpus.name} has a byte of value {largest}",
+            help=f"a vocabulary of {VOCABULARY} takes any text; this one needs {largest + 1} or more",
+            kind="data",
+        )
+
+
+class Sampler:
+    """Windows of a stream in an order fixed by a seed; every window once an epoch.
+
+    An epoch starts at a random byte below `length`, so that epochs cut the text in different places.
+    The position is the only state: `state_dict` and `load_state_dict` go on where they left off.
+    """
+
+    def __init__(self, stream: Tensor, length: int, batch: int, seed: int) -> None:
+        self.stream, self.length, self.batch, self.seed = stream, length, batch, seed
+        self.position = 0  # windows given so far
+        self._epoch = -1
+        self._starts = torch.empty(0, dtype=torch.int64)
+        self._per_epoch = max(1, (len(stream) - length) // length)  # the offset takes up to one window
+
+    def next(self) -> Tensor:
+        """The next windows, `[batch, length + 1]` of int64: inputs and, one place later, targets."""
+        starts = [self._start(self.position + i) for i in range(self.batch)]
+        self.position += self.batch
+        return _windows(self.stream, torch.tensor(starts), self.length)
+
+    def _start(self, position: int) -> int:
+        epoch, index = divmod(position, self._per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            room = min(self.length, len(self.stream) - self._per_epoch * self.length)
+            offset = torch.randint(room, (1,), generator=generator)
+            self._starts = offset + self.length * torch.randperm(self._per_epoch, generator=generator)
+            self._epoch = epoch
+        return int(self._starts[index])
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the sampler stands, and what its order depends on."""
+        return {
+            "position": self.position,
+            "seed": self.seed,
+            "length": self.length,
+            "bytes": len(self.stream),
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where another sampler stood; `UserError` if its windows were others."""
+        for name, now in self.state_dict().items():
+            if name != "position" and state[name] != now:
+                raise UserError(
+                    f"the checkpoint read its text with {name} {state[name]}, and this run has {now}",
+                    help="resume with the same data, or start a new run in another folder",
+                    kind="checkpoint",
+                )
+        self.position = state["position"]
+
+
+def held_out_windows(corpus: Corpus, length: int, count: int) -> Tensor:
+    """Up to `count` windows of the held-out text, in order and spread evenly: `[windows, length + 1]`."""
+    available = (len(corpus.held_out) - 1) // length
+    chosen = torch.linspace(0, available - 1, min(count, available), dtype=torch.float64).long()
+    return _windows(corpus.held_out, chosen * length, length)
+
+
+def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:
+    """`windows` in order, `batch` at a time."""
+    yield from windows.split(batch)
+
+
+def baselines(corpus: Corpus, windows: Tensor | None = None) -> dict[str, float]:
+    """What counting gives on the held-out text, in nats per byte; a model that is below has learnt more.
+
+    `unigram`: bytes by their frequency in the training text, one added to each count.
+    `bigram`: bytes by the one before, smoothed after Witten and Bell:
+    P(b | a) = (count(ab) + kinds(a) P(b)) / (count(a) + kinds(a)), where `kinds(a)` is how many
+    different bytes follow a.  With `windows` (`[n, length + 1]`) the very bytes that a model is asked for.
+    """
+    counts = _pair_counts(corpus.train)
+    singles = torch.bincount(corpus.train.int(), minlength=VOCABULARY).double() + 1
+    unigram = singles / singles.sum()
+    kinds = (counts > 0).sum(1, keepdim=True).double()
+    seen = counts.sum(1, keepdim=True)
+    bigram = torch.where(seen > 0, (counts + kinds * unigram) / (seen + kinds).clamp_min(1), unigram)
+    if windows is None:
+        asked = _pair_counts(corpus.held_out)
+    else:
+        pairs = windows[:, :-1] * VOCABULARY + windows[:, 1:]
+        asked = torch.bincount(pairs.flatten(), minlength=VOCABULARY**2).double().view(VOCABULARY, VOCABULARY)
+    total = asked.sum()
+    return {
+        "unigram": float(-(asked.sum(0) * unigram.log()).sum() / total),
+        "bigram": float(-(asked * bigram.log()).sum() / total),
+    }
+
+
+def encode(text: str) -> Tensor:
+    """The tokens of `text`: its UTF-8 bytes, `[tokens]` of int64.
+
+    >>> encode("Hé").tolist()
+    [72, 195, 169]
+    """
+    return torch.tensor(list(text.encode("utf-8")), dtype=torch.int64)
+
+
+def bits(nats: float) -> float:
+    """Nats as bits."""
+    return nats / math.log(2)
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def _find(source: str, folder: Path) -> tuple[Path, Path | None]:
+    """The file of a source and its manifest, if it has one."""
+    packed, manifest = folder / f"{source}.txt.xz", folder / f"{source}.json"
+    if packed.is_file():
+        return packed, manifest if manifest.is_file() else None
+    for path in (folder / source, Path(source)):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder", help="name a text file", code=2, kind="data")
+        if path.is_file():
+            return path, None
+    raise UserError(
+        f"there is no text `{source}`",
+        help=f"looked for {packed.name} and {source} in {folder}, and for {source} in {Path.cwd()}",
+        code=2,
+        kind="data",
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        text = lzma.decompress(raw) if path.suffix == ".xz" else raw
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}", help="check the file", code=2, kind="data"
+        ) from error
+    except lzma.LZMAError as error:
+        raise UserError(
+            f"{path} is damaged: {error}", help="write the folder again from its spec", code=2, kind="data"
+        ) from error
+    if not text:
+        raise UserError(f"{path} is empty", help="name a file with text in it", kind="data")
+    return text
+
+
+def _split(text: bytes, rule: str, manifest_path: Path | None, path: Path) -> tuple[bytes, bytes]:
+    """Training and held-out text by `rule` (see `schedule.Data`)."""
+    if rule == "manifest" or (rule == "auto" and manifest_path is not None):
+        if manifest_path is None:
+            raise UserError(
+                f"{path.name} has no manifest that says what is held out",
+                help="use `tail`, which holds out the last tenth (`--set data.split=tail`)",
+                kind="data",
+            )
+        return _split_documents(text, manifest_path)
+    found = re.fullmatch(r"(?:auto|tail)(?:\(([\d.]+)\))?", rule)
+    share = float(found[1] or 0.1) if found else 0.0
+    if not 0 < share < 1:
+        raise UserError(
+            f"`{rule}` is no way to hold out text", help="use `manifest`, `tail` or `tail(0.05)`", kind="data"
+        )
+    cut = len(text) - max(1, round(len(text) * share))
+    return text[:cut], text[cut:]
+
+
+def _split_documents(text: bytes, manifest_path: Path) -> tuple[bytes, bytes]:
+    """Documents whose index is `remainder` modulo `every` are held out."""
+    try:
+        manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
+        every, remainder = manifest["split"]["every"], manifest["split"]["remainder"]
+        spans = [(entry["offset"], entry["bytes"]) for entry in manifest["documents"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{manifest_path} is damaged ({error!r})",
+            help="write the folder again from its spec",
+            code=2,
+            kind="data",
+        ) from error
+    documents = [text[offset : offset + size] for offset, size in spans]
+    held_out = [d for i, d in enumerate(documents) if i % every == remainder]
+    train = [d for i, d in enumerate(documents) if i % every != remainder]
+    return SEPARATOR.join(train), SEPARATOR.join(held_out)
+
+
+def _warnings(text: bytes, path: Path) -> tuple[str, ...]:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return (f"{path.name} is not UTF-8 (byte {error.start}); it is read as bytes all the same",)
+    return ()
+
+
+def _tensor(text: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _windows(stream: Tensor, starts: Tensor, length: int) -> Tensor:
+    return stream[starts[:, None] + torch.arange(length + 1)].long()
+
+
+def _pair_counts(stream: Tensor) -> Tensor:
+    """How often byte b follows byte a: `[256, 256]`, float64."""
+    counts = torch.zeros(VOCABULARY**2, dtype=torch.int64)
+    for part in range(0, len(stream) - 1, 1 << 20):  # in pieces: bincount wants eight bytes for each
+        piece = stream[part : part + (1 << 20) + 1].long()
+        counts += torch.bincount(piece[:-1] * VOCABULARY + piece[1:], minlength=VOCABULARY**2)
+    return counts.double().view(VOCABULARY, VOCABULARY)

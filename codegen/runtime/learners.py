@@ -1,0 +1,372 @@
+"""Levels at work: who learns which parameter, and one step of the clocked loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from checkpoint import construct, load_weights
+from data import Sampler, check_vocabulary, encode, held_out_windows
+from data import load as load_corpus
+from generate import generate, text
+from measures import check as check_measures
+from measures import evaluate
+from rules import make
+from schedule import Level, Settings, UserError, due, matches, segment_length, validate
+
+State = Any  # nested dicts, lists and tuples of tensors
+Event = dict[str, Any]
+
+
+class Learner:
+    """A level at work: its parameters, its rule, and what it has gathered since its last update."""
+
+    def __init__(self, level: Level, parameters: dict[str, nn.Parameter], settings: Settings) -> None:
+        self.level = level
+        self.parameters = parameters
+        self.gathered = 0  # tokens of one stream whose gradients are waiting
+        self.changed = 0  # the step of the last update
+        try:
+            self.rule = make(
+                level.rule, _groups(parameters, level, settings), level.rate.base, **level.options
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"level `{level.name}` cannot learn by `{level.rule}`: {error}", help="change its rule"
+            ) from error
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients that are there."""
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
+
+    def reduce(self, length: int) -> None:
+        """Turn what was gathered into one gradient; a sequence of `length` tokens counts 1 in a sum."""
+        if self.level.reduce == "mean" and self.gathered != length and self.gradients:
+            scale(self.gradients, length / self.gathered)
+
+    def update(self, step: int, steps: int) -> float:
+        """Change the weights and forget the gradients; returns the rate."""
+        rate = self.level.rate.at(step, steps)
+        for group in self.rule.param_groups:
+            group["lr"] = rate
+        self.rule.step()
+        self.rule.zero_grad(set_to_none=True)
+        self.gathered = 0
+        self.changed = step + 1
+        return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rule's state and the open period."""
+        gradients = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
+        return {
+            "rule": self.level.rule,
+            "names": list(self.parameters),
+            "state": self.rule.state_dict(),
+            "gradients": gradients,
+            "gathered": self.gathered,
+            "changed": self.changed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another learner stood.  Options come from the settings, not from the checkpoint."""
+        if state["rule"] != self.level.rule or state["names"] != list(self.parameters):
+            what = (
+                f"learnt by `{state['rule']}`" if state["rule"] != self.level.rule else "held other weights"
+            )
+            raise UserError(
+                f"level `{self.level.name}` {what} in the checkpoint",
+                help="resume with the same levels and rules, or start a new run",
+                kind="checkpoint",
+            )
+        options = [{k: v for k, v in group.items() if k != "params"} for group in self.rule.param_groups]
+        self.rule.load_state_dict(state["state"])
+        for group, kept in zip(self.rule.param_groups, options, strict=True):
+            group.update(kept)
+        for name, gradient in state["gradients"].items():
+            parameter = self.parameters[name]
+            parameter.grad = gradient.to(parameter.device)
+        self.gathered, self.changed = state["gathered"], state["changed"]
+
+
+def assign(model: nn.Module, settings: Settings) -> dict[str, dict[str, nn.Parameter]]:
+    """The parameters of each level by name.  Raises `UserError` for what two levels or none would learn."""
+    owners: dict[str, dict[str, nn.Parameter]] = {level.name: {} for level in settings.levels}
+    rest = next((level.name for level in settings.levels if "rest" in level.learns), None)
+    orphans: list[str] = []
+    for name, parameter in model.named_parameters():
+        if any(matches(name, pattern) for pattern in settings.frozen):
+            parameter.requires_grad_(False)
+            continue
+        claims = [level.name for level in settings.levels if any(matches(name, p) for p in level.learns)]
+        if len(claims) > 1:
+            raise UserError(
+                f"levels `{claims[0]}` and `{claims[1]}` both learn `{name}`", help="let one of them learn it"
+            )
+        owner = claims[0] if claims else rest
+        if owner is None:
+            orphans.append(name)
+        else:
+            owners[owner][name] = parameter
+    if orphans:
+        more = f" and {len(orphans) - 1} more" if len(orphans) > 1 else ""
+        raise UserError(
+            f"no level learns `{orphans[0]}`{more}", help="let a level learn `rest`, or list it in `frozen`"
+        )
+    for level in settings.levels:
+        if not owners[level.name]:
+            raise UserError(
+                f"level `{level.name}` learns nothing: no parameter matches {', '.join(level.learns)}",
+                help="change `learns`; the parameters are those of `build().named_parameters()`",
+            )
+    return owners
+
+
+def _groups(parameters: dict[str, nn.Parameter], level: Level, settings: Settings) -> list[dict[str, Any]]:
+    """Optimizer groups: parameters that differ in decay, or in whether they are matrices, stand apart."""
+    groups: dict[tuple[bool, bool | None], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        decays = not any(matches(name, pattern) for pattern in settings.no_decay)
+        matrix: bool | None = None
+        if any(matches(name, pattern) for pattern in settings.elementwise):
+            matrix = False
+        elif any(matches(name, pattern) for pattern in settings.stacked):
+            matrix = True
+        groups.setdefault((decays, matrix), []).append(parameter)
+    made: list[dict[str, Any]] = []
+    for (decays, matrix), members in groups.items():
+        group: dict[str, Any] = {"params": members}
+        if not decays and "decay" in level.options:
+            group["decay"] = 0.0
+        if matrix is not None:
+            group["matrix"] = matrix
+        made.append(group)
+    return made
+
+
+# --------------------------------------------------------------------------- one step
+
+
+class Trainer:
+    """The model, its levels and its text, and one step of the loop."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        validate(settings)
+        check_measures(settings.measures)
+        self.settings = settings
+        self.device = device
+        self.corpus = load_corpus(settings.data)
+        check_vocabulary(self.corpus, int(settings.model.get("vocab", 256)))
+        torch.manual_seed(settings.seed)
+        self.model = construct(settings.model).to(device)
+        self.learners = [
+            Learner(settings.level(name), parameters, settings)
+            for name, parameters in assign(self.model, settings).items()
+        ]
+        data = settings.data
+        self.sampler = Sampler(self.corpus.train, data.length, data.batch, data.seed)
+        self.windows = held_out_windows(self.corpus, data.length, settings.evaluate_windows)
+        self.segment = segment_length(settings)
+        self.precision = _precision(settings, device)
+        self.step = 0
+        self.tokens = 0  # of one stream
+
+    def context(self) -> contextlib.AbstractContextManager[Any]:
+        """Automatic mixed precision where the settings ask for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def train_step(self) -> Event:
+        """One batch: forward and backward by segments, and the updates that are due."""
+        self.model.train()
+        batch = self.sampler.next().to(self.device)
+        inputs, targets = batch[:, :-1], batch[:, 1:]
+        length = self.settings.data.length
+        state: State = None
+        facts: Event = {"loss": 0.0, "norm": 0.0, "updated": [], "rates": {}}
+        for begin in range(0, length, self.segment):
+            part = slice(begin, begin + self.segment)
+            with self.context():
+                logits, state = self.model(inputs[:, part], state)
+            loss = cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten())
+            share = self.segment / length
+            (loss if share == 1 else loss * share).backward()
+            self.tokens += self.segment
+            last = begin + self.segment == length
+            for learner in self.learners:
+                learner.gathered += self.segment
+            value = loss.item()
+            if not math.isfinite(value):
+                raise self._blame_weights(f"the loss is {value} at step {self.step + 1}")
+            facts["loss"] += value * share
+            self._update(self._due(last), facts)
+            if not last:
+                state = cut(state)
+        self.step += 1
+        return facts
+
+    def _due(self, last: bool) -> list[Learner]:
+        """Learners whose clock is due here; step clocks only at the end of a sequence."""
+        clocks = [(learner, learner.level.clock) for learner in self.learners]
+        return [
+            learner
+            for learner, clock in clocks
+            if (last or clock.unit == "token") and due(clock, self.step + last, self.tokens)
+        ]
+
+    def _update(self, learners: list[Learner], facts: Event) -> None:
+        """Let `learners` change their weights, their gradients clipped together by their global norm."""
+        for learner in learners:
+            learner.reduce(self.settings.data.length)
+        gradients = [g for learner in learners for g in learner.gradients]
+        if not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        size = norm.item()
+        if not math.isfinite(size):
+            raise self._blame_gradient(learners)
+        if self.settings.clip is not None and size > self.settings.clip:
+            scale(gradients, self.settings.clip / size)
+        facts["norm"] = max(facts["norm"], size)
+        for learner in learners:
+            rate = learner.update(self.step, self.settings.steps)
+            facts["rates"][learner.level.name] = rate
+            if learner.level.name not in facts["updated"]:
+                facts["updated"].append(learner.level.name)
+
+    def _blame_gradient(self, learners: list[Learner]) -> UserError:
+        """The error of a gradient that is not finite."""
+        for learner in learners:
+            for name, parameter in learner.parameters.items():
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    where = f"the gradient of level `{learner.level.name}` (`{name}`)"
+                    return _diverged(f"{where} is not finite at step {self.step + 1}", learner)
+        return _diverged(f"the gradients together are too large at step {self.step + 1}", learners[0])
+
+    def _blame_weights(self, what: str) -> UserError:
+        """The error of a loss or weights that are not finite: names the level that is, or has the largest."""
+        sizes: list[tuple[float, int, str]] = []
+        for index, learner in enumerate(self.learners):
+            for name, parameter in learner.parameters.items():
+                largest = parameter.detach().abs().max().item() if parameter.numel() else 0.0
+                sizes.append((largest if math.isfinite(largest) else math.inf, index, name))
+        largest, index, name = max(sizes)
+        learner = self.learners[index]
+        found = "weights that are not finite" if math.isinf(largest) else f"the largest weight, {largest:.3g}"
+        where = f"level `{learner.level.name}` has {found} (`{name}`), last changed at step {learner.changed}"
+        return _diverged(f"{what}: {where}", learner)
+
+    def check_weights(self) -> None:
+        """Raise `UserError` (kind `diverged`) if a weight is not finite."""
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise self._blame_weights(f"the weights are not finite after step {self.step}")
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out loss and measures."""
+        batch, measures = self.settings.data.batch, self.settings.measures
+        return evaluate(self.model, self.windows, measures, batch=batch, context=self.context)
+
+    def sample(self) -> str:
+        """A text by the model, as the settings ask for it."""
+        wish = self.settings.sample
+        if not wish.tokens:
+            return ""
+        self.model.eval()
+        stream = generate(
+            self.model,
+            encode(wish.prompt),
+            wish.tokens,
+            temperature=wish.temperature,
+            top_k=wish.top_k,
+            seed=wish.seed,
+        )
+        with self.context():
+            return wish.prompt + "".join(text(stream))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on."""
+        cuda = self.device.type == "cuda"
+        return {
+            "name": self.settings.name,
+            "sizes": dict(self.settings.model),
+            "step": self.step,
+            "tokens": self.tokens,
+            "weights": self.model.state_dict(),
+            "levels": {learner.level.name: learner.state_dict() for learner in self.learners},
+            "data": self.sampler.state_dict(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+            },
+        }
+
+    def load_state_dict(self, content: dict[str, Any], path: Path) -> None:
+        """Go on from a checkpoint; `UserError` if it is not one of this model, these levels and this text."""
+        load_weights(self.model, content, path)
+        names = [learner.level.name for learner in self.learners]
+        if sorted(content["levels"]) != sorted(names):
+            raise UserError(
+                f"{path} has the levels {', '.join(content['levels'])}, and this run {', '.join(names)}",
+                help="resume with the same levels, or start a new run",
+                kind="checkpoint",
+            )
+        for learner in self.learners:
+            learner.load_state_dict(content["levels"][learner.level.name])
+        self.sampler.load_state_dict(content["data"])
+        self.step, self.tokens = content["step"], content["tokens"]
+        torch.set_rng_state(content["random"]["cpu"])
+        if self.device.type == "cuda" and content["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(content["random"]["cuda"], self.device)
+
+
+def _diverged(message: str, learner: Learner) -> UserError:
+    """The error of a run that has left the numbers; the level's rate is the first thing to change."""
+    name, rate = learner.level.name, learner.level.rate.base
+    advice = (
+        f"lower its rate (`--set levels.{name}.rate={rate / 10:g}`), warm up longer, or clip (`--set clip=1`)"
+    )
+    return UserError(message, help=advice, kind="diverged")
+
+
+def scale(tensors: list[Tensor], factor: float) -> None:
+    """Multiply all `tensors` in place, in one go where the device can."""
+    torch._foreach_mul_(tensors, factor)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def cut(state: State) -> State:
+    """A copy of `state` through which no gradient flows and that no update of weights in place can reach."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: cut(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(cut(value) for value in state)
+    return state
+
+
+def _precision(settings: Settings, device: torch.device) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def compile_regions(model: nn.Module, settings: Settings, device: torch.device) -> str | None:
+    """Compile each module whose class says `compile_region = True`; returns why not if it cannot.
+
+    Blocks are compiled one by one: modules of one class share their code, so its compilation is paid once.
+    """
+    wanted = device.type == "cuda" if settings.compile is None else settings.compile
+    if not wanted:
+        return None
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return "nothing is compiled: torch.compile needs a C++ compiler, and none is installed"
+    regions = [module for module in model.modules() if getattr(type(module), "compile_region", False)]
+    for module in regions or [model]:
+        module.compile()
+    return None

@@ -1,0 +1,136 @@
+"""What a model is asked on held-out text.
+
+Every measure is a function `(model, windows, **options) -> {name: number}`; `windows` are held-out text,
+`[n, length + 1]` of int64 on the CPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from data import batches, bits, encode
+from schedule import Measure, UserError
+
+NEEDLE = " The number of the vault is {}. "
+QUESTION = " The number of the vault is "
+DIGITS = 4
+
+
+def evaluate(
+    model: nn.Module,
+    windows: Tensor,
+    measures: Sequence[Measure],
+    *,
+    batch: int,
+    context: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:
+    """The held-out loss in nats per token, and what `measures` ask; every forward runs inside `context()`."""
+    trained = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            loss, right = _losses(model, windows, batch, context)
+            found = {"loss": loss}
+            for measure in measures:
+                match measure.name:
+                    case "perplexity":
+                        found["perplexity"] = math.exp(min(loss, 700.0))
+                    case "bits":
+                        found["bits"] = bits(loss)
+                    case "accuracy":
+                        found["accuracy"] = right
+                    case _:
+                        found |= needle(model, windows, context=context, batch=batch, **measure.options)
+    finally:
+        model.train(trained)
+    return found
+
+
+def check(measures: Sequence[Measure]) -> None:
+    """Raise `UserError` for a measure or an option that does not exist."""
+    known: dict[str, set[str]] = {"perplexity": set(), "bits": set(), "accuracy": set()}
+    known["needle"] = set(inspect.signature(needle).parameters) - {"model", "windows", "context", "batch"}
+    for measure in measures:
+        if measure.name not in known:
+            near = difflib.get_close_matches(measure.name, known, n=1, cutoff=0.4) or list(known)
+            raise UserError(f"there is no measure `{measure.name}`", help=f"there is `{'`, `'.join(near)}`")
+        for option in measure.options:
+            if option not in known[measure.name]:
+                raise UserError(
+                    f"measure `{measure.name}` has no option `{option}`",
+                    help=f"it has {', '.join(sorted(known[measure.name])) or 'none'}",
+                )
+
+
+def needle(
+    model: nn.Module,
+    windows: Tensor,
+    *,
+    batch: int,
+    context: Callable[[], AbstractContextManager[Any]],
+    length: int = 512,
+    count: int = 16,
+    seed: int = 0,
+) -> dict[str, float]:
+    """A number said once in `length` tokens of held-out text, and asked for at the end.
+
+    `needle`: the share of its digits that are the model's likeliest token when the digits before
+    are given; 0.1 is what guessing among digits gives.  The needles are spread evenly over the text.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hay = windows[:, :-1].flatten()
+    room = length - len(encode(NEEDLE.format("0" * DIGITS))) - len(encode(QUESTION)) - DIGITS
+    if room < 1:
+        raise UserError(
+            f"a needle does not fit into {length} tokens", help=f"ask for {length - room + 1} or more"
+        )
+    if len(hay) < room:
+        hay = hay.repeat(math.ceil(room / len(hay)))
+    texts: list[Tensor] = []
+    for index in range(count):
+        number = "".join(str(int(d)) for d in torch.randint(10, (DIGITS,), generator=generator))
+        begin = int(torch.randint(len(hay) - room + 1, (1,), generator=generator))
+        place = int((index + 0.5) / count * room)
+        around = hay[begin : begin + room]
+        parts = (
+            around[:place],
+            encode(NEEDLE.format(number)),
+            around[place:],
+            encode(QUESTION),
+            encode(number),
+        )
+        texts.append(torch.cat(parts))
+    right = 0
+    device = next(model.parameters()).device
+    for texts_batch in batches(torch.stack(texts), batch):
+        with context():
+            logits, _ = model(texts_batch[:, :-1].to(device), None)
+        guessed = logits[:, -DIGITS:].argmax(-1).cpu()
+        right += int((guessed == texts_batch[:, -DIGITS:]).sum())
+    return {"needle": right / (count * DIGITS)}
+
+
+def _losses(
+    model: nn.Module, windows: Tensor, batch: int, context: Callable[[], AbstractContextManager[Any]]
+) -> tuple[float, float]:
+    """Mean loss in nats and share of tokens guessed right."""
+    device = next(model.parameters()).device
+    loss, right, tokens = 0.0, 0, 0
+    for part in batches(windows, batch):
+        inputs, targets = part[:, :-1].to(device), part[:, 1:].to(device)
+        with context():
+            logits, _ = model(inputs, None)
+        flat = logits.flatten(0, 1).float()
+        loss += float(cross_entropy(flat, targets.flatten(), reduction="sum"))
+        right += int((flat.argmax(-1) == targets.flatten()).sum())
+        tokens += targets.numel()
+    return loss / tokens, right / tokens

@@ -1,0 +1,370 @@
+"""Settings of a run, and the clocks that say which level changes when.
+
+A *level* is a set of weights with a rule and a clock.  Clocks tick in optimizer steps or in
+tokens of one stream: with sequences of 512 tokens, `Clock(2048, "token")` and
+`Clock(4, "step")` are due at the same moments, and `Clock(128, "token")` cuts every sequence
+into segments of 128 tokens.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+
+class UserError(Exception):
+    """Something the user can mend.  `help` says how; `code` is the exit status; `kind` names the group.
+
+    `kind` is one of `settings`, `data`, `checkpoint`, `output`, `device`, `diverged`.
+    """
+
+    def __init__(self, message: str, *, help: str = "", code: int = 1, kind: str = "settings") -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+        self.code = code
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  help: {self.help}" if self.help else self.message
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Due every `period` units, for the first time not before `offset` units."""
+
+    period: int
+    unit: Literal["step", "token"] = "step"
+    offset: int = 0
+
+    def __str__(self) -> str:
+        offset = f" offset {self.offset}" if self.offset else ""
+        return f"every {self.period} {self.unit}{'' if self.period == 1 else 's'}{offset}"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate over the run: linear warm-up over `warmup` steps, then `shape` down to `floor * base`.
+
+    The schedule counts optimizer steps of the run, whatever the clock of the level that asks.
+    """
+
+    base: float
+    warmup: int = 0
+    shape: Literal["constant", "cosine", "linear"] = "constant"
+    floor: float = 0.0
+
+    def at(self, step: int, steps: int) -> float:
+        """The rate of step `step` (from 0) of a run of `steps`.
+
+        >>> rate = Rate(1.0, warmup=4, shape="linear")
+        >>> [rate.at(step, 8) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        if step < self.warmup:
+            return self.base * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
+        if self.shape == "linear":
+            return self.base * (1 - (1 - self.floor) * done)
+        if self.shape == "cosine":
+            return self.base * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
+        return self.base
+
+
+@dataclass(frozen=True)
+class Level:
+    """Weights that change together.
+
+    `learns` holds patterns over parameter names (`blocks.*.store.slow`, which takes in all below
+    it); `("rest",)` is what no other level claims.  `reduce` says what becomes of the gradients
+    gathered since the last update: their mean, or their sum, in which one sequence counts 1.
+    """
+
+    name: str
+    learns: tuple[str, ...]
+    rule: str
+    clock: Clock
+    rate: Rate
+    options: dict[str, Any] = field(default_factory=dict)
+    reduce: Literal["mean", "sum"] = "mean"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The stream: `length` tokens a sequence, `batch` sequences a step.
+
+    `split` is `manifest` (documents held out by the corpus' own rule), `tail` or `tail(0.05)`
+    (the last tenth, or that share), or `auto`: the manifest where there is one.
+    """
+
+    source: str
+    length: int
+    batch: int
+    tokenizer: str = "bytes"
+    split: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something to measure on held-out text: `perplexity`, `bits`, `accuracy`, `needle(length=512)`."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The text to generate when the run ends; no text if `tokens` is 0."""
+
+    prompt: str = "The "
+    tokens: int = 200
+    temperature: float = 0.8
+    top_k: int | None = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run depends on besides the code.
+
+    `no_decay`, `elementwise`, `stacked` and `frozen` are patterns over parameter names: what is never
+    decayed; matrices that `muon` and `m3` leave to AdamW (embeddings, heads); parameters of three
+    axes that are stacks of matrices; what nobody learns.  `compile = None` compiles on CUDA only.
+    """
+
+    name: str
+    model: dict[str, int | float | str | bool]
+    data: Data
+    levels: tuple[Level, ...]
+    steps: int = 2_000
+    seed: int = 0
+    clip: float | None = 1.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    evaluate_every: int = 200
+    evaluate_windows: int = 64
+    measures: tuple[Measure, ...] = (Measure("perplexity"),)
+    checkpoint_every: int | None = None
+    sample: Sample = Sample()
+    no_decay: tuple[str, ...] = ("*bias", "*norm*")
+    elementwise: tuple[str, ...] = ("*embed*",)
+    stacked: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    compile: bool | None = None
+    deterministic: bool = True
+
+    def level(self, name: str) -> Level:
+        """The level called `name`; `KeyError` if there is none."""
+        for level in self.levels:
+            if level.name == name:
+                return level
+        raise KeyError(name)
+
+
+# --------------------------------------------------------------------------- clocks
+
+
+def due(clock: Clock, step: int, tokens: int) -> bool:
+    """Whether `clock` is due after `step` whole steps and `tokens` tokens of one stream.
+
+    >>> [step for step in range(10) if due(Clock(4, "step", offset=1), step, 0)]
+    [1, 5, 9]
+    """
+    count = step if clock.unit == "step" else tokens
+    return count > 0 and count >= clock.offset and (count - clock.offset) % clock.period == 0
+
+
+def segment_length(settings: Settings) -> int:
+    """Tokens between two moments at which a level may be due: a sequence, or less if token clocks ask.
+
+    >>> fast = Level("fast", ("*",), "gd", Clock(96, "token", offset=32), Rate(0.1))
+    >>> segment_length(Settings("s", {}, Data("text.txt", length=192, batch=1), (fast,)))
+    32
+    """
+    length = settings.data.length
+    clocks = [level.clock for level in settings.levels if level.clock.unit == "token"]
+    return math.gcd(length, *(math.gcd(clock.period, clock.offset) for clock in clocks))
+
+
+def back_propagation_length(settings: Settings) -> int:
+    """How many tokens the loss reaches back at most: state is detached where weights may change."""
+    return segment_length(settings)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a parameter name is, or stands below, what `pattern` names.
+
+    >>> matches("blocks.0.slow.weight", "blocks.*.slow"), matches("blocks.0.slower", "blocks.*.slow")
+    (True, False)
+    """
+    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
+
+
+def validate(settings: Settings) -> None:
+    """Raise `UserError` for the first setting with which no run makes sense."""
+    _validate_numbers(settings)
+    names = [level.name for level in settings.levels]
+    if not names:
+        raise UserError("no level learns anything", help="give `settings.levels` at least one level")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two levels are called `{name}`", help="rename one of them")
+    if sum("rest" in level.learns for level in settings.levels) > 1:
+        raise UserError("two levels learn `rest`", help="only one level can take what no other claims")
+    for level in settings.levels:
+        _validate_level(level, settings)
+
+
+def _validate_numbers(settings: Settings) -> None:
+    least = {
+        "steps": (settings.steps, 0),
+        "data.length": (settings.data.length, 1),
+        "data.batch": (settings.data.batch, 1),
+        "evaluate_every": (settings.evaluate_every, 1),
+        "evaluate_windows": (settings.evaluate_windows, 1),
+        "checkpoint_every": (settings.checkpoint_every or 1, 1),
+        "sample.tokens": (settings.sample.tokens, 0),
+    }
+    for path, (value, minimum) in least.items():
+        if value < minimum:
+            raise UserError(f"`{path}` is {value}", help=f"it has to be {minimum} or more")
+    if settings.clip is not None and not settings.clip > 0:
+        raise UserError(f"`clip` is {settings.clip}", help="give a norm above 0, or `none` for no clipping")
+
+
+def _validate_level(level: Level, settings: Settings) -> None:
+    clock, length = level.clock, settings.data.length
+    at = f"levels.{level.name}"
+    if clock.period < 1:
+        raise UserError(f"the period of level `{level.name}` is {clock.period}", help="give 1 or more")
+    if clock.offset < 0:
+        raise UserError(f"the offset of level `{level.name}` is {clock.offset}", help="give 0 or more")
+    if not (math.isfinite(level.rate.base) and level.rate.base >= 0):
+        raise UserError(f"the rate of level `{level.name}` is {level.rate.base}", help="give 0 or more")
+    if clock.unit == "token" and length % clock.period and clock.period % length:
+        raise UserError(
+            f"level `{level.name}` changes {clock}, which does not divide sequences of {length} tokens",
+            help=f"choose `{at}.clock` or `data.length` so that one is a multiple of the other",
+        )
+    first = max(1, clock.offset) if clock.offset else clock.period
+    run = settings.steps if clock.unit == "step" else settings.steps * length
+    if settings.steps and first > run:
+        enough = math.ceil(first * settings.steps / run)
+        raise UserError(
+            f"level `{level.name}` changes {clock} and is never due in a run of {run} {clock.unit}s",
+            help=f"shorten `{at}.clock`, or train for {enough} steps or more",
+        )
+
+
+# --------------------------------------------------------------------------- amendments
+
+
+def override(settings: Settings, path: str, text: str) -> Settings:
+    """`settings` with the value at `path` replaced: `steps`, `data.batch`, `model.dim`, `levels.slow.rate`.
+
+    The text is read as what stands there now; `none` is allowed where nothing is.  A level's rate is
+    its `base`; its clock is written `8 steps` or `64 tokens`.  Raises `UserError`.
+
+    >>> data = Data("text.txt", length=64, batch=8)
+    >>> override(Settings("s", {"dim": 8}, data, ()), "data.batch", "2").data.batch
+    2
+    """
+    return _put(settings, path.strip().split("."), text.strip(), path.strip())
+
+
+def _put(here: Any, parts: list[str], text: str, path: str) -> Any:
+    """`here` with `text` put at `parts`, for dataclasses, dicts and the tuple of levels."""
+    name, rest = parts[0], parts[1:]
+    if isinstance(here, dict):
+        return here | {_known(name, here, path): _value(text, type(here[name]), path, rest)}
+    if isinstance(here, tuple):
+        level = _known(name, {level.name: level for level in here}, path)
+        if not rest:
+            raise UserError(
+                f"`{path}` is a whole level", help=f"name a part of it: `{path}.rate=1e-3`", code=2
+            )
+        return tuple(_put(one, rest, text, path) if one.name == level else one for one in here)
+    if isinstance(here, Level) and name in here.options:
+        return dataclasses.replace(here, options=_put(here.options, parts, text, path))
+    hints = typing.get_type_hints(type(here))
+    choices = [*hints, *here.options] if isinstance(here, Level) else list(hints)
+    _known(name, choices, path)
+    old = getattr(here, name)
+    if isinstance(old, Rate) and not rest:
+        rest = ["base"]
+    if isinstance(old, Clock) and not rest:
+        return dataclasses.replace(here, **{name: _clock(text, path)})
+    if rest and (dataclasses.is_dataclass(old) or isinstance(old, dict) or name == "levels"):
+        return dataclasses.replace(here, **{name: _put(old, rest, text, path)})
+    if dataclasses.is_dataclass(old) or isinstance(old, dict) or name in ("levels", "measures"):
+        raise UserError(f"`{path}` is a group of settings", help=f"name a part of it: `{path}.x=...`", code=2)
+    return dataclasses.replace(here, **{name: _value(text, hints[name], path, rest)})
+
+
+def _known(name: str, names: Any, path: str) -> str:
+    """`name`, if it is one of `names`; else an error with the nearest."""
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    listed = ", ".join(f"`{n}`" for n in (near or names))
+    raise UserError(
+        f"there is no setting `{path}`",
+        help=f"{'did you mean' if near else 'known here:'} {listed}{'?' if near else ''}" if listed else "",
+        code=2,
+    )
+
+
+def _clock(text: str, path: str) -> Clock:
+    found = re.fullmatch(r"(?:every\s+)?([\d_]+)\s*(step|token)s?(?:\s+offset\s+([\d_]+))?", text)
+    if found is None:
+        raise UserError(f"`{path}={text}` is not a clock", help="write `8 steps` or `64 tokens`", code=2)
+    unit: Literal["step", "token"] = "step" if found[2] == "step" else "token"
+    return Clock(int(found[1]), unit, int(found[3] or 0))
+
+
+def _value(text: str, kind: Any, path: str, rest: list[str]) -> Any:
+    """`text` read as a value of type `kind`."""
+    if rest:
+        group = path.rsplit(".", len(rest))[0]
+        raise UserError(f"there is no setting `{path}`", help=f"`{group}` is one value", code=2)
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if types.NoneType in kinds and text.lower() in ("none", "off"):
+        return None
+    for one in kinds:
+        if typing.get_origin(one) is Literal and text in typing.get_args(one):
+            return text
+        if typing.get_origin(one) is tuple:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if one is bool and text.lower() in ("true", "false", "yes", "no", "on", "off"):
+            return text.lower() in ("true", "yes", "on")
+        if one in (int, float) and (number := _number(text, one)) is not None:
+            return number
+        if one is str:
+            return text.strip("\"'")
+    raise UserError(f"`{path}={text}` does not fit", help=f"the value is {_describe(kinds)}", code=2)
+
+
+def _number(text: str, kind: type) -> int | float | None:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if kind is float:
+        return float(value)
+    return int(value) if value == int(value) else None
+
+
+def _describe(kinds: tuple[Any, ...]) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none"}
+    parts = [words.get(k) or " or ".join(f"`{v}`" for v in typing.get_args(k)) or "text" for k in kinds]
+    return " or ".join(parts)

@@ -1,0 +1,226 @@
+"""Train the model of this folder: `python train.py --steps 500 --set data.batch=4`.
+
+Every level gathers gradients until its clock is due, then steps by its own rule and rate.  Token
+clocks cut a sequence into segments: state is carried from one to the next, the gradient is not,
+because the weights it would flow through may have changed.
+
+Exit status: 0 done, 1 the run or its settings are at fault, 2 usage or files, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from checkpoint import NAME, load, save
+from data import baselines
+from learners import Trainer, compile_regions
+from schedule import Settings, UserError, override
+from session import Journal, Pace, Printer, interruptions, pick_device, pick_folder, surroundings
+from settings import SETTINGS
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """How a run ended.  Losses are in nats per token; `code` is the exit status."""
+
+    folder: Path
+    step: int
+    code: int = 0
+    loss_before: float | None = None
+    loss_after: float | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    sample: str = ""
+    tokens_per_second: float = 0.0
+
+
+def train(
+    settings: Settings,
+    *,
+    device: str = "auto",
+    out: Path | None = None,
+    resume: bool = False,
+    listen: Callable[[Event], None] | None = None,
+) -> Result:
+    """Train by `settings` and return how it ended; every event goes to `listen` (default: plain lines).
+
+    Events are dicts with `event` and `step`: `start`, `warning`, `step`, `evaluate`, `checkpoint`, `sample`,
+    `stop`, `failed`.  `runs/NNN` beside this file, or `out`, receives `checkpoint.pt` and `log.jsonl`.  A
+    signal ends the run after the current step, with a checkpoint and code 130.  Raises `UserError`.
+    """
+    with surroundings(settings), interruptions() as stop:
+        place = pick_device(device)
+        folder = pick_folder(out, resume)
+        trainer = Trainer(settings, place)
+        content = load(folder / NAME) if resume else None
+        if content is not None:
+            trainer.load_state_dict(content, folder / NAME)
+        unfit = compile_regions(trainer.model, settings, place)
+        journal = Journal(folder, trainer.step, listen or Printer(settings))
+        with contextlib.closing(journal):
+            result = Result(folder, trainer.step)
+            result.baselines = baselines(trainer.corpus, trainer.windows)
+            journal.tell("start", trainer.step, **describe(trainer, result))
+            for warning in (*trainer.corpus.warnings, *([unfit] if unfit else [])):
+                journal.tell("warning", trainer.step, text=warning)
+            try:
+                _loop(trainer, journal, result, stop)
+            except UserError as error:
+                if error.kind == "diverged" and (folder / NAME).is_file():
+                    error.help += f"; the checkpoint of an earlier step, {folder / NAME}, is whole"
+                with contextlib.suppress(UserError):  # a full disk may be what failed
+                    journal.tell("failed", trainer.step, text=error.message, kind=error.kind)
+                raise
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise UserError(
+                    f"out of memory at step {trainer.step + 1} on {place}",
+                    help="make `data.batch` or `data.length` smaller, and go on with --resume",
+                    kind="device",
+                ) from error
+    return result
+
+
+def _loop(trainer: Trainer, journal: Journal, result: Result, stop: threading.Event) -> None:
+    """Steps until the last or a signal, with evaluations and checkpoints on the way."""
+    settings = trainer.settings
+    checkpoint_every = settings.checkpoint_every or settings.evaluate_every
+    pace = Pace(settings.data.batch * settings.data.length)
+
+    def measure() -> dict[str, float]:
+        trainer.check_weights()
+        found = trainer.evaluate()
+        journal.tell("evaluate", trainer.step, **found, baselines=result.baselines)
+        return found
+
+    def keep() -> None:
+        trainer.check_weights()
+        save(
+            result.folder / NAME,
+            trainer.state_dict() | {"settings": json.dumps(asdict(settings), default=str)},
+        )
+        journal.tell("checkpoint", trainer.step, path=str(result.folder / NAME))
+
+    result.measures = measure()
+    result.loss_before = result.measures["loss"]
+    while trainer.step < settings.steps and not stop.is_set():
+        with pace:
+            facts = trainer.train_step()
+        left = pace.left(settings.steps - trainer.step)
+        journal.tell(
+            "step", trainer.step, **facts, tokens_per_second=pace.tokens_per_second, seconds_left=left
+        )
+        ends = trainer.step == settings.steps
+        if trainer.step % settings.evaluate_every == 0 or ends:
+            result.measures = measure()
+        if trainer.step % checkpoint_every == 0 or ends:
+            keep()
+    result.step = trainer.step
+    result.tokens_per_second = pace.tokens_per_second
+    if stop.is_set() and trainer.step < settings.steps:
+        if trainer.step % checkpoint_every:
+            keep()
+        result.code = 130
+        journal.tell("stop", trainer.step, text="interrupted", code=130, folder=str(result.folder))
+        return
+    result.loss_after = result.measures["loss"]
+    result.sample = trainer.sample()
+    if result.sample:
+        journal.tell("sample", trainer.step, text=result.sample)
+    finish = {k: v for k, v in asdict(result).items() if k not in ("sample", "folder", "step")}
+    journal.tell("stop", trainer.step, text="done", folder=str(result.folder), **finish)
+
+
+def describe(trainer: Trainer, result: Result) -> Event:
+    """What a run is, in plain values."""
+    settings = trainer.settings
+    levels = [
+        {
+            "name": learner.level.name,
+            "rule": learner.level.rule,
+            "clock": str(learner.level.clock),
+            "reduce": learner.level.reduce,
+            "rate": asdict(learner.level.rate),
+            "options": learner.level.options,
+            "tensors": len(learner.parameters),
+            "parameters": sum(p.numel() for p in learner.parameters.values()),
+        }
+        for learner in trainer.learners
+    ]
+    return {
+        "name": settings.name,
+        "steps": settings.steps,
+        "device": str(trainer.device),
+        "precision": trainer.precision,
+        "folder": str(result.folder),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "segment": trainer.segment,
+        "levels": levels,
+        "baselines": result.baselines,
+        "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "torch": torch.__version__,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train by the settings of this folder and the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, help="optimizer steps; the same as --set steps=N")
+    parser.add_argument("--seed", type=int, help="of the weights and of the order of the text")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run")
+    parser.add_argument("--out", type=Path, help="folder of the run; default: the next one under runs/")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change one setting")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=None, help="use torch.compile"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        settings = amend(
+            SETTINGS, options.set, steps=options.steps, seed=options.seed, regions=options.compile
+        )
+        return train(settings, device=options.device, out=options.out, resume=options.resume).code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def amend(
+    settings: Settings,
+    pairs: list[str] | tuple[str, ...],
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    regions: bool | None = None,
+) -> Settings:
+    """`settings` with `path=value` pairs applied, and the options that have flags of their own."""
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
+        if not sign:
+            raise UserError(f"`{pair}` sets nothing", help="write path=value, as in `data.batch=4`", code=2)
+        settings = override(settings, path, value)
+    flags = {"steps": steps, "seed": seed, "data.seed": seed, "compile": regions}
+    for path, value in flags.items():
+        if value is not None:
+            settings = override(settings, path, str(value))
+    return settings
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

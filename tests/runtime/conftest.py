@@ -1,0 +1,51 @@
+"""A small build folder, made by hand, with the runtime's files as they are."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nldsl.codegen.runtime import FILES
+from nldsl.run.folder import Build, load
+
+HERE = Path(__file__).parent
+RUNTIME = HERE.parent.parent / "codegen" / "runtime"
+WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew")
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """`make_folder(name)`: a build folder of its own, with a text of 4,000 bytes."""
+
+    def make(name: str = "build") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in FILES:
+            shutil.copy(RUNTIME / file, folder)
+        for path in (HERE / "toy").glob("*.py"):
+            shutil.copy(path, folder)
+        chance = random.Random(0)
+        text = " ".join(chance.choice(WORDS) for _ in range(800))[:4000]
+        (folder / "letters.txt").write_text(text, encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def folder(make_folder: Callable[..., Path]) -> Path:
+    """One such folder."""
+    return make_folder()
+
+
+@pytest.fixture
+def build(folder: Path) -> Build:
+    """The folder, loaded."""
+    return load(folder)

@@ -1,0 +1,1 @@
+"""No kernels are needed here."""
