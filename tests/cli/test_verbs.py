@@ -61,6 +61,22 @@ def test_fmt_leaves_broken_files_and_yaml(here: Path, nl: Run) -> None:
     assert (here / "b.yaml").read_text() == "edition:    2026\n"
 
 
+def test_fmt_never_writes_another_meaning(here: Path, nl: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "a.nl").write_text(UGLY)
+    monkeypatch.setattr("nldsl.syntax.fmt.format_body", lambda body: "edition 2026\n")
+    result = nl("fmt", "a.nl")
+    assert result.code == 70
+    assert "would change the meaning of a.nl" in result.err
+    assert (here / "a.nl").read_text() == UGLY
+
+
+def test_fmt_of_a_folder_and_windows_line_ends(here: Path, nl: Run) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "a.nl").write_bytes(b"\xef\xbb\xbf" + UGLY.replace("\n", "\r\n").encode())
+    assert nl("fmt", ".").code == 0
+    assert (here / "sub" / "a.nl").read_bytes() == nl("fmt", "-", stdin=UGLY).out.encode()
+
+
 def test_convert_goes_both_ways(here: Path, nl: Run) -> None:
     (here / "a.nl").write_text(nl("fmt", "-", stdin=UGLY).out)
     there = nl("convert", "a.nl", "-o", "a.yaml")

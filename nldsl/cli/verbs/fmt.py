@@ -59,13 +59,23 @@ def fmt(
 
 
 def formatted(source: Source) -> tuple[str, list[Diagnostic]]:
-    """The canonical text of a .nl source, or the errors that keep it from being read."""
+    """The canonical text of a .nl source, or the errors that keep it from being read.
+
+    The text is read again before anybody writes it: a formatter that changes a meaning is a bug of ours.
+    """
     from nldsl.syntax import parse_body
     from nldsl.syntax.fmt import format_body
 
     body, diagnostics = parse_body(source)
     errors = [d for d in diagnostics if d.severity == "error"]
-    return ("", errors) if errors else (format_body(body), [])
+    if errors:
+        return "", errors
+    text = format_body(body)
+    if parse_body(Source(source.name, text))[0] != body:
+        raise AssertionError(
+            f"the formatter would change the meaning of {source.name}, which is left as it was"
+        )
+    return text, []
 
 
 def _is_stdin(source: Source, paths: Sequence[str], stdin_name: str) -> bool:
