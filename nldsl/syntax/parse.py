@@ -308,10 +308,16 @@ class _Reader:
 
     def _feed_error(self, parser: InteractiveParser, frame: _Frame, resume: int, token: Token) -> None:
         state = parser.parser_state
-        while "ERROR" not in parser.choices():
+        start = frame.statement if frame.statement is not None else token.start_pos or 0
+        if token.type in ("RPAR", "RSQB") and "_NL" in parser.accepts():
+            # What stands before a bracket that closes nothing is whole: keep it as a statement of its own.
+            at = token.start_pos or 0
+            state.feed_token(Token("_NL", "", start_pos=at, end_pos=at))
+            start = at
+        depth = sum(f.kind == "{" for f in self.frames)
+        while "ERROR" not in parser.choices() or _open_braces(parser) > depth:
             state.state_stack.pop()
             state.value_stack.pop()
-        start = frame.statement if frame.statement is not None else token.start_pos or 0
         self._end_statement(frame)
         state.feed_token(Token("ERROR", "", start_pos=min(start, resume), end_pos=resume))
         _move(parser, resume)
@@ -446,6 +452,11 @@ def _position(parser: InteractiveParser) -> messages.Position:
     """Where in a statement the parser stands."""
     terminals = frozenset(t for t in parser.choices() if t.isupper() or t.startswith("$"))
     return messages.POSITIONS.get(terminals, "after value")
+
+
+def _open_braces(parser: InteractiveParser) -> int:
+    """How many `{` the parser has read whose body is not built yet."""
+    return sum(isinstance(v, Token) and v.type == "LBRACE" for v in parser.parser_state.value_stack)
 
 
 def _move(parser: InteractiveParser, position: int) -> None:
