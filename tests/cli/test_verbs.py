@@ -41,6 +41,9 @@ def test_fmt_check_and_diff_write_nothing(here: Path, nl: Run) -> None:
     assert (check.code, check.out, check.err) == (1, "a.nl\n", "1 file would be reformatted\n")
     assert diff.code == 1
     assert diff.out.startswith("--- a.nl\n+++ a.nl (formatted)\n@@")
+    assert (
+        "\n\x1b[1;31m-let   width=4 # wide\x1b[0m\n" in nl("fmt", "a.nl", "--diff", "--color", "always").out
+    )
     assert (here / "a.nl").read_text() == UGLY
 
 

@@ -9,6 +9,7 @@ import click
 from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.options import with_console
+from nldsl.cli.output import painted_diff_line
 
 
 def diff(
@@ -25,7 +26,7 @@ def diff(
     if not rows:
         console.say("the two mean the same")
         return 0
-    console.out("\n".join(_painted(row, console.color_out) for row in rows))
+    console.out("\n".join(painted_diff_line(row, console.color_out) for row in rows))
     return 1
 
 
@@ -36,15 +37,6 @@ def changes(before: str, after: str, first: str, second: str) -> list[str]:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _painted(row: str, color: bool) -> str:
-    from nldsl.diagnostics.render.paint import paint
-
-    if row.startswith(("---", "+++")):
-        return paint(row, "bold", color)
-    style = {"-": "error", "+": "help", "@": "note"}.get(row[:1])
-    return paint(row, style, color) if style else row
 
 
 @click.command("diff")

@@ -10,6 +10,7 @@ import click
 from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.options import with_console
+from nldsl.cli.output import painted_diff_line
 from nldsl.diagnostics.model import Diagnostic, Source
 from nldsl.diagnostics.render.summary import counted
 from nldsl.run.files import FileProblem, write_text
@@ -86,7 +87,8 @@ def _deliver(
     console: Console, source: Source, text: str, *, check: bool, diff: bool, to_stdout: bool
 ) -> None:
     if diff:
-        console.out(unified(source.text, text, source.name), end="")
+        for line in unified(source.text, text, source.name).splitlines():
+            console.out(painted_diff_line(line, console.color_out))
     elif check:
         if text != source.text:
             console.out(source.name)
