@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nldsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Source, Span
@@ -250,6 +250,7 @@ def test_order_is_by_file_then_place() -> None:
     assert in_order([later, other, sooner, none]) == [none, sooner, later, other]
 
 
+@example("a\na", [(1, 3), (1, 3)])
 @given(
     st.text(st.sampled_from("ab \t\n\r中👩\u200d💻\u0301\x1b{}"), max_size=60),
     st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), min_size=1, max_size=4),

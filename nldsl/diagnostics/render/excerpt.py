@@ -18,9 +18,12 @@ _CUT = "..."
 _LONGEST_WHOLE = 6  # a place of more lines than this is shown by its first and last two
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A label by line and column (lines from 1, columns from 0, end exclusive)."""
+    """A label by line and column (lines from 1, columns from 0, end exclusive).
+
+    Two labels may say the same, so places are told apart by identity.
+    """
 
     line: int
     column: int
