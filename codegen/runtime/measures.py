@@ -44,8 +44,10 @@ def evaluate(
                 match measure.name:
                     case "perplexity":
                         found["perplexity"] = math.exp(min(loss, 700.0))
-                    case "bits":
-                        found["bits"] = bits(loss)
+                    case "loss":
+                        pass  # always there
+                    case "bits_per_byte":
+                        found["bits_per_byte"] = bits(loss)
                     case "accuracy":
                         found["accuracy"] = right
                     case _:
@@ -57,7 +59,8 @@ def evaluate(
 
 def check(measures: Sequence[Measure]) -> None:
     """Raise `UserError` for a measure or an option that does not exist."""
-    known: dict[str, set[str]] = {"perplexity": set(), "bits": set(), "accuracy": set()}
+    plain = ("loss", "perplexity", "bits_per_byte", "accuracy")
+    known: dict[str, set[str]] = {name: set() for name in plain}
     known["needle"] = set(inspect.signature(needle).parameters) - {"model", "windows", "context", "batch"}
     for measure in measures:
         if measure.name not in known:

@@ -103,7 +103,7 @@ class Rule(Optimizer, ABC):
 class Muon(Rule):
     """Momentum, orthogonalised (Nested Learning, Eq. 42-44; the reference code of Keller Jordan).
 
-    S <- momentum S + (1 - momentum) g;  U = momentum S + (1 - momentum) g if `nesterov` else S;
+    S <- beta S + (1 - beta) g;  U = beta S + (1 - beta) g if `nesterov` else S;
     W <- (1 - rate decay) W - rate sqrt(max(1, rows / columns)) NS(U).
     Parameters that are no matrices are left to AdamW at `adam_scale` times the rate.
     """
@@ -112,7 +112,7 @@ class Muon(Rule):
         self,
         params: Parameters,
         lr: float,
-        momentum: float = 0.95,
+        beta: float = 0.95,
         nesterov: bool = True,
         rounds: int = 5,
         decay: float = 0.0,
@@ -122,7 +122,7 @@ class Muon(Rule):
     ) -> None:
         defaults = {
             "lr": lr,
-            "momentum": momentum,
+            "beta": beta,
             "nesterov": nesterov,
             "rounds": rounds,
             "weight_decay": decay,
@@ -138,7 +138,7 @@ class Muon(Rule):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        beta = group["momentum"]
+        beta = group["beta"]
         state["momentum"].lerp_(gradient, 1 - beta)
         direction = gradient.lerp(state["momentum"], beta) if group["nesterov"] else state["momentum"]
         step = orthogonal(direction, group["rounds"])
@@ -239,23 +239,24 @@ class DeltaMomentum(Rule):
     """Momentum that erases along the gradient before it writes (Nested Learning, Eq. 48-49).
 
 
-    The rate stands on both terms; the printed form leaves it out of the first.
-    explicit:  S <- S (momentum I - rate g^T g) - rate g;     stable while rate |g|^2 < 1 + momentum
-    implicit:  S <- (momentum S - rate g) (I + rate g^T g)^-1;  always stable
-    W <- (1 - rate decay) W + S.  What is no matrix takes the same rule element by element, g^2 for g^T g.
+    explicit:  S <- S (beta I - eta g^T g) - g;      stable while eta |g|^2 < 1 + beta
+    implicit:  S <- (beta S - g) (I + eta g^T g)^-1;  always stable
+    W <- (1 - rate decay) W + rate S.  The paper's memory is eta S, with eta = rate.
+    What is no matrix takes the same rule element by element, with g^2 for g^T g.
     """
 
     def __init__(
         self,
         params: Parameters,
         lr: float,
-        momentum: float = 0.9,
+        beta: float = 0.9,
+        eta: float = 0.1,
         form: Literal["implicit", "explicit"] = "implicit",
         decay: float = 0.0,
     ) -> None:
         if form not in ("implicit", "explicit"):
             raise ValueError(f"`form` is `{form}`; it can be `implicit` or `explicit`")
-        defaults = {"lr": lr, "momentum": momentum, "form": form, "weight_decay": decay, "matrix": None}
+        defaults = {"lr": lr, "beta": beta, "eta": eta, "form": form, "weight_decay": decay, "matrix": None}
         super().__init__(params, defaults)
 
     def update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -264,32 +265,32 @@ class DeltaMomentum(Rule):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        rate, keep, memory = group["lr"], group["momentum"], state["momentum"]
+        eta, beta, memory = group["eta"], group["beta"], state["momentum"]
         matrix = is_matrix(parameter, group)
         if group["form"] == "explicit":
             erased = memory @ gradient.mT @ gradient if matrix else memory * gradient.square()
-            memory.mul_(keep).sub_(erased + gradient, alpha=rate)
+            memory.mul_(beta).sub_(eta * erased + gradient)
         else:
-            written = keep * memory - rate * gradient
+            written = beta * memory - gradient
             solved = (
-                right_solve(written, gradient, rate) if matrix else written / (1 + rate * gradient.square())
+                right_solve(written, gradient, eta) if matrix else written / (1 + eta * gradient.square())
             )
             memory.copy_(solved)
-        parameter.mul_(1 - rate * group["weight_decay"])
-        parameter.add_(memory)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(memory, alpha=group["lr"])
 
 
-def right_solve(written: Tensor, gradient: Tensor, rate: float) -> Tensor:
-    """`written (I + rate g^T g)^-1`, through the smaller of the two Gram matrices.
+def right_solve(written: Tensor, gradient: Tensor, eta: float) -> Tensor:
+    """`written (I + eta g^T g)^-1`, through the smaller of the two Gram matrices.
 
-    (I + r g^T g)^-1 = I - r g^T (I + r g g^T)^-1 g  (Woodbury).
+    (I + e g^T g)^-1 = I - e g^T (I + e g g^T)^-1 g  (Woodbury).
     """
     rows, columns = gradient.shape[-2:]
     eye = torch.eye(min(rows, columns), dtype=gradient.dtype, device=gradient.device)
     if columns <= rows:
-        return torch.linalg.solve(eye + rate * gradient.mT @ gradient, written, left=False)
-    inner = torch.linalg.solve(eye + rate * gradient @ gradient.mT, gradient)
-    return written - rate * (written @ gradient.mT) @ inner
+        return torch.linalg.solve(eye + eta * gradient.mT @ gradient, written, left=False)
+    inner = torch.linalg.solve(eye + eta * gradient @ gradient.mT, gradient)
+    return written - eta * (written @ gradient.mT) @ inner
 
 
 # --------------------------------------------------------------------------- by name
@@ -308,18 +309,14 @@ def gd(groups: list[dict[str, Any]], rate: float, decay: float = 0.0) -> Optimiz
     return SGD(groups, lr=rate, weight_decay=decay, foreach=True)
 
 
-def momentum(
-    groups: list[dict[str, Any]], rate: float, momentum: float = 0.9, decay: float = 0.0
-) -> Optimizer:
-    """S <- momentum S + g + decay W;  W <- W - rate S  (Nested Learning, Eq. 10-13; decay goes through S)."""
-    return SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, foreach=True)
+def momentum(groups: list[dict[str, Any]], rate: float, beta: float = 0.9, decay: float = 0.0) -> Optimizer:
+    """S <- beta S + g + decay W;  W <- W - rate S  (Nested Learning, Eq. 10-13; decay goes through S)."""
+    return SGD(groups, lr=rate, momentum=beta, weight_decay=decay, foreach=True)
 
 
-def nesterov(
-    groups: list[dict[str, Any]], rate: float, momentum: float = 0.9, decay: float = 0.0
-) -> Optimizer:
-    """S <- momentum S + g + decay W;  W <- W - rate (g + decay W + momentum S)."""
-    return SGD(groups, lr=rate, momentum=momentum, nesterov=True, weight_decay=decay, foreach=True)
+def nesterov(groups: list[dict[str, Any]], rate: float, beta: float = 0.9, decay: float = 0.0) -> Optimizer:
+    """S <- beta S + g + decay W;  W <- W - rate (g + decay W + beta S)."""
+    return SGD(groups, lr=rate, momentum=beta, nesterov=True, weight_decay=decay, foreach=True)
 
 
 def adagrad(groups: list[dict[str, Any]], rate: float, eps: float = 1e-10, decay: float = 0.0) -> Optimizer:

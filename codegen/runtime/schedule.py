@@ -115,7 +115,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something to measure on held-out text: `perplexity`, `bits`, `accuracy`, `needle(length=512)`."""
+    """What to measure on held-out text: `perplexity`, `bits_per_byte`, `accuracy`, `needle(length=512)`."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)

@@ -37,7 +37,7 @@ def _run(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, gradients
 TORCH = [
     ("gd", {}, torch.optim.SGD, {}),
     ("gd", {"decay": 0.1}, torch.optim.SGD, {"weight_decay": 0.1}),
-    ("momentum", {"momentum": 0.8}, torch.optim.SGD, {"momentum": 0.8}),
+    ("momentum", {"beta": 0.8}, torch.optim.SGD, {"momentum": 0.8}),
     ("nesterov", {}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     ("adagrad", {}, torch.optim.Adagrad, {}),
     ("rmsprop", {"beta": 0.9}, torch.optim.RMSprop, {"alpha": 0.9}),
@@ -156,21 +156,19 @@ def test_an_embedding_is_a_matrix_that_muon_leaves_aside(rules) -> None:
 @pytest.mark.parametrize("form", ["explicit", "implicit"])
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4,)])
 def test_delta_momentum_erases_before_it_writes(rules, form: str, shape: tuple[int, ...]) -> None:
-    rate, keep = 0.05, 0.9
+    rate, beta, eta = 0.05, 0.9, 0.2
     weight = torch.nn.Parameter(_start(*shape))
-    got = _run(
-        rules.make("delta_momentum", [weight], rate, momentum=keep, form=form), weight, _gradients(*shape)
-    )
+    made = rules.make("delta_momentum", [weight], rate, beta=beta, eta=eta, form=form)
+    got = _run(made, weight, _gradients(*shape))
     w, m = _start(*shape), torch.zeros(*shape, dtype=torch.float64)
-    for g in _gradients(*shape):
+    for g in _gradients(*shape):  # in the paper's scale, where the memory holds eta times ours
         gram = g.T @ g if g.ndim == 2 else torch.diag(g * g)
         eye = torch.eye(gram.shape[0], dtype=torch.float64)
-        m = (
-            m @ (keep * eye - rate * gram) - rate * g
-            if form == "explicit"
-            else (keep * m - rate * g) @ torch.linalg.inv(eye + rate * gram)
-        )
-        w = w + m
+        if form == "explicit":
+            m = m @ (beta * eye - eta * gram) - eta * g
+        else:
+            m = (beta * m - eta * g) @ torch.linalg.inv(eye + eta * gram)
+        w = w + rate / eta * m
     torch.testing.assert_close(got, w, rtol=1e-9, atol=1e-11)
 
 

@@ -1,0 +1,41 @@
+"""Measure a trained model of a build folder on its held-out text."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from nldsl.run.errors import as_run_errors
+from nldsl.run.folder import load
+
+
+def evaluate(
+    folder: Path | str, *, checkpoint: Path | str | None = None, whole: bool = True
+) -> dict[str, Any]:
+    """Held-out loss in nats and bits per byte, the spec's measures, and what counting bytes gives on the same text.
+
+    `whole` takes all of the held-out text, otherwise the windows that training looks at.  Raises `RunError`.
+    """
+    build = load(folder)
+    with as_run_errors(build):
+        path = Path(checkpoint) if checkpoint else build.checkpoint.newest(build.folder)
+        model, content = build.checkpoint.restore(path)
+        settings = dataclasses.replace(build.settings, model=content["sizes"])
+        build.measures.check(settings.measures)
+        corpus = build.data.load(settings.data, build.folder)
+        build.data.check_vocabulary(corpus, int(settings.model.get("vocab", 256)))
+        count = len(corpus.held_out) if whole else settings.evaluate_windows
+        windows = build.data.held_out_windows(corpus, settings.data.length, count)
+        found = build.measures.evaluate(
+            model, windows, settings.measures, batch=settings.data.batch, context=nullcontext
+        )
+        return {
+            "checkpoint": str(path),
+            "step": content["step"],
+            "tokens": windows.shape[0] * (windows.shape[1] - 1),
+            **found,
+            "bits_per_byte": build.data.bits(found["loss"]),
+            "baselines": build.data.baselines(corpus, windows),
+        }

@@ -1,0 +1,299 @@
+"""One page about a run, made from its log: `report.html`, with nothing outside it."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+COLOURS = ("#2a6fbb", "#c8553d", "#3a8f5c", "#8a5fb0", "#b8860b", "#4a8c9c", "#a04878", "#6b7280")
+GREY = "#6b7280"
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6472; --line: #d9dde3; --paper: #ffffff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ee; --soft: #9aa4b2; --line: #343c48; --paper: #14181e; }
+  figure img { background: #fff; border-radius: 6px; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
+p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
+figure { margin: 0; } figure svg, figure img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: .87rem; margin-top: .3rem; }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; }
+.tile { border: 1px solid var(--line); border-radius: 8px; padding: .55rem .9rem; min-width: 8rem; }
+.tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; font-weight: 600; }
+.tile span { color: var(--soft); font-size: .82rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { color: var(--soft); font-weight: 500; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: 8px;
+      padding: .8rem 1rem; margin: 0; font: .85rem/1.5 ui-monospace, monospace; }
+i.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
+details summary { cursor: pointer; color: var(--soft); }
+.bad { border-left: 4px solid #c8553d; padding: .4rem .9rem; }
+"""
+
+
+def write(target: Path, *, folder: Path) -> None:
+    """Write the report of the run in `target`'s folder, from its `log.jsonl`; raises `OSError`."""
+    log = read_log(target.with_name("log.jsonl"))
+    text = render(log, folder=folder)
+    part = target.with_name(target.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(target)
+
+
+def read_log(path: Path) -> list[Event]:
+    """The events of a run; of events that happened twice, because it was resumed, the later."""
+    kept: dict[tuple[str, int], Event] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that was killed
+        kept.pop((event["event"], event["step"]), None)
+        kept[event["event"], event["step"]] = event
+    return list(kept.values())
+
+
+def render(log: list[Event], *, folder: Path) -> str:
+    """The page as HTML.  `log` begins with a `start` event."""
+    start = [e for e in log if e["event"] == "start"][-1]
+    steps = [e for e in log if e["event"] == "step"]
+    evaluations = [e for e in log if e["event"] == "evaluate"]
+    stop = next((e for e in reversed(log) if e["event"] in ("stop", "failed")), None)
+    sample = next((e["text"] for e in reversed(log) if e["event"] == "sample"), "")
+    levels = start["levels"]
+    parts = [
+        f"<h1>{html.escape(start['name'])}</h1>",
+        f'<p class="lead">{html.escape(_lead(start, steps))}</p>',
+        _ending(stop, start),
+        _tiles(start, steps, evaluations),
+    ]
+    if steps:
+        caption = "Loss in nats per byte. The dashed lines are what counting gives on the same held-out text."
+        parts.append(_figure("Loss", _draw(_loss, start, steps, evaluations), caption))
+        caption = (
+            "Each mark is an update of the level's weights; a level that changes at every step is a band."
+        )
+        parts.append(_figure("Updates", _draw(_updates, start, steps, evaluations), caption))
+        parts.append(
+            _figure("Rates", _draw(_rates, start, steps, evaluations), "Learning rate at each update.")
+        )
+    parts += ["<h2>Levels</h2>", _level_table(levels, steps)]
+    if sample:
+        parts += ["<h2>A sample</h2>", f"<pre>{html.escape(sample)}</pre>"]
+    parts += ["<h2>Run it again</h2>", f"<pre>{html.escape(_commands(start, folder))}</pre>"]
+    settings = json.dumps(start["settings"], indent=2, ensure_ascii=False)
+    shown = f"<details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>"
+    parts += ["<h2>Settings</h2>", shown]
+    title = f"<title>{html.escape(start['name'])}: training report</title>"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{title}<style>{STYLE}</style>'
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _lead(start: Event, steps: list[Event]) -> str:
+    data = start["settings"]["data"]
+    done = steps[-1]["step"] if steps else start["step"]
+    return (
+        f"{start['parameters']:,} parameters, {done:,} of {start['steps']:,} steps of {data['batch']} x {data['length']} tokens of "
+        f"{data['source']}, on {start['device']} in {start['precision']}, torch {start['torch']}"
+    )
+
+
+def _ending(stop: Event | None, start: Event) -> str:
+    if stop is None or (stop["event"] == "stop" and not stop["code"]):
+        return ""
+    if stop["event"] == "failed":
+        return f'<p class="bad">The run failed: {html.escape(stop["text"])}</p>'
+    return f'<p class="bad">Interrupted after step {stop["step"]:,} of {start["steps"]:,}.</p>'
+
+
+def _tiles(start: Event, steps: list[Event], evaluations: list[Event]) -> str:
+    tiles: list[tuple[str, str]] = []
+    if evaluations:
+        first, last = evaluations[0]["loss"], evaluations[-1]["loss"]
+        tiles.append((f"{last:.3f}", "held-out nats per byte"))
+        tiles.append((f"{last / math.log(2):.3f}", "held-out bits per byte"))
+        tiles.append((f"{first:.3f}", f"nats per byte at step {evaluations[0]['step']:,}"))
+    tiles.append((f"{start['baselines']['unigram']:.3f}", "single bytes counted"))
+    tiles.append((f"{start['baselines']['bigram']:.3f}", "pairs of bytes counted"))
+    if steps:
+        tiles.append((f"{steps[-1]['tokens_per_second']:,.0f}", "tokens a second"))
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{n}</b><span>{w}</span></div>' for n, w in tiles)
+        + "</div>"
+    )
+
+
+def _figure(title: str, svg: str, caption: str) -> str:
+    return f"<h2>{title}</h2><figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _level_table(levels: list[Event], steps: list[Event]) -> str:
+    head = "<tr><th>level</th><th>changes</th><th>rule</th><th>options</th><th class=n>rate</th>"
+    head += "<th class=n>parameters</th><th class=n>updates</th></tr>"
+    rows: list[str] = []
+    for level, colour in zip(levels, _colours(levels), strict=True):
+        options = ", ".join(f"{k} = {v}" for k, v in level["options"].items()) or "defaults"
+        rate = level["rate"]
+        shape = f" {rate['shape']}" if rate["shape"] != "constant" else ""
+        warm = f", warm-up {rate['warmup']}" if rate["warmup"] else ""
+        updates = sum(level["name"] in step["updated"] for step in steps)
+        cells = (
+            f'<td><i class="dot" style="background:{colour}"></i>{html.escape(level["name"])}</td>',
+            f"<td>{html.escape(level['clock'])} ({level['reduce']})</td>",
+            f"<td>{html.escape(level['rule'])}</td><td>{html.escape(options)}</td>",
+            f"<td class=n>{rate['base']:g}{shape}{warm}</td>",
+            f"<td class=n>{level['parameters']:,}</td><td class=n>{updates:,}</td>",
+        )
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _commands(start: Event, folder: Path) -> str:
+    settings = start["settings"]
+    return (
+        f"nldsl train {folder} --steps {settings['steps']} --set seed={settings['seed']} --device {start['device']}\n"
+        f"nldsl eval {folder} --checkpoint {start['folder']}/checkpoint.pt\n"
+        f"nldsl generate {folder} --checkpoint {start['folder']}/checkpoint.pt"
+    )
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+def _colours(levels: list[Event]) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(len(levels))]
+
+
+def _draw(paint: Callable[..., None], start: Event, steps: list[Event], evaluations: list[Event]) -> str:
+    """A picture as inline SVG, its text as text."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "nldsl",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": GREY,
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": GREY,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+    }
+    with mpl.rc_context(style):
+        height = 3.4 if paint is not _updates else 0.9 + 0.34 * len(start["levels"])
+        figure = Figure(figsize=(9, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        paint(axes, start, steps, evaluations)
+        axes.set_xlim(0, max(steps[-1]["step"], 1) * 1.01)
+        axes.set_xlabel("step")
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :].strip()
+
+
+def _loss(axes: Any, start: Event, steps: list[Event], evaluations: list[Event]) -> None:
+    numbers, losses = [e["step"] for e in steps], [e["loss"] for e in steps]
+    axes.plot(numbers, losses, color=COLOURS[0], alpha=0.25, linewidth=0.8)
+    axes.plot(numbers, _smooth(losses), color=COLOURS[0], linewidth=1.6, label="training, smoothed")
+    held = [(e["step"], e["loss"]) for e in evaluations]
+    axes.plot(
+        *zip(*held, strict=True),
+        color=COLOURS[1],
+        marker="o",
+        markersize=3.5,
+        linewidth=1.2,
+        label="held out",
+    )
+    low = min(*losses, *(loss for _, loss in held), *start["baselines"].values())
+    high = max(held[0][1] if held else 0.0, *losses[:1], start["baselines"]["unigram"])
+    for (name, value), dashes in zip(start["baselines"].items(), ((6, 3), (2, 3)), strict=True):
+        words = "single bytes" if name == "unigram" else "pairs of bytes"
+        axes.axhline(value, color=GREY, linewidth=1, dashes=dashes, label=f"{words}, {value:.2f}")
+    pad = 0.05 * (high - low or 1.0)
+    axes.set_ylim(low - pad, high + pad)
+    axes.set_ylabel("nats per byte")
+    axes.legend(
+        frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, labelcolor=GREY
+    )
+
+
+def _updates(axes: Any, start: Event, steps: list[Event], _: list[Event]) -> None:
+    levels = start["levels"]
+    for row, (level, colour) in enumerate(zip(levels, _colours(levels), strict=True)):
+        at = [e["step"] for e in steps if level["name"] in e["updated"]]
+        if len(at) > 1 and len(at) > 0.9 * (at[-1] - at[0] + 1):
+            axes.barh(row, at[-1] - at[0] + 1, left=at[0] - 0.5, height=0.5, color=colour, alpha=0.8)
+        else:
+            axes.vlines(at, row - 0.3, row + 0.3, color=colour, linewidth=1.4)
+    axes.set_yticks(range(len(levels)), [_short(level["name"]) for level in levels])
+    axes.set_ylim(len(levels) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _rates(axes: Any, start: Event, steps: list[Event], _: list[Event]) -> None:
+    levels = start["levels"]
+    for level, colour in zip(levels, _colours(levels), strict=True):
+        points = [(e["step"], e["rates"][level["name"]]) for e in steps if level["name"] in e["rates"]]
+        if points:
+            few = len(points) <= 40
+            label, marker = _short(level["name"]), "o" if few else None
+            axes.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                linewidth=1.5,
+                marker=marker,
+                markersize=3,
+                label=label,
+            )
+    rates = [rate for e in steps for rate in e["rates"].values() if rate > 0]
+    if rates and max(rates) > 30 * min(level["rate"]["base"] or math.inf for level in levels):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes.set_ylabel("rate")
+    axes.legend(
+        frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, labelcolor=GREY
+    )
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """A running mean that forgets; corrected at the start.
+
+    >>> _smooth([2.0, 2.0, 2.0])
+    [2.0, 2.0, 2.0]
+    """
+    keep = 1 - 1 / max(1.0, min(50.0, len(values) / 12))
+    mean, weight, smoothed = 0.0, 0.0, []
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(mean / weight)
+    return smoothed
+
+
+def _short(name: str, width: int = 22) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"

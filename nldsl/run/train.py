@@ -1,0 +1,86 @@
+"""Run the training loop of a build folder, show its progress, and write a report beside its checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from nldsl.run.errors import as_run_errors
+from nldsl.run.folder import RunError, load
+
+Event = dict[str, Any]
+
+
+def train(
+    folder: Path | str,
+    *,
+    steps: int | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    set: Iterable[str] = (),
+    out: Path | str | None = None,
+    progress: bool = True,
+    compile: bool | None = None,
+    seed: int | None = None,
+    listen: Callable[[Event], None] | None = None,
+) -> int:
+    """Train the model of `folder` and return 0, or 130 if a signal ended the run.
+
+    What the run does goes to stderr (`progress`), to `listen`, and to `log.jsonl` and `report.html` in the run's
+    folder.  The result is one line on stdout.  Raises `RunError` for everything that the user can mend.
+    """
+    build = load(folder)
+    shown = _display(progress)
+    seen: list[Event] = []
+
+    def tell(event: Event) -> None:
+        seen.append(event)
+        shown(event)
+        if listen is not None:
+            listen(event)
+
+    with as_run_errors(build), shown:
+        settings = build.train.amend(build.settings, tuple(set), steps=steps, seed=seed, regions=compile)
+        try:
+            result = build.train.train(
+                settings,
+                device=device or "auto",
+                out=Path(out) if out is not None else None,
+                resume=resume,
+                listen=tell,
+            )
+        finally:
+            shown.close()
+            _report(seen, build.folder)
+    if result.code:
+        print(f"interrupted after step {result.step}: {_again(build.folder, result.folder)}", file=sys.stderr)
+    return result.code
+
+
+def _again(folder: Path, run: Path) -> str:
+    return f"go on with `nldsl train {folder} --resume --out {run}`"
+
+
+def _report(events: list[Event], folder: Path) -> None:
+    """Write `report.html` for the run that `events` tell of; a run that never started has none."""
+    start = next((event for event in events if event["event"] == "start"), None)
+    if start is None:
+        return
+    from nldsl.run import report
+
+    target = Path(start["folder"]) / "report.html"
+    try:
+        report.write(target, folder=folder)
+    except OSError as error:
+        print(f"warning: cannot write {target}: {error.strerror}", file=sys.stderr)
+
+
+def _display(progress: bool) -> Any:
+    from nldsl.run.progress import Display, Silence
+
+    return Display() if progress else Silence()
+
+
+__all__ = ["RunError", "train"]
