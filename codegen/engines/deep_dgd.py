@@ -85,7 +85,12 @@ def deep_dgd(
             anchor = running if opening else anchor
             at = tuple(w.detach() for w in anchor) if first_order else anchor
             pairs = layer_pairs(
-                at, keys[:, :, n], values[:, :, n], objective=objective, residual=residual, activation=activation
+                at,
+                keys[:, :, n],
+                values[:, :, n],
+                objective=objective,
+                residual=residual,
+                activation=activation,
             )
             written = erased_pairs(running, pairs, rates[:, :, n], decays[:, :, n], reading)
             weighing = (decays[:, :, n, :, :1], None, decays[:, :, n, :, 1:])
@@ -95,7 +100,13 @@ def deep_dgd(
                 shares = coefficient_rows(weighing, rows)
                 reads.append(
                     layers_written(
-                        running, None, written, shares, queries[:, :, n], residual=residual, activation=activation
+                        running,
+                        None,
+                        written,
+                        shares,
+                        queries[:, :, n],
+                        residual=residual,
+                        activation=activation,
                     )
                 )
             running = layers_folded(running, None, written, coefficient_rows(weighing, slice(-1, None)))
@@ -144,7 +155,11 @@ def deep_dgd_fold(
 
 
 def erased_pairs(
-    running: tuple[Tensor, ...], pairs: list[tuple[Tensor, Tensor]], rate: Tensor, decays: Tensor, reading: str
+    running: tuple[Tensor, ...],
+    pairs: list[tuple[Tensor, Tensor]],
+    rate: Tensor,
+    decays: Tensor,
+    reading: str,
 ) -> list[tuple[Tensor, Tensor]]:
     """The pairs `(x, -u)` that stand for descent and erasure together, for every layer.
 

@@ -113,7 +113,13 @@ def frozen(
             shares = coefficient_rows(weighing, rows)
             reads.append(
                 layers_written(
-                    running, moments, pairs, shares, queries[:, :, n], residual=residual, activation=activation
+                    running,
+                    moments,
+                    pairs,
+                    shares,
+                    queries[:, :, n],
+                    residual=residual,
+                    activation=activation,
                 )
             )
         running, moments = frozen_step(running, moments, pairs, weighing, push, rates[:, :, n])

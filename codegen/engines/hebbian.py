@@ -54,8 +54,8 @@ def hebbian(
         retain: `[B, H, T]` in [0, 1], 1 where not given.
         state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of each, and `phase`.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
-        read: `after` or `before` the own write; `boundary`, the start of the period, whenever `period` > 1.
-        period: tokens between updates of the weights that are read.
+        read: `after` or `before` the own write, or `boundary`, the start of the period.
+        period: tokens between the points that boundary reads see.
         normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a read whose divisor is 0 is not divided.
         tile: tokens a matrix product spans; never changes the function.
 
@@ -84,19 +84,19 @@ def hebbian(
     before = []
     for opening, left, write in zip(opens, kept.unbind(2), writes.unbind(2), strict=True):
         anchor = weights if opening else anchor
-        before.append(weights if period == 1 else anchor)
+        before.append(anchor if read == "boundary" and period > 1 else weights)
         weights = left * weights + write
     origin = torch.stack(before, dim=2).transpose(
         -1, -2
     )  # [B, H, N, Dk, Dv], what each tile starts from or reads
 
-    if period > 1:
-        phase = (phase + tokens) % period
-        started = {"W": weights if phase == 0 else anchor}
-        return joined(queries @ origin, tiles), with_phase({"W": weights}, started, phase, period)
+    phase = (phase + tokens) % period
+    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
+    if read == "boundary" and period > 1:
+        return joined(queries @ origin, tiles), new
     rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
     scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]  # [B, H, N, C, C]
-    return joined(rows[..., :1] * (queries @ origin) + scores @ values, tiles), {"W": weights}
+    return joined(rows[..., :1] * (queries @ origin) + scores @ values, tiles), new
 
 
 def _normalised(

@@ -4,7 +4,8 @@ A map is a name or a dict with `kind` and its settings:
 
     "matrix"    M(z) = W z
     "vector"    M(z) = W * z, element by element; keys of ones make it an average of values
-    "mlp"       M(z) = (z +) norm(Wn act(... act(W1 z))); hidden, depth = 2, residual = True, activation = "gelu", norm = False
+    "mlp"       M(z) = (z +) norm(Wn act(... act(W1 z)))
+                hidden, depth = 2, residual = False, activation = "gelu", norm = False
     "swiglu"    M(z) = (z +) W3 (silu(W1 z) * (W2 z)); hidden, residual = False
 
 `norm` is a layer norm without weights of its own, as in TTT-MLP and Miras: z + LN(net(z)).
@@ -24,7 +25,7 @@ def map_settings(spec: str | dict[str, Any]) -> dict[str, Any]:
     defaults: dict[str, dict[str, Any]] = {
         "matrix": {},
         "vector": {},
-        "mlp": {"hidden": None, "depth": 2, "residual": True, "activation": "gelu", "norm": False},
+        "mlp": {"hidden": None, "depth": 2, "residual": False, "activation": "gelu", "norm": False},
         "swiglu": {"hidden": None, "residual": False},
         "cache": {"window": None},
     }

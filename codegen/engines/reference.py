@@ -3,19 +3,20 @@
 For weights W, running from token to token (each tensor of the map on its own):
 
     W~_t = r_t W_{t-1}                              what retention leaves
-    g_t  = grad_W objective(W_anchor; k_t, v_t)     at W~_t, at W_{t-1}, or at the start of the anchor's period; summed over a window
+    g_t  = grad_W objective(W_anchor; k_t, v_t)     summed over a window, where there is one
     S_t  = b_t S_{t-1} - e_t g_t                    momentum; without it S_t = -e_t g_t
     W_t  = W~_t + S_t
 
 Rules other than `gd` change the last two lines:
 
-    gd_implicit     e_t / (1 + e_t |k_t|^2) instead of e_t: the exact proximal step for a matrix and l2
-    dgd             W_t = W_{t-1} (r_t I - e h h^T) + S_t, h the layer's own input at the anchor, e = e_t on the first layer
-                    and e_t / (1 + e_t |h|^2) on the others (Nested Learning, eqs. 86-88 and 57); S_t uses the same e
-    dgd_explicit    the same with e = e_t on all layers
-    dgd_first_layer the erasure on the first layer only, e = e_t on all
-    muon            S_t = b_t S_{t-1} - g_t,  W_t = W~_t + e_t NS(S_t), NS the quintic Newton-Schulz iteration
-    softmax         for the map `cache`: the read is softmax attention over the pairs
+    gd_implicit      e_t / (1 + e_t |k_t|^2) instead of e_t: the exact proximal step for a matrix and l2
+    dgd              W_t = W_{t-1} (r_t I - e h h^T) + S_t, h the layer's own input at the anchor, e = e_t on the
+                     first layer and e_t / (1 + e_t |h|^2) on the others; S_t uses the same e
+                     (Nested Learning, eqs. 57 and 86-88)
+    dgd_explicit     the same with e = e_t on all layers
+    dgd_first_layer  the erasure on the first layer only, e = e_t on all
+    muon             S_t = b_t S_{t-1} - g_t and W_t = W~_t + e_t NS(S_t), NS the quintic Newton-Schulz iteration
+    softmax          for the map `cache`: the read is softmax attention over the pairs
 
 Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through them.
 """
@@ -44,16 +45,17 @@ def token_loop(
     state: dict[str, Tensor] | None = None,
     *,
     start: Any = None,
-    map: str | dict[str, Any] = "matrix",
+    map: str | dict[str, Any] = "matrix",  # noqa: A002 -- the language's word
     objective: Any = "l2",
+    objective_parameter: float | None = None,
     rule: str = "gd",
     update: int = 1,
-    anchor: str | int | None = None,
+    anchor: str | int = "retained",
     read: str = "after",
     window: int | None = None,
     weight: Tensor | None = None,
     normalise: bool = False,
-    constrain: tuple[tuple[Any, ...], ...] = (),
+    constrain: tuple[tuple[str, float | None, int], ...] = (),
     gradient: str | tuple[str, int] = "through",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a memory over a sequence, one token after another.
@@ -65,143 +67,106 @@ def token_loop(
         rate: `[B, H, T]`, or `[B, H, T, Dk]` for a matrix or vector; 1 where not given.
         retain: as `rate`, in [0, 1]; 1 where not given.
         momentum: as `rate`, in [0, 1]; no momentum where not given.
-        erase: for a matrix and l2, what is forgotten along, `[B, H, T, Dk]`, and into, which is the key where it is not
-            given: the gradient is (W along) into^T - v k^T, and `dgd` erases W along into^T.
+        erase: for a matrix and l2, what is forgotten along, `[B, H, T, Dk]`, and into, which is the key where it is
+            not given: the gradient is (W along) into^T - v k^T, and `dgd` erases W along into^T.
         state: what an earlier call returned.
         start: the weights before the first token, `[H, ...]` or `[B, H, ...]`: a tensor for a map with one weight,
-            a dict by name, or a tuple in the order of `weight_shapes`; zeros where not given.
-        map: see `maps`; `cache` with a `window` needs the rule `softmax`.
+            a dict by name, or a tuple in the order of `maps.weight_shapes`; zeros where not given.
+        map: see `maps`; `cache`, with its `window`, is read by softmax attention.
         objective: see `objectives`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
         rule: see above.
         update: tokens between updates of the weights that are read; above 1, reads are at the start of the period.
-        anchor: `retained`, `current` or a number of tokens; not given, `retained`, or the update's period above 1.
+        anchor: where gradients are taken: `retained` at W~_t, `current` at W_{t-1}, or N at the start of the period
+            of N tokens.
         read: `after` or `before` the own write, or `boundary`, the start of the update's, else the anchor's period.
         window: how many of the last tokens each gradient sums over, itself included.
         weight: `[B, H, T]`, how much a token counts in the windows it is in.
         normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a divisor of 0 leaves the read as it is.
-        constrain: `("norm", N)` divides the weights by their norm every N tokens.  `("softmax", N)` and `("lq", q, N)`
-            make them a function of an accumulator A, which is what is retained and written: softmax(A) over each row,
-            and A / |A|_q^(q - 2) (Memora and Moneta of Miras); the start is then A's.
+        constrain: `(name, parameter, N)`, due every N tokens.  `norm` divides the weights by their norm.  `softmax`
+            and `lq` make them a function of an accumulator A, which is what is retained and written: softmax(A)
+            over each row, and A / |A|_q^(q - 2) (Memora and Moneta of Miras); the start is then A's.
         gradient: `through`; `first_order`, the weights inside g are constants; `stop`, all of the update is;
             `("through", N)`, weights are cut from the past every N tokens.
 
     Returns:
-        The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...` under a constraint
-        with an accumulator; `window_*`, the pairs a window still needs; and with periods `..._start`,
+        The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...` under a
+        constraint with an accumulator; `window_...`, the pairs a window still needs; and with periods `..._start`,
         `..._anchor` where the anchor's period is another than the update's, and `phase`, tokens into the open period.
     """
     if map_settings(map)["kind"] == "cache":
         return _cache_loop(query, key, value, state, map_settings(map)["window"])
-    batch, heads, tokens, dim_k = key.shape
-    shapes = weight_shapes(map, dim_k, value.shape[-1])
-    names = list(shapes)
-    ones = key.new_ones(batch, heads, tokens)
-    rate, retain = (ones if rate is None else rate), (ones if retain is None else retain)
-    weight = ones if weight is None else weight
-    along, into = erase if isinstance(erase, tuple) else (erase, key)
-
-    anchor = anchor or ("retained" if update == 1 else update)
-    frozen = anchor if isinstance(anchor, int) and anchor > 1 else 1
+    objective = objective if objective_parameter is None else (objective, objective_parameter)
+    given = _given(query, key, value, rate, retain, momentum, erase, weight)
+    linked = next((step for step in constrain if step[0] != "norm"), None)
+    frozen = anchor if isinstance(anchor, int) else 1
     period = update if update > 1 else frozen
-    reads = "boundary" if update > 1 else read
     cut = gradient[1] if isinstance(gradient, tuple) else 0
-    linked = tuple(step for step in constrain if step[0] != "norm")
-    cycle = math.lcm(update, frozen, *(step[-1] for step in constrain), cut or 1)
+    read = "boundary" if update > 1 else read
 
-    if state is None:
-        began = _started(start, shapes, batch, heads, value)
-        state = _initial(began, key, value, momentum is not None or rule == "muon", linked)
-    weights = {n: state[n] for n in names}
+    shapes = weight_shapes(map, key.shape[-1], value.shape[-1])
+    names = list(shapes)
+    state = _begun(_started(start, shapes, key), key, linked) if state is None else state
+    weights = {n: state[n] for n in names} | {"z": state.get("z", torch.zeros_like(key[:, :, :1].sum(2)))}
     moments = {n: state.get(_as("S", n), torch.zeros_like(weights[n])) for n in names}
     running = {n: state.get(_as("A", n), weights[n]) for n in names}
-    started = {n: state.get(f"{n}_start", weights[n]) for n in names}
+    started = {n: state.get(f"{n}_start", w) for n, w in weights.items()}
     anchored = {n: state.get(f"{n}_anchor", started[n]) for n in names}
-    z = state.get("z", key.new_zeros(batch, heads, dim_k))
-    z_started = state.get("z_start", z)
-    seen = [
-        state.get(f"window_{n}", x[:, :, :0]) for n, x in (("key", key), ("value", value), ("weight", weight))
-    ]
-    count = int(state.get("phase", torch.tensor(0)))
+    seen = [state.get(f"window_{n}", given[n][:, :, :0]) for n in ("key", "value", "weight")]
+    count = int(state["phase"]) if "phase" in state else 0
 
     outputs = []
-    for t in range(tokens):
+    for t in range(key.shape[2]):
+        token = {n: x[:, :, t] for n, x in given.items()}
         if cut and count % cut == 0:
             weights, moments, running = _detached(weights), _detached(moments), _detached(running)
-        if count % period == 0:
-            started, z_started = weights, z
-        if count % frozen == 0:
-            anchored = weights
-        before, z_before = weights, z
-        k, v, q = key[:, :, t], value[:, :, t], query[:, :, t]
-        e, r = rate[:, :, t], retain[:, :, t]
+        started = weights if count % period == 0 else started
+        anchored = weights if count % frozen == 0 else anchored
+        before, z = weights, weights["z"]
+
+        kept = {n: _scaled(token["retain"], running[n]) for n in names}
         seen = [
-            torch.cat((old, x[:, :, t : t + 1]), dim=2)
-            for old, x in zip(seen, (key, value, weight), strict=True)
+            torch.cat((x, token[n].unsqueeze(2)), 2)
+            for n, x in zip(("key", "value", "weight"), seen, strict=True)
         ]
         seen = [x[:, :, -(window or 1) :] for x in seen]
-
-        kept = {n: _scaled(r, running[n]) for n in names}
-        if isinstance(anchor, int):
-            at = anchored if frozen > 1 else weights
-        else:
-            at = kept if anchor == "retained" and not linked else weights
-        at = _detached(at) if gradient == "first_order" else at
-        slopes = (
-            _slopes(map, objective, at, seen)
-            if along is None
-            else _erasing(at, along[:, :, t], into[:, :, t], k, v)
-        )
-        erased = None if along is None else (along[:, :, t], into[:, :, t])
-        steps, moments = _ruled(
-            map,
-            rule,
-            running,
-            at,
-            slopes,
-            moments,
-            k,
-            e,
-            None if momentum is None else momentum[:, :, t],
-            erased,
-        )
+        at = {"retained": weights if linked else kept, "current": weights}.get(str(anchor), anchored)
+        at = {n: at[n].detach() if gradient == "first_order" else at[n] for n in names}
+        slopes = _erasing(at, token) if erase is not None else _slopes(map, objective, at, seen)
+        steps, moments = _ruled(map, rule, running, at, slopes, moments, token)
         if gradient == "stop":
             steps, moments = _detached(steps), _detached(moments)
-        running = {n: kept[n] + steps[n] for n in names}
-        z = _scaled(r, z) + _scaled(e, k)
+
         count += 1
-        running, weights = _constrained(constrain, running, weights, count)
+        running = _normed({n: kept[n] + steps[n] for n in names}, constrain, count)
+        weights = running if linked is None else _linked(linked, running, before, count)
+        weights = weights | {"z": _scaled(token["retain"], z) + _scaled(token["rate"], token["key"])}
+        chosen = {"after": weights, "before": before}.get(read, started)
+        outputs.append(_read(map, chosen, token["query"], normalise))
 
-        chosen, chosen_z = {"after": (weights, z), "before": (before, z_before)}.get(
-            reads, (started, z_started)
-        )
-        out = _read(map, chosen, q)
-        if normalise:
-            divisor = (chosen_z * q).sum(-1, keepdim=True)
-            out = out / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-        outputs.append(out)
-
-    new = dict(weights)
+    if count % period == 0:
+        started = weights
+    if count % frozen == 0:
+        anchored = weights
+    kept_names = [*names, "z"] if normalise else names
+    new = {n: weights[n] for n in kept_names}
     if momentum is not None or rule == "muon":
         new |= {_as("S", n): moments[n] for n in names}
-    if linked:
+    if linked is not None:
         new |= {_as("A", n): running[n] for n in names}
-    if normalise:
-        new["z"] = z
     if window is not None and window > 1:
         new |= {
-            f"window_{n}": x[:, :, max(0, x.shape[2] - window + 1) :]
-            for n, x in zip(("key", "value", "weight"), seen)
+            f"window_{n}": x[:, :, 1 - window :]
+            for n, x in zip(("key", "value", "weight"), seen, strict=True)
         }
     if period > 1:
-        started, z_started = (weights, z) if count % period == 0 else (started, z_started)
-        new |= {f"{n}_start": started[n] for n in names} | ({"z_start": z_started} if normalise else {})
+        new |= {f"{n}_start": started[n] for n in kept_names}
     if frozen not in (1, period):
-        anchored = weights if count % frozen == 0 else anchored
         new |= {f"{n}_anchor": anchored[n] for n in names}
+    cycle = math.lcm(update, frozen, cut or 1, *(every for _, _, every in constrain))
     if cycle > 1:
         new["phase"] = torch.tensor(count % cycle, dtype=torch.int64)
-    read_all = torch.stack(outputs, dim=2) if outputs else torch.zeros_like(value)
-    return read_all, new
+    return torch.stack(outputs, dim=2) if outputs else torch.zeros_like(value), new
 
 
 def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -216,6 +181,28 @@ def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
     return x.transpose(-1, -2) if tall else x
 
 
+def _given(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    retain: Tensor | None,
+    momentum: Tensor | None,
+    erase: Tensor | tuple[Tensor, Tensor] | None,
+    weight: Tensor | None,
+) -> dict[str, Tensor]:
+    """All that varies by token, by name, with ones for the gates that are not given."""
+    ones = key.new_ones(key.shape[:3])
+    along, into = erase if isinstance(erase, tuple) else (erase, key)
+    gates = {"rate": rate, "retain": retain, "weight": weight}
+    given = {"query": query, "key": key, "value": value} | {
+        n: ones if g is None else g for n, g in gates.items()
+    }
+    if momentum is not None:
+        given["momentum"] = momentum
+    return given if along is None else given | {"along": along, "into": into}
+
+
 def _ruled(
     spec: str | dict[str, Any],
     rule: str,
@@ -223,36 +210,31 @@ def _ruled(
     at: dict[str, Tensor],
     slopes: dict[str, Tensor],
     moments: dict[str, Tensor],
-    key: Tensor,
-    rate: Tensor,
-    momentum: Tensor | None,
-    erased: tuple[Tensor, Tensor] | None,
+    token: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the rule adds to the retained weights, and the new momentum, each by name."""
+    key, rate, momentum = token["key"], token["rate"], token.get("momentum")
     carried = {
         n: torch.zeros_like(s) if momentum is None else _scaled(momentum, s) for n, s in moments.items()
     }
     if rule == "muon":
         moments = {n: carried[n] - slopes[n] for n in slopes}
         return {n: _scaled(rate, newton_schulz(moments[n])) for n in slopes}, moments
-    if rule == "gd_implicit":
-        rate = rate / (1 + rate * key.square().sum(-1))
     if rule in ("gd", "gd_implicit"):
+        rate = rate / (1 + rate * key.square().sum(-1)) if rule == "gd_implicit" else rate
         moments = {n: carried[n] - _scaled(rate, slopes[n]) for n in slopes}
         return moments, moments
     if rule not in ("dgd", "dgd_explicit", "dgd_first_layer"):
         raise ValueError(f"unknown rule {rule!r}")
 
-    inputs = _over_heads(lambda weights, z: traced(spec, weights, z)[1])(at, key)
     steps, moments = {}, {}
-    for n, h in inputs.items():
+    for n, h in _over_heads(lambda weights, z: traced(spec, weights, z)[1])(at, key).items():
         first = n in first_layers(spec)
         own = rate if first or rule != "dgd" else rate / (1 + rate * h.square().sum(-1))
         moments[n] = carried[n] - _scaled(own, slopes[n])
-        steps[n] = moments[n]
-        if first or rule != "dgd_first_layer":
-            along, into = (h, h) if erased is None else erased
-            steps[n] = steps[n] - _scaled(own, _erasure(running[n], along, into))
+        erased = first or rule != "dgd_first_layer"
+        lost = _erasure(running[n], token.get("along", h), token.get("into", h))
+        steps[n] = moments[n] - _scaled(own, lost) if erased else moments[n]
     return steps, moments
 
 
@@ -263,11 +245,10 @@ def _erasure(weights: Tensor, along: Tensor, into: Tensor) -> Tensor:
     return (weights @ along.unsqueeze(-1)) * into.unsqueeze(-2)
 
 
-def _erasing(
-    at: dict[str, Tensor], along: Tensor, into: Tensor, key: Tensor, value: Tensor
-) -> dict[str, Tensor]:
+def _erasing(at: dict[str, Tensor], token: dict[str, Tensor]) -> dict[str, Tensor]:
     """The l2 gradient of a matrix that forgets along one direction into another: (W along) into^T - v k^T."""
-    return {"W": _erasure(at["W"], along, into) - value.unsqueeze(-1) * key.unsqueeze(-2)}
+    written = token["value"].unsqueeze(-1) * token["key"].unsqueeze(-2)
+    return {"W": _erasure(at["W"], token["along"], token["into"]) - written}
 
 
 def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor]) -> dict[str, Tensor]:
@@ -282,9 +263,13 @@ def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor
     return _over_heads(torch.func.grad(total))(at, *pairs)
 
 
-def _read(spec: Any, weights: dict[str, Tensor], query: Tensor) -> Tensor:
-    """M(q) of every memory, `[B, H, Dv]`."""
-    return _over_heads(lambda one, z: traced(spec, one, z)[0])(weights, query)
+def _read(spec: Any, weights: dict[str, Tensor], query: Tensor, normalise: bool) -> Tensor:
+    """M(q) of every memory, `[B, H, Dv]`, divided by z . q if asked."""
+    result = _over_heads(lambda one, z: traced(spec, one, z)[0])(weights, query)
+    if not normalise:
+        return result
+    divisor = (weights["z"] * query).sum(-1, keepdim=True)
+    return result / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 
 
 def _over_heads(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -292,30 +277,27 @@ def _over_heads(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.func.vmap(torch.func.vmap(function))
 
 
-def _constrained(
-    constrain: tuple[tuple[Any, ...], ...], running: dict[str, Tensor], weights: dict[str, Tensor], count: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What is written to and what is read after `count` tokens, under the constraints that are due."""
-    linked = any(step[0] != "norm" for step in constrain)
-    visible = weights if linked else running
-    for name, *arguments, every in constrain:
-        if count % every != 0:
-            continue
-        if name == "norm":
-            running = {n: w / _norm(w, 2.0).clamp(min=1e-12) for n, w in running.items()}
-            visible = visible if linked else running
-        else:
-            visible = {n: _link(name, arguments, w) for n, w in running.items()}
-    return running, visible
+def _normed(
+    running: dict[str, Tensor], constrain: tuple[tuple[str, float | None, int], ...], count: int
+) -> dict[str, Tensor]:
+    """The weights divided by their norm, where that is due after `count` tokens."""
+    if not any(name == "norm" and count % every == 0 for name, _, every in constrain):
+        return running
+    return {n: w / _norm(w, 2.0).clamp(min=1e-12) for n, w in running.items()}
 
 
-def _link(name: str, arguments: list[Any], accumulated: Tensor) -> Tensor:
-    """The weights that an accumulator stands for."""
+def _linked(
+    linked: tuple[str, float | None, int], running: dict[str, Tensor], before: dict[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    """The weights that the accumulators stand for, renewed where that is due after `count` tokens."""
+    name, parameter, every = linked
+    if count % every != 0:
+        return before
     if name == "softmax":
-        return accumulated.softmax(dim=-1)
-    if name == "lq":
-        return accumulated / _norm(accumulated, arguments[0]).clamp(min=1e-12).pow(arguments[0] - 2)
-    raise ValueError(f"unknown constraint {name!r}")
+        return {n: a.softmax(dim=-1) for n, a in running.items()}
+    if name != "lq" or parameter is None:
+        raise ValueError(f"unknown constraint {name!r}")
+    return {n: a / _norm(a, parameter).clamp(min=1e-12).pow(parameter - 2) for n, a in running.items()}
 
 
 def _norm(weights: Tensor, order: float) -> Tensor:
@@ -323,31 +305,23 @@ def _norm(weights: Tensor, order: float) -> Tensor:
     return torch.linalg.vector_norm(weights, order, dim=tuple(range(2, weights.dim())), keepdim=True)
 
 
-def _started(
-    start: Any, shapes: dict[str, tuple[int, ...]], batch: int, heads: int, like: Tensor
-) -> dict[str, Tensor]:
+def _started(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> dict[str, Tensor]:
     """The weights before the first token, each `[B, H, ...]`."""
+    lead = key.shape[:2]
     if start is None:
-        return {n: like.new_zeros(batch, heads, *shape) for n, shape in shapes.items()}
-    given = (
-        dict(zip(shapes, (start,) if isinstance(start, Tensor) else start, strict=True))
-        if not isinstance(start, dict)
-        else start
-    )
-    return {n: given[n].expand(batch, heads, *shape) for n, shape in shapes.items()}
+        return {n: key.new_zeros(*lead, *shape) for n, shape in shapes.items()}
+    listed = (start,) if isinstance(start, Tensor) else start
+    given = listed if isinstance(listed, dict) else dict(zip(shapes, listed, strict=True))
+    return {n: given[n].expand(*lead, *shape) for n, shape in shapes.items()}
 
 
-def _initial(
-    began: dict[str, Tensor], key: Tensor, value: Tensor, moving: bool, linked: tuple[tuple[Any, ...], ...]
+def _begun(
+    began: dict[str, Tensor], key: Tensor, linked: tuple[str, float | None, int] | None
 ) -> dict[str, Tensor]:
-    """The state before the first token."""
-    state = dict(began)
-    if linked:
-        state = {n: _link(linked[0][0], list(linked[0][1:-1]), w) for n, w in began.items()}
-        state |= {_as("A", n): w for n, w in began.items()}
-    if moving:
-        state |= {_as("S", n): torch.zeros_like(w) for n, w in began.items()}
-    return state
+    """The state before the first token: under a link, what starts is the accumulator."""
+    if linked is None:
+        return began
+    return _linked(linked, began, began, 0) | {_as("A", n): a for n, a in began.items()}
 
 
 def _scaled(gate: Tensor, content: Tensor) -> Tensor:

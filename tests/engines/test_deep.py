@@ -31,7 +31,9 @@ activations = st.sampled_from(["gelu", "silu", "relu", "tanh"])
 cutting = st.lists(st.integers(0, 11), max_size=3)
 
 
-def _layers(shape: dict[str, int], depth: int, dim_v: int, *, lead: tuple[int, ...] = ()) -> tuple[torch.Tensor, ...]:
+def _layers(
+    shape: dict[str, int], depth: int, dim_v: int, *, lead: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, ...]:
     widths = [shape["dim_k"], *[5] * (depth - 1), dim_v]
     lead = lead or (shape["heads"],)
     return tuple(
@@ -92,10 +94,21 @@ def test_frozen_mlp_is_the_token_loop(
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
     options: dict[str, Any] = {"start": start, "objective": objective}
     fast = piecewise(
-        frozen, tensors, cuts, map="mlp", residual=residual, activation=activation, period=period, read=read, tile=tile, **options
+        frozen,
+        tensors,
+        cuts,
+        map="mlp",
+        residual=residual,
+        activation=activation,
+        period=period,
+        read=read,
+        tile=tile,
+        **options,
     )
     spec = {"kind": "mlp", "hidden": 5, "depth": depth, "residual": residual, "activation": activation}
-    slow = token_loop(**tensors, map=spec, anchor=_anchor(period), read=_reference_read(read, period), **options)
+    slow = token_loop(
+        **tensors, map=spec, anchor=_anchor(period), read=_reference_read(read, period), **options
+    )
     assert_same(fast, slow, tensors | {f"W{n}": w for n, w in enumerate(start)})
 
 
@@ -127,7 +140,16 @@ def test_deep_delta_descent_is_the_token_loop(
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
     options: dict[str, Any] = {"start": start, "objective": objective}
     fast = piecewise(
-        deep_dgd, tensors, cuts, residual=residual, activation=activation, period=period, read=read, reading=reading, tile=3, **options
+        deep_dgd,
+        tensors,
+        cuts,
+        residual=residual,
+        activation=activation,
+        period=period,
+        read=read,
+        reading=reading,
+        tile=3,
+        **options,
     )
     spec = {"kind": "mlp", "hidden": 5, "depth": depth, "residual": residual, "activation": activation}
     rule = {"per_layer": "dgd", "first_layer": "dgd_first_layer", "explicit": "dgd_explicit"}[reading]
@@ -141,7 +163,7 @@ def test_deep_delta_descent_is_the_token_loop(
 def test_first_order_is_the_token_loops(core: str) -> None:
     shape = {"batch": 1, "heads": 2, "tokens": 9, "dim_k": 3, "seed": 4}
     tensors, start = inputs(**shape, dim_v=3), _layers(shape, 2, 3)
-    spec = {"kind": "mlp", "hidden": 5}
+    spec = {"kind": "mlp", "hidden": 5, "residual": True}
     if core == "frozen":
         fast = frozen(**tensors, start=start, map="mlp", period=4, first_order=True)
     else:
@@ -170,7 +192,12 @@ def test_folds_serve_stacked_memories_that_share_a_key(rule: str, objective: str
         alone = dict(tensors) | {"value": target[m]}
         begun = tuple(w[m] for w in running)
         _, state = token_loop(
-            **alone, start=begun, map={"kind": "mlp", "hidden": 5}, rule=rule, objective=objective, anchor=tokens + 1
+            **alone,
+            start=begun,
+            map={"kind": "mlp", "hidden": 5, "residual": True},
+            rule=rule,
+            objective=objective,
+            anchor=tokens + 1,
         )
         slow.append(state)
     names = ("W1", "W2")

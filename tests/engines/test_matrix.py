@@ -59,8 +59,8 @@ def test_hebbian_is_the_token_loop(shape: dict[str, int], read: str, tile: int, 
 def test_hebbian_with_a_period(shape: dict[str, int], period: int, tile: int, cuts: list[int]) -> None:
     tensors, start = _case(shape)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
-    fast = piecewise(hebbian, tensors, cuts, start=start, period=period, tile=tile)
-    slow = token_loop(**tensors, start=start, update=period, objective="dot")
+    fast = piecewise(hebbian, tensors, cuts, start=start, read="boundary", period=period, tile=tile)
+    slow = token_loop(**tensors, start=start, update=period, anchor=period, objective="dot")
     assert_same(fast, slow, tensors | {"start": start})
 
 
