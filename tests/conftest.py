@@ -14,7 +14,9 @@ HINT = "run pytest with --update-golden if the new text is right"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--update-golden`."""
-    parser.addoption("--update-golden", action="store_true", help="write golden files anew instead of comparing")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden files anew instead of comparing"
+    )
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
             pytest.fail(f"{path} does not exist; {HINT}")
         expected = path.read_text(encoding="utf-8")
         if expected != text:
-            lines = difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="")
+            lines = difflib.unified_diff(
+                expected.splitlines(), text.splitlines(), "expected", "actual", lineterm=""
+            )
             pytest.fail("\n".join([f"{path} differs; {HINT}", *lines]))
 
     return check

@@ -12,25 +12,46 @@ from hypothesis import strategies as st
 
 from nldsl.document import expr as e
 
-WORDS = ("x", "y", "key", "value", "Titans", "level", "fast", "slow", "chain", "every", "mlp", "keep", "edition", "otherwise")
-COMMENT_TEXT = st.text(alphabet=string.ascii_letters + " `=|>{}:'\"#-", max_size=20).map(str.strip).filter(
-    lambda s: not s.startswith(("#", "!"))
+WORDS = (
+    "x",
+    "y",
+    "key",
+    "value",
+    "Titans",
+    "level",
+    "fast",
+    "slow",
+    "chain",
+    "every",
+    "mlp",
+    "keep",
+    "edition",
+    "otherwise",
+)
+COMMENT_TEXT = (
+    st.text(alphabet=string.ascii_letters + " `=|>{}:'\"#-", max_size=20)
+    .map(str.strip)
+    .filter(lambda s: not s.startswith(("#", "!")))
 )
 
 words = st.sampled_from(WORDS)
 names = st.lists(words, min_size=1, max_size=3).map(lambda parts: e.Name(tuple(parts)))
 plain_names = words.map(lambda w: e.Name((w,)))
-integers = st.integers(0, 10**6).map(lambda n: e.Number(n))
-fractions = st.floats(0, 1e6, allow_nan=False).map(lambda f: e.Number(f))
+integers = st.integers(0, 10**6).map(e.Number)
+fractions = st.floats(0, 1e6, allow_nan=False).map(e.Number)
 numbers = st.one_of(integers, fractions)
-texts = st.text(alphabet=string.printable.replace("\r", "").replace("\x0b", "").replace("\x0c", "") + "é😀", max_size=8).map(e.Text)
+texts = st.text(
+    alphabet=string.printable.replace("\r", "").replace("\x0b", "").replace("\x0c", "") + "é😀", max_size=8
+).map(e.Text)
 units = st.sampled_from(sorted(set(e.UNITS.values())))
 simple_amounts = st.one_of(integers, names)
 
 
 def expressions(*, bodies: bool = True, depth: int = 3) -> st.SearchStrategy[e.Expr]:
     """Any value: atoms, calls, lists, operators, pipelines, phrases, and phrases that end in a body."""
-    atoms: st.SearchStrategy[e.Expr] = st.one_of(numbers, names, texts, st.builds(e.Quantity, simple_amounts, units))
+    atoms: st.SearchStrategy[e.Expr] = st.one_of(
+        numbers, names, texts, st.builds(e.Quantity, simple_amounts, units)
+    )
     return st.recursive(atoms, lambda inner: _grown(inner, bodies), max_leaves=4 * depth)
 
 
@@ -50,7 +71,9 @@ def _grown(inner: st.SearchStrategy[e.Expr], bodies: bool) -> st.SearchStrategy[
     ]
     if bodies:
         inner_bodies = st.builds(_body, st.lists(_statements_of(inner), max_size=3), st.booleans())
-        grown.append(st.builds(lambda ws, b: e.Phrase((*ws, b)), st.lists(inner, min_size=1, max_size=2), inner_bodies))
+        grown.append(
+            st.builds(lambda ws, b: e.Phrase((*ws, b)), st.lists(inner, min_size=1, max_size=2), inner_bodies)
+        )
     return st.one_of(grown)
 
 

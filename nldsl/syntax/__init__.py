@@ -1,4 +1,4 @@
-"""From the text of a spec, in `.nl` or YAML, to the document; pure, and never stopping at the first mistake."""
+"""From the text of a spec, in `.nl` or YAML, to the document; never stopping at the first mistake."""
 
 from __future__ import annotations
 

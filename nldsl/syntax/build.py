@@ -207,7 +207,9 @@ def _ungroup(word: Any, builder: Builder) -> e.Expr:
     if not isinstance(word, Grouped):
         return word
     node = word.node
-    object.__setattr__(node, "span", builder.span(word.start, word.end))  # the node is ours until it is handed out
+    object.__setattr__(
+        node, "span", builder.span(word.start, word.end)
+    )  # the node is ours until it is handed out
     return node
 
 

@@ -38,8 +38,7 @@ class Comment:
 
 def comment_text(raw: str) -> str:
     """What a comment says: without `#`, one leading space and trailing blanks."""
-    said = raw[1:].rstrip()
-    return said[1:] if said.startswith(" ") else said
+    return raw[1:].rstrip().removeprefix(" ")
 
 
 def find_comments(text: str) -> list[Comment]:
@@ -96,8 +95,10 @@ class CommentBook:
                 lines.append(BLANK_LINE)
         return lines
 
-    def finish(self, drafts: Sequence[Draft], start: int, end: int) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
-        """The statements of a body that spans `[start, end)`, with their comments, and its closing comments."""
+    def finish(
+        self, drafts: Sequence[Draft], start: int, end: int
+    ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
+        """The statements of a body at `[start, end)`, with their comments, and its closing comments."""
         kept: list[tuple[Draft, bool]] = []
         waiting: list[Comment] = []
         queue = list(self._within(start, end))
@@ -119,7 +120,9 @@ class CommentBook:
         closing = self._leading(waiting, end)
         if closing and closing[-1] == BLANK_LINE:
             closing.pop()
-        return tuple(_statement(d, d.value, blank) for d, blank in kept if d.value is not None), tuple(closing)
+        return tuple(_statement(d, d.value, blank) for d, blank in kept if d.value is not None), tuple(
+            closing
+        )
 
     def _take_inside(self, comment: Comment, draft: Draft) -> None:
         comment.taken = True
@@ -129,7 +132,9 @@ class CommentBook:
         else:
             draft.comments.append(comment.text)
 
-    def _place(self, queue: list[Comment], at: int, previous: Draft | None, end: int, waiting: list[Comment]) -> int:
+    def _place(
+        self, queue: list[Comment], at: int, previous: Draft | None, end: int, waiting: list[Comment]
+    ) -> int:
         comment = queue[at]
         comment.taken = True
         trails = previous is not None and previous.trailing is None and self._same_line(end, comment.start)

@@ -150,7 +150,9 @@ def _declares(statement: e.Statement) -> bool:
 def _must_break(node: e.Expr) -> bool:
     """Whether something in `node` cannot stand on one line: a comment, or a body written on several."""
     if isinstance(node, e.Body):
-        commented = bool(node.closing_comments) or any(s.comments or s.trailing is not None for s in node.statements)
+        commented = bool(node.closing_comments) or any(
+            s.comments or s.trailing is not None for s in node.statements
+        )
         if commented or (not node.inline and node.statements):
             return True
     return any(_must_break(child) for child in node.children())
@@ -268,7 +270,9 @@ def _place_remarks(text: str) -> str:
         end = start
         while end < len(split) and split[end][1]:
             end += 1
-        column = max((len(code) for code, _, _ in split[start:end] if len(code) <= _FARTHEST_REMARK), default=0)
+        column = max(
+            (len(code) for code, _, _ in split[start:end] if len(code) <= _FARTHEST_REMARK), default=0
+        )
         placed += [f"{code.ljust(column)}  {said}" for code, _, said in split[start:end]]
         if end < len(split):
             placed.append(lines[end])

@@ -57,7 +57,7 @@ class Group:
     inner: Doc
 
 
-Doc = Union[str, tuple["Doc", ...], Line, Hard, IfBroken, Remark, Nest, Group]
+Doc = Union[str, tuple["Doc", ...], Line, Hard, IfBroken, Remark, Nest, Group]  # noqa: UP007 (recursive)
 _Item = tuple[int, bool, Doc]
 
 
@@ -87,7 +87,7 @@ def flat_width(doc: Doc) -> int | None:
 
 
 def _fits(doc: Doc, room: int, rest: list[_Item]) -> bool:
-    """Whether `doc` on one line, and what follows it up to the next possible line end, takes at most `room`."""
+    """Whether `doc` on one line, and what follows up to the next line end, takes at most `room`."""
     width = flat_width(doc)
     if width is None or width > room:
         return False

@@ -117,7 +117,14 @@ def _clean(source: Source) -> tuple[str, list[Diagnostic]]:
         return text, []
     span = Span(source, control.start(), control.end())
     message = f"the file holds the control character `\\x{ord(control.group()):02x}`"
-    return text, [Diagnostic("NL0004", message, (Label(span, "here"),), help="a spec is plain UTF-8 text; is this a binary file?")]
+    return text, [
+        Diagnostic(
+            "NL0004",
+            message,
+            (Label(span, "here"),),
+            help="a spec is plain UTF-8 text; is this a binary file?",
+        )
+    ]
 
 
 def _empty(source: Source) -> Diagnostic:
@@ -157,7 +164,7 @@ def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Bod
 
 
 def _second_reading(lark: Lark, builder: Builder, source: Source, text: str, first: _Reader) -> e.Body | None:
-    """Read again with the unclosed braces closed where the indentation says; None if it says nothing useful."""
+    """Read again, the unclosed braces closed where the indentation says; None if it says nothing."""
     guesses = unclosed_by_indent(text)
     if len(guesses) > len(first.unclosed):
         return None
@@ -184,7 +191,7 @@ def unclosed_brace(source: Source, opening: int) -> Diagnostic:
 
 @dataclass(slots=True)
 class _Frame:
-    """An open bracket, or the file: where it opened, where its current statement began, a line end ignored in it."""
+    """An open bracket, or the file: where it opened, and where its current statement began."""
 
     kind: str
     start: int
@@ -219,7 +226,9 @@ class _Reader:
             except UnexpectedToken as stop:
                 self._recover(parser, stop.token)
             except UnexpectedCharacters as stop:
-                self._recover(parser, Token("STRAY", self.text[stop.pos_in_stream], start_pos=stop.pos_in_stream))
+                self._recover(
+                    parser, Token("STRAY", self.text[stop.pos_in_stream], start_pos=stop.pos_in_stream)
+                )
 
     def _read(self, parser: InteractiveParser) -> e.Body:
         state, frames, text = parser.parser_state, self.frames, self.text
@@ -267,7 +276,9 @@ class _Reader:
             if self.frames[-1].kind != "{":
                 return
             self.frames.pop()
-            parser.parser_state.feed_token(Token("RBRACE", "}", start_pos=newline.start_pos, end_pos=newline.start_pos))
+            parser.parser_state.feed_token(
+                Token("RBRACE", "}", start_pos=newline.start_pos, end_pos=newline.start_pos)
+            )
             self._end_statement(self.frames[-1])
             parser.parser_state.feed_token(newline)
 
@@ -332,7 +343,9 @@ class _Reader:
         position = _position(parser)
         if token.type == "STRAY" and text[at] == '"':
             begin = frame.statement if frame.statement is not None else at
-            return self._stray(at), statement_end(text, at, indent=indent_at(text, begin) if brackets else None)
+            return self._stray(at), statement_end(
+                text, at, indent=indent_at(text, begin) if brackets else None
+            )
         missing = self._missing_value(token, frame, position, brackets)
         if missing is not None:
             return missing
@@ -382,7 +395,9 @@ class _Reader:
 
     def _no_value(self, at: int, operator: str) -> Diagnostic:
         span = self._span(at, at + len(operator))
-        return Diagnostic("NL0106", f"a value is missing after `{operator}`", (Label(span, "nothing follows"),))
+        return Diagnostic(
+            "NL0106", f"a value is missing after `{operator}`", (Label(span, "nothing follows"),)
+        )
 
     def _unclosed_bracket(self, bracket: _Frame) -> Diagnostic:
         closer = ")" if bracket.kind == "(" else "]"
@@ -409,21 +424,40 @@ class _Reader:
         if character == '"':
             end = at + len(text[at:line_end].rstrip())
             label = Label(self._span(at, end), "opened here")
-            return Diagnostic("NL0104", "this string is never closed", (label,), help='a string ends with `"` on its own line')
+            return Diagnostic(
+                "NL0104",
+                "this string is never closed",
+                (label,),
+                help='a string ends with `"` on its own line',
+            )
         span = self._span(at, at + 1)
         if character == ";":
             fix = Fix("use `,`", (Edit(span, ","),))
-            return Diagnostic("NL0105", "`;` means nothing here", (Label(span),), help="a statement ends with its line or at a comma", fix=fix)
+            return Diagnostic(
+                "NL0105",
+                "`;` means nothing here",
+                (Label(span),),
+                help="a statement ends with its line or at a comma",
+                fix=fix,
+            )
         hint = _STRAY_HELP.get(character)
         if hint is None and character.isalpha():
             hint = "names are made of ASCII letters, digits and `_`"
         shown = character if character.isprintable() else f"\\u{ord(character):04x}"
-        return Diagnostic("NL0105", f"`{shown}` means nothing here", (Label(span, "stray character"),), help=hint)
+        return Diagnostic(
+            "NL0105", f"`{shown}` means nothing here", (Label(span, "stray character"),), help=hint
+        )
 
-    def _unexpected(self, token: Token, position: messages.Position, brackets: list[_Frame], at: int) -> Diagnostic:
+    def _unexpected(
+        self, token: Token, position: messages.Position, brackets: list[_Frame], at: int
+    ) -> Diagnostic:
         bracket = brackets[-1].kind if brackets else None
         wanted = messages.expected_words(position, bracket)
-        found = f"`{token}`" if token.type in ("NAME", "NUMBER", "STRING") else messages.TERMINALS.get(token.type, f"`{token}`")
+        found = (
+            f"`{token}`"
+            if token.type in ("NAME", "NUMBER", "STRING")
+            else messages.TERMINALS.get(token.type, f"`{token}`")
+        )
         if token.type == "CALL":
             found = f"`{token}`"
         return Diagnostic(
@@ -461,6 +495,6 @@ def _open_braces(parser: InteractiveParser) -> int:
 
 def _move(parser: InteractiveParser, position: int) -> None:
     """Put the lexer at `position`."""
-    state = parser.lexer_thread.state
+    state: Any = parser.lexer_thread.state
     state.line_ctr.char_pos = position
     state.last_token = None

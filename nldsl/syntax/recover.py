@@ -66,7 +66,7 @@ def _goes_on(text: str, line_start: int, indent: int | None) -> bool:
 
 
 def unclosed_by_indent(text: str) -> list[tuple[int, int]]:
-    """Braces that the indentation says are not closed: (the brace, the line start it should be closed before)."""
+    """Braces that by indentation are not closed: the brace, and the line start to close it before."""
     found: list[tuple[int, int]] = []
     stack: list[tuple[int, int, int]] = []  # position, indent of its line, line
     line_starts = [0, *(m.end() for m in re.finditer(r"\n", text))]
@@ -76,7 +76,11 @@ def unclosed_by_indent(text: str) -> list[tuple[int, int]]:
         first = text[line_starts[line - 1] : position].strip() == ""
         if first:
             closing = kind == "}"
-            while stack and stack[-1][2] < line and (indent < stack[-1][1] or (indent == stack[-1][1] and not closing)):
+            while (
+                stack
+                and stack[-1][2] < line
+                and (indent < stack[-1][1] or (indent == stack[-1][1] and not closing))
+            ):
                 found.append((stack.pop()[0], position))
         if kind == "{":
             stack.append((position, indent, line))

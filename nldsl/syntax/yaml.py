@@ -54,7 +54,7 @@ __all__ = ["parse_yaml", "to_yaml"]
 
 @dataclass(slots=True)
 class _Node:
-    """A YAML node: a scalar with its `value`, or a mapping or list with `items` (keys and values alternate)."""
+    """A YAML node: a scalar with its `value`, or a mapping or list (keys and values alternate)."""
 
     kind: str
     start: int
@@ -84,7 +84,10 @@ def parse_yaml(source: Source) -> tuple[e.Body, list[Diagnostic]]:
     if root is None or root.empty:
         message = "the file holds no declaration"
         label = Label(Span(source, 0, min(1, len(source.text))), "nothing to compile")
-        return nothing, [*reader.findings, Diagnostic("NL0001", message, (label,), help="a spec starts with `edition: 2026`")]
+        return nothing, [
+            *reader.findings,
+            Diagnostic("NL0001", message, (label,), help="a spec starts with `edition: 2026`"),
+        ]
     body = reader.body(root, 0, len(source.text))
     return body, sorted(reader.findings, key=lambda d: d.labels[0].span.start if d.labels else 0)
 
@@ -105,8 +108,12 @@ class _Reader:
         self.findings: list[Diagnostic] = []
         self.scalars: list[tuple[int, int]] = []
 
-    def report(self, code: str, message: str, start: int, end: int, label: str = "", help: str | None = None) -> None:
-        self.findings.append(Diagnostic(code, message, (Label(Span(self.source, start, end), label),), help=help))
+    def report(
+        self, code: str, message: str, start: int, end: int, label: str = "", help: str | None = None
+    ) -> None:
+        self.findings.append(
+            Diagnostic(code, message, (Label(Span(self.source, start, end), label),), help=help)
+        )
 
     # -- YAML to nodes -------------------------------------------------------------------
 
@@ -123,7 +130,14 @@ class _Reader:
                     documents += 1
                     if documents == 2:
                         at = event.start_mark.index
-                        self.report("NL0142", "a spec is one YAML document", at, at + 3, "a second one begins", "remove the `---`")
+                        self.report(
+                            "NL0142",
+                            "a spec is one YAML document",
+                            at,
+                            at + 3,
+                            "a second one begins",
+                            "remove the `---`",
+                        )
                 case ScalarEvent() | AliasEvent():
                     node = self._leaf(event)
                 case MappingStartEvent() | SequenceStartEvent():
@@ -155,14 +169,28 @@ class _Reader:
     def _judge(self, event: Any) -> None:
         at = event.start_mark.index
         if getattr(event, "anchor", None) is not None:
-            self.report("NL0142", f"the anchor `&{event.anchor}` has no meaning in a spec", at, at + 1, "an anchor", _REUSE)
+            self.report(
+                "NL0142",
+                f"the anchor `&{event.anchor}` has no meaning in a spec",
+                at,
+                at + 1,
+                "an anchor",
+                _REUSE,
+            )
         if getattr(event, "tag", None) is not None:
             self.report("NL0142", f"the tag `{event.tag}` has no meaning in a spec", at, at + 1, "a tag")
 
     def _leaf(self, event: Any) -> _Node:
         start, end = event.start_mark.index, event.end_mark.index
         if isinstance(event, AliasEvent):
-            self.report("NL0142", f"the alias `*{event.anchor}` has no meaning in a spec", start, end, "an alias", _REUSE)
+            self.report(
+                "NL0142",
+                f"the alias `*{event.anchor}` has no meaning in a spec",
+                start,
+                end,
+                "an alias",
+                _REUSE,
+            )
             return _Node("scalar", start, end, "alias")
         self._judge(event)
         block = event.style in ("|", ">")
@@ -199,7 +227,9 @@ class _Reader:
             drafts = [d for d in map(self._item, node.items) if d is not None]
         else:
             drafts = []
-            self.report("NL0143", "a mapping or a list is expected here", node.start, node.end, "a single value")
+            self.report(
+                "NL0143", "a mapping or a list is expected here", node.start, node.end, "a single value"
+            )
         statements, closing = self.book.finish(drafts, start, end)
         span = Span(self.source, node.start, node.end)
         return e.Body(statements, span=span, closing_comments=closing, inline=node.flow and not closing)
@@ -209,7 +239,9 @@ class _Reader:
         seen: dict[str, _Node] = {}
         for key, value in zip(node.items[::2], node.items[1::2], strict=True):
             if key.kind != "scalar" or key.value == "<<":
-                self.report("NL0142", "a key is a plain line of text", key.start, key.end, "not a plain key", _REUSE)
+                self.report(
+                    "NL0142", "a key is a plain line of text", key.start, key.end, "not a plain key", _REUSE
+                )
                 continue
             name = " ".join(key.value.split())
             if name in seen:
@@ -227,7 +259,12 @@ class _Reader:
             Label(Span(self.source, first.start, first.end), "first given here"),
         )
         self.findings.append(
-            Diagnostic("NL0141", f"the key `{name}` stands twice in one mapping", labels, help="a list may repeat statements")
+            Diagnostic(
+                "NL0141",
+                f"the key `{name}` stands twice in one mapping",
+                labels,
+                help="a list may repeat statements",
+            )
         )
 
     def _entry(self, key: _Node, value: _Node) -> Draft | None:
@@ -249,7 +286,9 @@ class _Reader:
         if item.kind == "scalar":
             return self._statement(item)
         if item.kind == "seq" or len(item.items) != 2:
-            self.report("NL0143", "an item of a list is one statement", item.start, item.end, "not one statement")
+            self.report(
+                "NL0143", "an item of a list is one statement", item.start, item.end, "not one statement"
+            )
             return None
         key, value = item.items
         if value.kind != "scalar":
@@ -320,31 +359,41 @@ class _Reader:
 
     def _value(self, node: _Node) -> e.Expr | None:
         """The one value that a scalar holds."""
-        body = self._read(node, node.value, 0)
+        body = self._read(node, node.value)
         if body is None:
             return None
-        if len(body.statements) != 1 or body.statements[0].target is not None or body.statements[0].label is not None:
-            said = "a value is missing" if not body.statements else f"expected one value, found `{node.value}`"
+        if (
+            len(body.statements) != 1
+            or body.statements[0].target is not None
+            or body.statements[0].label is not None
+        ):
+            said = (
+                "a value is missing" if not body.statements else f"expected one value, found `{node.value}`"
+            )
             help = "a value that holds `,` or `=` outside of parentheses is not one value"
             code = "NL0106" if not body.statements else "NL0107"
-            self.report(code, said, node.start, node.end, "not a single value", help if body.statements else None)
+            self.report(
+                code, said, node.start, node.end, "not a single value", help if body.statements else None
+            )
             return None
         return body.statements[0].value
 
     def _statement(self, node: _Node) -> Draft | None:
         """The one statement that a scalar spells."""
-        return self._single(self._read(node, node.value, 0), node, node.start)
+        return self._single(self._read(node, node.value), node, node.start)
 
     def _joined(self, key: _Node, value: _Node) -> Draft | None:
         """`keep: parameters within 2%` as `keep parameters within 2%`."""
         lead = key.value + " "
-        return self._single(self._read(value, lead + value.value, len(lead)), value, key.start)
+        return self._single(self._read(value, lead + value.value, key), value, key.start)
 
     def _single(self, body: e.Body | None, node: _Node, start: int) -> Draft | None:
         if body is None:
             return None
         if len(body.statements) != 1:
-            self.report("NL0143", "expected one statement", node.start, node.end, f"{len(body.statements)} statements")
+            self.report(
+                "NL0143", "expected one statement", node.start, node.end, f"{len(body.statements)} statements"
+            )
             return None
         inner = body.statements[0]
         draft = self._draft(start, node, inner.value, inner.target)
@@ -353,11 +402,13 @@ class _Reader:
         draft.inner_trailing = inner.trailing
         return draft
 
-    def _read(self, node: _Node, text: str, lead: int) -> e.Body | None:
-        """The statements of a scalar's text, of which the first `lead` characters stand elsewhere."""
+    def _read(self, node: _Node, text: str, key: _Node | None = None) -> e.Body | None:
+        """The statements of a scalar's text, which may begin with the `key` in front of it."""
         local = Source(self.source.name, text)
         body, findings = parse_statements(local)
-        place = self._places(node, lead)
+        place = self._places(node)
+        if key is not None:
+            place = self._behind(key, place)
         exact = node.style in (None, "'", '"', "|")
         self.findings += [_moved(d, place, exact) for d in findings]
         if findings:
@@ -365,12 +416,25 @@ class _Reader:
         _move_tree(body, place)
         return body
 
-    def _places(self, node: _Node, lead: int) -> Callable[[Span], Span]:
+    def _behind(self, key: _Node, place: Callable[[Span], Span]) -> Callable[[Span], Span]:
+        """Like `place`, for text that begins with the word of `key` and a space."""
+        lead = len(key.value) + 1
+
+        def moved(span: Span) -> Span:
+            start, end = max(0, span.start - lead), max(0, span.end - lead)
+            inside = place(Span(span.source, start, end))
+            if span.start >= lead:
+                return inside
+            return Span(self.source, key.start, inside.end if end else key.end)
+
+        return moved
+
+    def _places(self, node: _Node) -> Callable[[Span], Span]:
         """How a span of a scalar's text becomes a span of the file."""
         source, text = self.source, self.source.text
         start = node.start + (1 if node.style in ("'", '"') else 0)
         if text.startswith(node.value, start):
-            return lambda s: Span(source, start + max(0, s.start - lead), start + max(0, s.end - lead))
+            return lambda s: Span(source, start + s.start, start + s.end)
         lines = _block_lines(text, node) if node.style == "|" else None
         if lines is not None:
             local = Source("", node.value)
@@ -378,7 +442,7 @@ class _Reader:
             def place(span: Span) -> Span:
                 ends: list[int] = []
                 for offset in (span.start, span.end):
-                    row, column = local.position(min(max(0, offset - lead), len(node.value)))
+                    row, column = local.position(min(offset, len(node.value)))
                     ends.append(lines[row - 1] + column - 1)
                 return Span(source, ends[0], ends[1])
 

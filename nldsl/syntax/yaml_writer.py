@@ -87,8 +87,7 @@ def _entry(statement: e.Statement) -> _Entry | None:
     headed = _headed(statement)
     if headed is not None:
         as_list = _as_list(headed.value, headed.key)
-        head = statement.value.words[:-1] if isinstance(statement.value, e.Phrase) else ()
-        ambiguous = as_list and (len(head) == 1 and isinstance(head[0], e.Name) or _first(head) in ASSIGNING)
+        ambiguous = as_list and _reads_as_values(statement.value)
         return None if ambiguous else headed
     text = format_expr(statement.value)
     if "\n" in text:
@@ -99,8 +98,12 @@ def _entry(statement: e.Statement) -> _Entry | None:
     return _Entry(text, None)
 
 
-def _first(words: tuple[e.Expr, ...]) -> str | None:
-    return words[0].text if words and isinstance(words[0], e.Name) else None
+def _reads_as_values(value: e.Expr) -> bool:
+    """Whether a list behind these head words would be read as a list of values."""
+    if not isinstance(value, e.Phrase):
+        return False
+    one_name = len(value.words) == 2 and isinstance(value.words[0], e.Name)
+    return one_name or value.head in ASSIGNING
 
 
 def _is_phrase_of(value: e.Expr, first: str) -> bool:
@@ -127,12 +130,12 @@ def _headed(statement: e.Statement) -> _Entry | None:
     value = statement.value
     if statement.label is not None or statement.target is not None:
         return None
-    if not isinstance(value, e.Phrase) or not isinstance(value.words[-1], e.Body):
+    if not isinstance(value, e.Phrase):
         return None
-    head, body = value.words[:-1], value.words[-1]
-    if any(_has_body(w) for w in head):
+    *head, body = value.words
+    if not head or not isinstance(body, e.Body) or any(_has_body(w) for w in head):
         return None
-    key = print_expr(e.Phrase(head)) if len(head) > 1 else print_expr(head[0])
+    key = print_expr(e.Phrase(tuple(head))) if len(head) > 1 else print_expr(head[0])
     grouped = len(head) == 1 and not isinstance(head[0], e.Name | e.Call)
     return None if grouped else _Entry(key, body)
 
@@ -163,7 +166,9 @@ def _body_lines(body: e.Body, indent: int, *, as_list: bool, top: bool = False) 
     lines: list[str] = []
     previous: e.Statement | None = None
     for statement in body.statements:
-        blank = statement.blank_before or (top and previous is not None and (_tall(previous) or _tall(statement)))
+        blank = statement.blank_before or (
+            top and previous is not None and (_tall(previous) or _tall(statement))
+        )
         if previous is not None and blank:
             lines.append("")
         lines += _comment_lines(statement.comments, indent)

@@ -1,4 +1,4 @@
-"""The pages of the syntax codes: each example gives its code, on the line that says so, and no other error."""
+"""The pages of the syntax codes: each example gives its code, on the line that says so, and no other."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def test_example_gives_its_code(code: str) -> None:
         assert "```text" in page
         return
     text = example.group(1)
-    found = [(f.code, f.span.source.position(f.span.start)[0]) for f in read(Source("example.nl", text))[1] if f.span]
-    lines = [i for i, line in enumerate(text.split("\n"), 1) if line.endswith((f"# error: {code}", f"# warning: {code}"))]
+    found = [
+        (f.code, f.span.source.position(f.span.start)[0])
+        for f in read(Source("example.nl", text))[1]
+        if f.span
+    ]
+    lines = [
+        i
+        for i, line in enumerate(text.split("\n"), 1)
+        if line.endswith((f"# error: {code}", f"# warning: {code}"))
+    ]
     assert found == [(code, line) for line in lines]

@@ -6,6 +6,7 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lark import Lark
@@ -16,6 +17,9 @@ from nldsl.grammar import messages
 from nldsl.syntax.parse import MAX_FINDINGS, _parser, grammar_text, parse_expression, parse_nl
 
 GOOD = sorted((Path(__file__).parent / "good").glob("*.nl"))
+
+
+ONE = e.Argument(e.Number(1), "n")
 
 
 def value_of(text: str) -> e.Expr:
@@ -39,7 +43,8 @@ def test_grammar_is_strict() -> None:
         def process(self, stream: object) -> object:
             return stream
 
-    Lark(grammar_text(), parser="lalr", lexer="contextual", start="document", postlex=Newlines(), strict=True)  # type: ignore[arg-type]
+    newlines: Any = Newlines()
+    Lark(grammar_text(), parser="lalr", lexer="contextual", start="document", postlex=newlines, strict=True)
 
 
 def test_every_parser_state_has_a_position() -> None:
@@ -76,7 +81,7 @@ def test_every_terminal_has_words() -> None:
         ("a + b |> f", e.Pipe(e.Binary("+", e.Name(("a",)), e.Name(("b",))), (e.Name(("f",)),))),
         ("f (x)", e.Phrase((e.Name(("f",)), e.Name(("x",))))),
         ("f(x)", e.Call(e.Name(("f",)), (e.Argument(e.Name(("x",))),))),
-        ("m.read(q, n = 1,)", e.Call(e.Name(("m", "read")), (e.Argument(e.Name(("q",))), e.Argument(e.Number(1), "n")))),
+        ("m.read(q, n = 1,)", e.Call(e.Name(("m", "read")), (e.Argument(e.Name(("q",))), ONE))),
         ("2_000", e.Number(2000)),
         ("3e-4", e.Number(3e-4)),
         ("1.5", e.Number(1.5)),
@@ -103,7 +108,14 @@ def test_what_is_no_single_value(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["let a = 1", "let a = 1\n", "let a = 1\r\n", "\ufefflet a = 1\n", "\n\n  let a = 1  # c\n# d", "let a = 1,\n"],
+    [
+        "let a = 1",
+        "let a = 1\n",
+        "let a = 1\r\n",
+        "\ufefflet a = 1\n",
+        "\n\n  let a = 1  # c\n# d",
+        "let a = 1,\n",
+    ],
 )
 def test_line_ends_and_marks_make_no_difference(text: str) -> None:
     body, findings = parse_nl(Source("a.nl", text))
@@ -185,12 +197,20 @@ def test_an_unclosed_brace_does_not_hide_what_follows() -> None:
     assert len(body.statements) == 2
 
 
-MISTAKES = ("  key = = x\n", "  key = conv(4\n", '  key = "x\n', "  key = x @ y\n", "  key = x)\n", "  key = x y = z\n", "  key =\n  map = x\n", "  : x\n")  # fmt: skip
+MISTAKES = (
+    *("  key = = x\n", "  key = conv(4\n", '  key = "x\n', "  key = x @ y\n"),
+    *("  key = x)\n", "  key = x y = z\n", "  key =\n  map = x\n", "  : x\n"),
+)
 
 
 def test_forty_mistakes_in_a_long_file_are_forty_findings() -> None:
-    block = "memory A{n}(dim, heads = 4) {{\n  key{n} = x |> linear |> conv(4, same = 1)\n{m}  map = mlp(4 * dim)  # ok\n  update = every 4 tokens\n}}\n\n"
-    blocks = [block.format(n=n, m=MISTAKES[n // 40 % len(MISTAKES)] if n % 40 == 0 else "") for n in range(1600)]
+    block = (
+        "memory A{n}(dim, heads = 4) {{\n  key{n} = x |> linear |> conv(4, same = 1)\n{m}"
+        "  map = mlp(4 * dim)  # ok\n  update = every 4 tokens\n}}\n\n"
+    )
+    blocks = [
+        block.format(n=n, m=MISTAKES[n // 40 % len(MISTAKES)] if n % 40 == 0 else "") for n in range(1600)
+    ]
     text = "".join(blocks)
     assert text.count("\n") > 9_000
     began = time.perf_counter()

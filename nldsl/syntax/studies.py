@@ -1,0 +1,155 @@
+"""Statements to variants and ablations: amendments of paths, and the axes along which specs are varied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nldsl.document import expr as e
+from nldsl.document import model as m
+from nldsl.syntax.heads import (
+    Elaborating,
+    Fields,
+    Head,
+    first_word,
+    head_of,
+    is_word,
+    leftmost,
+    without_leading,
+)
+
+
+class Studies(Elaborating):
+    """Reads `variant` and `ablate`."""
+
+    def derived(self, head: Head, word: str) -> tuple[e.Name, e.Name, e.Body] | None:
+        match head.words[1:]:
+            case (e.Name() as name, e.Name(parts=("of",)), e.Name() as base) if head.body is not None:
+                return name, base, head.body
+            case _:
+                self.malformed(head, word)
+                return None
+
+    def variant(self, head: Head) -> m.Variant | None:
+        parts = self.derived(head, "variant")
+        if parts is None:
+            return None
+        name, base, body = parts
+        amendments: list[m.Amendment] = []
+        for statement in body.statements:
+            found = self.amendment(statement)
+            if found is None:
+                continue
+            first = next((a for a in amendments if a.path == found.path and a.action == found.action), None)
+            if first is not None:
+                self.twice(
+                    "NL0124", "amendment", f"{found.action} {found.path}", found.path_span, first.path_span
+                )
+                continue
+            amendments.append(found)
+        return m.Variant(
+            name=name.text, base=base.text, base_span=base.span, amendments=amendments,
+            span=head.statement.span, name_span=name.span,
+        )  # fmt: skip
+
+    def amendment(self, statement: e.Statement) -> m.Amendment | None:
+        head = head_of(statement)
+        word = head.word if head.word is not None else first_word(statement)
+        span = statement.span
+        if word in ("set", "add"):
+            if head.value is not None and len(head.words) == 2 and isinstance(head.words[1], e.Name):
+                path = head.words[1]
+                return m.Amendment(
+                    action=word, path=path.text, value=head.value, path_span=path.span, span=span
+                )
+        elif word == "remove":
+            if head.value is None and len(head.words) == 2 and isinstance(head.words[1], e.Name):
+                path = head.words[1]
+                return m.Amendment(action="remove", path=path.text, path_span=path.span, span=span)
+        elif word == "replace":
+            left = leftmost(statement.value)
+            words = left.words if isinstance(left, e.Phrase) else ()
+            if (
+                statement.target is None
+                and len(words) > 3
+                and isinstance(words[1], e.Name)
+                and is_word(words[2], "by")
+            ):
+                value = without_leading(statement.value, 3)
+                return m.Amendment(
+                    action="replace", path=words[1].text, value=value, path_span=words[1].span, span=span
+                )
+        else:
+            self.unknown(head, "a variant", ("set", "add", "remove", "replace"))
+            return None
+        self.malformed(head, word, "NL0129")
+        return None
+
+    def ablate(self, head: Head) -> m.Ablate | None:
+        parts = self.derived(head, "ablate")
+        if parts is None:
+            return None
+        name, base, body = parts
+        fields, axes = Fields(), list[m.Axis]()
+        keep: e.Expr | None = None
+        for statement in body.statements:
+            inner = head_of(statement)
+            word = inner.word if inner.word is not None else first_word(statement)
+            if word in ("without", "vary", "grid", "zip"):
+                axis = self.axis(inner, word)
+                if axis is not None:
+                    axes.append(axis)
+            elif word == "keep" and statement.target is None:
+                rest = without_leading(statement.value, 1)
+                if rest is None:
+                    self.malformed(inner, "keep")
+                elif keep is not None:
+                    self.twice("NL0124", "field", "keep", statement.span, keep.span)
+                else:
+                    keep = rest
+            else:
+                self.assign(inner, fields, "an ablate", ("without", "vary", "grid", "zip", "keep"))
+        return m.Ablate(
+            name=name.text, base=base.text, base_span=base.span, axes=axes, keep=keep, fields=fields.values,
+            field_spans=fields.spans, span=head.statement.span, name_span=name.span,
+        )  # fmt: skip
+
+    def axis(self, head: Head, word: Any) -> m.Axis | None:
+        value = head.value
+        rest = head.words[1:]
+        span = head.statement.span
+        if not isinstance(value, e.ListOf):
+            self.malformed(head, word)
+            return None
+        if word == "without" and not rest:
+            names = value.items
+        elif word == "vary" and len(rest) == 1:
+            names = rest
+        elif word in ("grid", "zip") and len(rest) == 1 and isinstance(rest[0], e.ListOf):
+            names = rest[0].items
+        else:
+            self.malformed(head, word)
+            return None
+        paths = [n for n in names if isinstance(n, e.Name)]
+        values = self._axis_values(word, value)
+        if (
+            len(paths) != len(names)
+            or values is None
+            or (word in ("grid", "zip") and len(values) != len(paths))
+        ):
+            self.malformed(head, word)
+            return None
+        return m.Axis(
+            action=word,
+            paths=[p.text for p in paths],
+            path_spans=[p.span for p in paths],
+            values=values,
+            span=span,
+        )
+
+    def _axis_values(self, word: str, value: e.ListOf) -> list[list[e.Expr]] | None:
+        if word == "without":
+            return []
+        if word == "vary":
+            return [list(value.items)]
+        rows = [list(i.items) for i in value.items if isinstance(i, e.ListOf)]
+        return rows if len(rows) == len(value.items) else None
