@@ -23,7 +23,11 @@ def nearest(word: str, candidates: Iterable[str]) -> list[str]:
     if same:
         return same[:MOST]
     limit = max(1, len(word) // 3)
-    close = [(edits(word.lower(), c.lower()), i, c) for i, c in enumerate(known) if abs(len(c) - len(word)) <= limit]
+    close = [
+        (edits(word.lower(), c.lower()), i, c)
+        for i, c in enumerate(known)
+        if abs(len(c) - len(word)) <= limit
+    ]
     return [c for distance, _, c in sorted(close) if distance <= limit][:MOST]
 
 
