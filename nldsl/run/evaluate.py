@@ -14,7 +14,7 @@ from nldsl.run.folder import load
 def evaluate(
     folder: Path | str, *, checkpoint: Path | str | None = None, whole: bool = True
 ) -> dict[str, Any]:
-    """Held-out loss in nats and bits per byte, the spec's measures, and what counting bytes gives on the same text.
+    """Held-out loss, the spec's measures, and what counting bytes gives on the same text, in nats per byte.
 
     `whole` takes all of the held-out text, otherwise the windows that training looks at.  Raises `RunError`.
     """

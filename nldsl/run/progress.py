@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -74,14 +75,11 @@ class Display(Silence):
             self.changed[name] = event["step"]
         if self.progress is None:
             return
-        marks = "  ".join(
-            f"[green]{name}[/green]" if name in event["updated"] else f"[dim]{name}[/dim]"
-            for name in self.changed
-        )
-        facts = (
-            f"loss {event['loss']:.3f}  held out {self.held_out:.3f}  {event['tokens_per_second']:,.0f} tokens/s  "
-            f"{duration(event['seconds_left'])} left  {marks}"
-        )
+        colours = {name: "green" if name in event["updated"] else "dim" for name in self.changed}
+        marks = "  ".join(f"[{colour}]{name}[/{colour}]" for name, colour in colours.items())
+        losses = f"loss {event['loss']:.3f}  held out {self.held_out:.3f}"
+        pace = f"{event['tokens_per_second']:,.0f} tokens/s  {duration(event['seconds_left'])} left"
+        facts = f"{losses}  {pace}  {marks}"
         self.progress.update(self.task, completed=event["step"], facts=facts)
 
     def _evaluate(self, event: Event) -> None:
@@ -91,7 +89,7 @@ class Display(Silence):
         self.console.print(f"step {event['step']:>6,}  held out {event['loss']:.3f} nats/byte{more}")
 
     def _warning(self, event: Event) -> None:
-        self.console.print(f"[yellow]warning:[/yellow] {event['text']}", soft_wrap=True)
+        self.console.print(f"[yellow]warning:[/yellow] {escape(event['text'])}", soft_wrap=True)
 
     def _sample(self, event: Event) -> None:
         self.close()
@@ -111,7 +109,7 @@ class Display(Silence):
             table.add_row(name, f"{nats:.3f} nats/byte", f"{nats * 1.4426950408889634:.3f} bits/byte")
         self.console.print(table)
         speed = f"{event['tokens_per_second']:,.0f} tokens a second; "
-        self.console.print(f"{speed}{event['folder']}/report.html", soft_wrap=True)
+        self.console.print(f"{speed}{escape(event['folder'])}/report.html", soft_wrap=True)
 
 
 def _levels(levels: list[Event]) -> Table:

@@ -19,21 +19,22 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6472; --line: #d9dde3; --paper: #ffffff; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ee; --soft: #9aa4b2; --line: #343c48; --paper: #14181e; }
-  figure img { background: #fff; border-radius: 6px; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
        max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
 p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
-figure { margin: 0; } figure svg, figure img { width: 100%; height: auto; display: block; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .87rem; margin-top: .3rem; }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem; }
-.tile { border: 1px solid var(--line); border-radius: 8px; padding: .55rem .9rem; min-width: 8rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr)); gap: .75rem; }
+.tile { border: 1px solid var(--line); border-radius: 8px; padding: .55rem .8rem; }
 .tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; font-weight: 600; }
 .tile span { color: var(--soft); font-size: .82rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 500; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top; }
+tr { border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: 8px;
       padding: .8rem 1rem; margin: 0; font: .85rem/1.5 ui-monospace, monospace; }
 i.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
@@ -42,10 +43,13 @@ details summary { cursor: pointer; color: var(--soft); }
 """
 
 
-def write(target: Path, *, folder: Path) -> None:
-    """Write the report of the run in `target`'s folder, from its `log.jsonl`; raises `OSError`."""
+def write(target: Path, *, command: str, folder: Path) -> None:
+    """Write the report of the run in `target`'s folder, from its `log.jsonl`; raises `OSError`.
+
+    `command` is what starts such a run again; `folder` is the build folder.
+    """
     log = read_log(target.with_name("log.jsonl"))
-    text = render(log, folder=folder)
+    text = render(log, command=command, folder=folder)
     part = target.with_name(target.name + ".part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(target)
@@ -64,7 +68,7 @@ def read_log(path: Path) -> list[Event]:
     return list(kept.values())
 
 
-def render(log: list[Event], *, folder: Path) -> str:
+def render(log: list[Event], *, command: str, folder: Path) -> str:
     """The page as HTML.  `log` begins with a `start` event."""
     start = [e for e in log if e["event"] == "start"][-1]
     steps = [e for e in log if e["event"] == "step"]
@@ -91,12 +95,13 @@ def render(log: list[Event], *, folder: Path) -> str:
     parts += ["<h2>Levels</h2>", _level_table(levels, steps)]
     if sample:
         parts += ["<h2>A sample</h2>", f"<pre>{html.escape(sample)}</pre>"]
-    parts += ["<h2>Run it again</h2>", f"<pre>{html.escape(_commands(start, folder))}</pre>"]
+    parts += ["<h2>Run it again</h2>", f"<pre>{html.escape(_commands(start, command, folder))}</pre>"]
     settings = json.dumps(start["settings"], indent=2, ensure_ascii=False)
-    shown = f"<details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>"
+    shown = f"<details><summary>all of them</summary><pre>{html.escape(settings)}</pre></details>"
     parts += ["<h2>Settings</h2>", shown]
     title = f"<title>{html.escape(start['name'])}: training report</title>"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{title}<style>{STYLE}</style>'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f"{meta}{title}<style>{STYLE}</style>"
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
         + "\n".join(parts)
@@ -107,10 +112,10 @@ def render(log: list[Event], *, folder: Path) -> str:
 def _lead(start: Event, steps: list[Event]) -> str:
     data = start["settings"]["data"]
     done = steps[-1]["step"] if steps else start["step"]
-    return (
-        f"{start['parameters']:,} parameters, {done:,} of {start['steps']:,} steps of {data['batch']} x {data['length']} tokens of "
-        f"{data['source']}, on {start['device']} in {start['precision']}, torch {start['torch']}"
-    )
+    text = f"{data['batch']} x {data['length']} tokens of {data['source']}"
+    run = f"{done:,} of {start['steps']:,} steps of {text}"
+    where = f"on {start['device']} in {start['precision']}, torch {start['torch']}"
+    return f"{start['parameters']:,} parameters, {run}, {where}"
 
 
 def _ending(stop: Event | None, start: Event) -> str:
@@ -132,11 +137,8 @@ def _tiles(start: Event, steps: list[Event], evaluations: list[Event]) -> str:
     tiles.append((f"{start['baselines']['bigram']:.3f}", "pairs of bytes counted"))
     if steps:
         tiles.append((f"{steps[-1]['tokens_per_second']:,.0f}", "tokens a second"))
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{n}</b><span>{w}</span></div>' for n, w in tiles)
-        + "</div>"
-    )
+    shown = "".join(f'<div class="tile"><b>{number}</b><span>{words}</span></div>' for number, words in tiles)
+    return f'<div class="tiles">{shown}</div>'
 
 
 def _figure(title: str, svg: str, caption: str) -> str:
@@ -164,10 +166,9 @@ def _level_table(levels: list[Event], steps: list[Event]) -> str:
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _commands(start: Event, folder: Path) -> str:
-    settings = start["settings"]
+def _commands(start: Event, command: str, folder: Path) -> str:
     return (
-        f"nldsl train {folder} --steps {settings['steps']} --set seed={settings['seed']} --device {start['device']}\n"
+        f"{command}\n"
         f"nldsl eval {folder} --checkpoint {start['folder']}/checkpoint.pt\n"
         f"nldsl generate {folder} --checkpoint {start['folder']}/checkpoint.pt"
     )
@@ -186,7 +187,7 @@ def _draw(paint: Callable[..., None], start: Event, steps: list[Event], evaluati
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "nldsl",
         "font.family": "sans-serif",
@@ -216,7 +217,7 @@ def _draw(paint: Callable[..., None], start: Event, steps: list[Event], evaluati
 
 def _loss(axes: Any, start: Event, steps: list[Event], evaluations: list[Event]) -> None:
     numbers, losses = [e["step"] for e in steps], [e["loss"] for e in steps]
-    axes.plot(numbers, losses, color=COLOURS[0], alpha=0.25, linewidth=0.8)
+    axes.plot(numbers, losses, color=COLOURS[0], alpha=0.35, linewidth=0.8)
     axes.plot(numbers, _smooth(losses), color=COLOURS[0], linewidth=1.6, label="training, smoothed")
     held = [(e["step"], e["loss"]) for e in evaluations]
     axes.plot(
@@ -274,7 +275,7 @@ def _rates(axes: Any, start: Event, steps: list[Event], _: list[Event]) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("rate")
     axes.legend(
         frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, labelcolor=GREY
@@ -287,7 +288,7 @@ def _smooth(values: list[float]) -> list[float]:
     >>> _smooth([2.0, 2.0, 2.0])
     [2.0, 2.0, 2.0]
     """
-    keep = 1 - 1 / max(1.0, min(50.0, len(values) / 12))
+    keep = 1 - 1 / max(1.0, min(50.0, len(values) / 40))
     mean, weight, smoothed = 0.0, 0.0, []
     for value in values:
         mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)

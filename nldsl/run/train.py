@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,10 +29,12 @@ def train(
 ) -> int:
     """Train the model of `folder` and return 0, or 130 if a signal ended the run.
 
-    What the run does goes to stderr (`progress`), to `listen`, and to `log.jsonl` and `report.html` in the run's
-    folder.  The result is one line on stdout.  Raises `RunError` for everything that the user can mend.
+    What the run does goes to stderr (`progress`), to `listen`, and to `log.jsonl` and `report.html` in the
+    folder of the run.  Raises `RunError` for everything that the user can mend.
     """
     build = load(folder)
+    changes = (*set, *(() if seed is None else (f"seed={seed}", f"data.seed={seed}")))
+    command = _command(build.folder, changes, steps=steps, device=device)
     shown = _display(progress)
     seen: list[Event] = []
 
@@ -42,7 +45,7 @@ def train(
             listen(event)
 
     with as_run_errors(build), shown:
-        settings = build.train.amend(build.settings, tuple(set), steps=steps, seed=seed, regions=compile)
+        settings = build.train.amend(build.settings, changes, steps=steps, regions=compile)
         try:
             result = build.train.train(
                 settings,
@@ -53,17 +56,25 @@ def train(
             )
         finally:
             shown.close()
-            _report(seen, build.folder)
+            _report(seen, build.folder, command)
     if result.code:
-        print(f"interrupted after step {result.step}: {_again(build.folder, result.folder)}", file=sys.stderr)
+        again = f"nldsl train {shlex.quote(str(folder))} --resume --out {shlex.quote(str(result.folder))}"
+        sys.stderr.write(f"interrupted after step {result.step}; go on with: {again}\n")
     return result.code
 
 
-def _again(folder: Path, run: Path) -> str:
-    return f"go on with `nldsl train {folder} --resume --out {run}`"
+def _command(folder: Path, changes: Iterable[str], **flags: object) -> str:
+    """The command line that starts the same run again."""
+    words = ["nldsl", "train", str(folder)]
+    for name, value in flags.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    for change in changes:
+        words += ["--set", change]
+    return shlex.join(words)
 
 
-def _report(events: list[Event], folder: Path) -> None:
+def _report(events: list[Event], folder: Path, command: str) -> None:
     """Write `report.html` for the run that `events` tell of; a run that never started has none."""
     start = next((event for event in events if event["event"] == "start"), None)
     if start is None:
@@ -72,9 +83,9 @@ def _report(events: list[Event], folder: Path) -> None:
 
     target = Path(start["folder"]) / "report.html"
     try:
-        report.write(target, folder=folder)
+        report.write(target, command=command, folder=folder)
     except OSError as error:
-        print(f"warning: cannot write {target}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"warning: cannot write {target}: {error.strerror}\n")
 
 
 def _display(progress: bool) -> Any:
