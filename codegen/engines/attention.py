@@ -1,7 +1,7 @@
 """Softmax attention: the memory that keeps every pair and solves for the read in closed form.
 
-y_t = sum_i softmax_i(scale k_i . q_t) v_i over i <= t, or over t - window < i <= t, is the minimiser over y of
-sum_i exp(scale k_i . q_t) |v_i - y|^2, the Nadaraya-Watson estimate (Nested Learning, eqs. 62-63).
+y_t = sum_i softmax_i(scale k_i . q_t) v_i over i <= t, or over t - window < i <= t, is the minimiser over y
+of sum_i exp(scale k_i . q_t) |v_i - y|^2, the Nadaraya-Watson estimate (Nested Learning, eqs. 62-63).
 Its state is the cache of pairs.
 """
 

@@ -2,7 +2,8 @@
 
 For gates r_1 .. r_C the decay matrix is D_ti = r_{i+1} ... r_t for 0 <= i <= t <= C and 0 above the diagonal.
 Row and column 0 stand for the boundary before the tile, so one matrix holds all that an engine needs:
-column 0 is what is left of the boundary's weights, rows 1.. are reads after the write of a token, rows ..C-1 reads before.
+column 0 is what is left of the boundary's weights, rows 1.. are reads after the write of a token, rows
+..C-1 reads before.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import Tensor
 class DecayMatrix(torch.autograd.Function):
     """Log-space products, masked before the exponential, with a backward that never subtracts.
 
-    With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the cumulative
-    sum of logs would take the difference of two sums instead, and lose everything where a gate is closed.  There
-    the backward works with a gate of `floor`, which the division takes out again; the forward is exactly 0.
+    With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the
+    cumulative sum of logs would take the difference of two sums instead, and lose everything where a gate
+    is closed.  There the backward works with a gate of `floor`, which the division takes out again; the
+    forward is exactly 0.
     """
 
     generate_vmap_rule = True
@@ -28,9 +30,11 @@ class DecayMatrix(torch.autograd.Function):
     def products(retain: Tensor) -> Tensor:
         """D of gates that are at least `floor`."""
         size = retain.shape[-1] + 1
-        logs = torch.nn.functional.pad(retain.clamp(min=DecayMatrix.floor).log().cumsum(-1), (1, 0))
+        wide = retain.to(torch.promote_types(retain.dtype, torch.float32))
+        logs = torch.nn.functional.pad(wide.clamp(min=DecayMatrix.floor).log().cumsum(-1), (1, 0))
         lower = torch.ones(size, size, dtype=torch.bool, device=retain.device).tril()
-        return (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(~lower, float("-inf")).exp()
+        spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(~lower, float("-inf"))
+        return spans.exp().to(retain.dtype)
 
     @staticmethod
     def forward(retain: Tensor) -> Tensor:
@@ -38,8 +42,8 @@ class DecayMatrix(torch.autograd.Function):
         return DecayMatrix.products(retain).masked_fill(closed.unsqueeze(-1) != closed.unsqueeze(-2), 0.0)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 -- autograd's protocol
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)  # the products are made again: a square is more to keep than a row
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ class DecayMatrix(torch.autograd.Function):
 
 
 def decay_matrix(retain: Tensor) -> Tensor:
-    """`D[..., C + 1, C + 1]` of the gates `[..., C]`, each in [0, 1]; exact at 0 and 1, differentiable there."""
+    """`D[..., C + 1, C + 1]` of gates `[..., C]` in [0, 1]; exact at 0 and 1, and differentiable there."""
     decays: Tensor = DecayMatrix.apply(retain)  # type: ignore[assignment]
     return decays
 
@@ -60,13 +64,14 @@ def decay_matrix(retain: Tensor) -> Tensor:
 def momentum_matrix(decays: Tensor, pushes: Tensor, moves: Tensor | None = None) -> Tensor:
     """How much of each gradient has reached the weights: `[..., C + 1, C + 1]`.
 
-    S_t = b_t S_{t-1} - x_t and W_t = r_t W_{t-1} + c_t S_t give W_t = D_t0 W_0 + M_t0 S_0 - sum_i M_ti x_i with
-    M = D diag(c) B (Nested Learning reference, engine E6, and E9 for c).
+    S_t = b_t S_{t-1} - x_t and W_t = r_t W_{t-1} + c_t S_t give W_t = D_t0 W_0 + M_t0 S_0 - sum_i M_ti x_i
+    with M = D diag(c) B (Nested Learning reference, engine E6, and E9 for c).
 
     Args:
         decays: D, the decay matrix of the retention, `[..., C + 1, C + 1]`.
         pushes: B, the decay matrix of the momentum gates, the same shape.
-        moves: c, `[..., C]`: 1, and 0 for padding, which must not move the weights again; all 1 where not given.
+        moves: c, `[..., C]`: 1, and 0 for padding, which must not move the weights again; all 1 where not
+            given.
     """
     moved = decays[..., :, 1:] if moves is None else decays[..., :, 1:] * moves.unsqueeze(-2)
     return moved @ pushes[..., 1:, :]

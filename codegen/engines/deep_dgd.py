@@ -1,12 +1,13 @@
 """Delta gradient descent on deep maps, layer by layer: the memories of Hope.
 
-Every linear layer erases along its own input from its running weights, while its gradient stands still at the start W_b
-of a period (Nested Learning, eqs. 86-91; reference engine E12, reading I2):
+Every linear layer erases along its own input from its running weights, while its gradient stands still at
+the start W_b of a period (Nested Learning, eqs. 86-91; reference engine E12, reading I2):
 
-    W_t = W_{t-1} (r_t I - e x_t x_t^T) - e d_t x_t^T,    e = e_t on the first layer, e_t / (1 + e_t |x_t|^2) on the others
+    W_t = W_{t-1} (r_t I - e x_t x_t^T) - e d_t x_t^T
 
-with x and d, the layer's input and error for the key, at W_b.  For one layer this is `delta`'s recurrence with keys x and
-targets -d: W_t = D_t0 W_0 + sum_i D_ti u_i x_i^T, u from one triangular solve, and `layers` reads such weights.
+with e = e_t on the first layer and e_t / (1 + e_t |x_t|^2) on the others, and with x and d, the layer's
+input and error for the key, at W_b.  For one layer this is `delta`'s recurrence with keys x and targets -d:
+W_t = D_t0 W_0 + sum_i D_ti u_i x_i^T, u from one triangular solve, and `layers` reads such weights.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def deep_dgd(
         objective: `l2`, 1/2 |M(k) - v|^2, or `dot`, -<M(k), v>.
         residual: the map adds its input to its output; needs Dk = Dv.
         activation: `gelu` (exact), `silu`, `relu` or `tanh`.
-        reading: `per_layer` as above; `explicit`, with e = e_t on all layers; `first_layer`, where only the first
-            erases and the others take plain gradient steps with e_t.
+        reading: `per_layer` as above; `explicit`, with e = e_t on all layers; `first_layer`, where only the
+            first erases and the others take plain gradient steps with e_t.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
         first_order: the weights inside the gradient are constants of the outer loss.
         tile: tokens worked on at once; never changes the function.
@@ -131,7 +132,8 @@ def deep_dgd_fold(
     activation: str = "gelu",
     reading: str = "per_layer",
 ) -> tuple[Tensor, ...]:
-    """Write one piece of a period without reads.  Leading dims broadcast: stacked memories may share key and gates.
+    """Write one piece of a period without reads.  Leading dims broadcast: stacked memories may share key
+    and gates.
 
     Args:
         running: weights before the piece, `[..., out, in]`, first layer first.

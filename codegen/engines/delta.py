@@ -2,17 +2,20 @@
 
 Two transitions share the algebra (Nested Learning, eqs. 65 and 92-93; reference engines E3 and E10):
 
-    retained (E3)    W_t = r_t W_{t-1} (I - e_t k_t k_t^T) + e_t c_t k_t^T      gradient of 1/2 |W k - v|^2 at r_t W_{t-1}
-    current  (E10)   W_t = W_{t-1} (r_t I - e_t k_t k_t^T) + e_t c_t k_t^T      the same at W_{t-1}; delta gradient descent
+    retained (E3)    W_t = r_t W_{t-1} (I - e_t k_t k_t^T) + e_t c_t k_t^T
+    current  (E10)   W_t = W_{t-1} (r_t I - e_t k_t k_t^T) + e_t c_t k_t^T
 
-Both write u_t k_t^T with u_t = e_t (c_t - x_t), x_t what the erased weights return for k_t.  Inside a tile with decay
-matrix D (see `decay`) and W_0 the weights before it, x_t = D_s0 W_0 k_t + sum_{i < t} D_si (k_i . k_t) u_i with row s = t
-when retained and s = t - 1 when current, hence a unit lower-triangular system in U.  Then
+The first is a step on 1/2 |W k - v|^2 from r_t W_{t-1}, the second from W_{t-1}, which is also delta
+gradient descent on the dot product; c is v.  Both write u_t k_t^T with u_t = e_t (c_t - x_t), x_t what the
+erased weights return for k_t.  Inside a tile with decay matrix D (see `decay`) and W_0 the weights before
+it, x_t = D_s0 W_0 k_t + sum_{i < t} D_si (k_i . k_t) u_i with row s = t when retained and s = t - 1 when
+current, hence a unit lower-triangular system in U.  Then
 
     W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti (k_i . q_t) u_i,     W_C = D_C0 W_0 + sum_i D_Ci u_i k_i^T
 
 U is affine in W_0, so the solve is done for all tiles at once and a tile's transition is one matrix product.
-Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t = v_t - W_b k_t.
+Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t =
+v_t - W_b k_t.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ def delta(
         retain: `[B, H, T]` in [0, 1], 1 where not given.
         state: `{"W": [B, H, Dv, Dk]}`.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
-        erase: `retained` (DeltaNet, Gated DeltaNet) or `current` (delta gradient descent with the dot product).
+        erase: `retained` (DeltaNet, Gated DeltaNet) or `current` (delta gradient descent with the dot
+            product).
         read: `after` or `before` the own write.
         tile: tokens a solve spans; never changes the function.
 
@@ -104,14 +108,15 @@ def delta_frozen(
     read: str = "boundary",
     tile: int = 64,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Delta gradient descent on a matrix, the gradient frozen at the start of each period, the erasure running.
+    """Delta gradient descent on a matrix, gradients frozen at the start of a period, erasures running.
 
         W_t = W_{t-1} (r_t I - e_t k_t k_t^T) - e_t (W_b k_t - v_t) k_t^T
 
     Args and results as `delta`, besides:
         state: `W`, `W_start` `[B, H, Dv, Dk]` and `phase`, the tokens seen of the open period.
         period: tokens a gradient's weights W_b stand still.
-        objective: `l2` as above, or `dot`, which has no W_b term, so that only boundary reads depend on the period.
+        objective: `l2` as above, or `dot`, which has no W_b term, so that only boundary reads depend on the
+            period.
         read: `after` or `before` the own write, or `boundary`, W_b.
     """
     weights = start_weights(start, key, value) if state is None else state["W"]
@@ -184,7 +189,7 @@ def delta_fold(
 
 
 def erasing_updates(running: Tensor, key: Tensor, target: Tensor, rate: Tensor, decays: Tensor) -> Tensor:
-    """The rows u_t of delta gradient descent, W_t = r_t W_{t-1} + u_t k_t^T with u_t = e_t (c_t - W_{t-1} k_t).
+    """The rows u_t = e_t (c_t - W_{t-1} k_t) of delta gradient descent, W_t = r_t W_{t-1} + u_t k_t^T.
 
     Args:
         running: W_0, `[..., Dv, Dk]`.
@@ -216,5 +221,5 @@ def _solved(keys: Tensor, targets: Tensor, rates: Tensor, erased: Tensor) -> tup
 
 
 def _kept(decays: Tensor, keys: Tensor) -> Tensor:
-    """What a tile keeps of the weights where no key erases: the identity times the tile's decay, `[..., Dk, Dk]`."""
+    """What a tile keeps of the weights where no key erases, `[..., Dk, Dk]`."""
     return decays[..., -1, :1, None] * torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)

@@ -1,16 +1,17 @@
 """Memories whose gradients stand still for a period: TTT, Titans and deep memories in factored form.
 
-For every linear layer of the map, with retention r, momentum b and rate e (Nested Learning reference, engines E5 and E6;
-Titans, eqs. 13-14, with the keep factor written as r):
+For every linear layer of the map, with retention r, momentum b and rate e (Nested Learning reference,
+engines E5 and E6; Titans, eqs. 13-14, with the keep factor written as r):
 
-    S_t = b_t S_{t-1} - e_t g_t,    W_t = r_t W_{t-1} + S_t,    g_t = d_t x_t^T the gradient at the period's start W_b
+    S_t = b_t S_{t-1} - e_t g_t,    W_t = r_t W_{t-1} + S_t
 
-In a tile with decay matrix D of r and B of b (see `decay`), and M = D B without its row and column of the boundary,
+with g_t = d_t x_t^T the gradient at the weights W_b of the period's start.  In a tile with the decay
+matrices D of r and B of b (see `decay`), and M = D B without its column of the boundary,
 
     W_t = D_t0 W_0 + M_t0 S_0 - sum_{i <= t} M_ti e_i d_i x_i^T,    S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
 
-which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer gradient runs
-through x and d, so it has the terms of second order.
+which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer
+gradient runs through x and d, so it has the terms of second order.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def frozen(
     start: Tensor | tuple[Tensor, ...] | None = None,
     period: int,
     objective: str = "l2",
-    map: str = "matrix",  # noqa: A002 -- the language's word
+    map: str = "matrix",
     residual: bool = True,
     activation: str = "gelu",
     read: str = "after",
@@ -146,7 +147,8 @@ def frozen_fold(
     """Write one piece of a period without reads, `[..., C, D]`; leading dims broadcast.
 
     Args:
-        running: weights before the piece, `[..., out, in]`, first layer first; a matrix is one layer without residual.
+        running: weights before the piece, `[..., out, in]`, first layer first; a matrix is one layer
+            without residual.
         anchor: weights at which gradients are taken.
         key: `[..., C, Dk]`.
         target: `[..., C, Dv]`, a constant of the objective.

@@ -1,4 +1,4 @@
-"""Hebbian memories with a scalar gate: linear attention, RetNet, Mamba-2's scalar gate, dot-product objectives.
+"""Hebbian memories with a scalar gate: linear attention, RetNet, Mamba-2's scalar gate.
 
 One gradient step a token on -<W k, v> with retention (Nested Learning, eq. 64; reference engine E1):
 
@@ -9,7 +9,7 @@ Inside a tile with decay matrix D (see `decay`), W_0 the weights before it and e
     W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti e_i (k_i . q_t) v_i
     W_C     = D_C0 W_0     + sum_i D_Ci e_i v_i k_i^T
 
-Reads before the own write use row t - 1 of D.  All tiles are computed at once; only W_0 goes from tile to tile.
+Reads before the own write use row t - 1 of D.  All tiles are computed at once; only W_0 is passed on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def hebbian(
         value: `[B, H, T, Dv]`.
         rate: `[B, H, T]`, 1 where not given.
         retain: `[B, H, T]` in [0, 1], 1 where not given.
-        state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of each, and `phase`.
+        state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of
+            each, and `phase`.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
         period: tokens between the points that boundary reads see.

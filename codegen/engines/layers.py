@@ -1,12 +1,13 @@
 """Deep maps as stacks of linear layers whose written weights are never formed.
 
-M(z) = (z +) Wn act(... act(W1 z)).  The gradient of a layer for one pair is d x^T: x the layer's input for the
-key and d the error that reaches its output, with all weights at an anchor:
+M(z) = (z +) Wn act(... act(W1 z)).  The gradient of a layer for one pair is d x^T: x the layer's input for
+the key and d the error that reaches its output, with all weights at an anchor:
 
     x_1 = k,                            x_{l+1} = act(W_l x_l)
     d_n = M(k) - v, or -v for dot,      d_l = act'(W_l x_l) * (W_{l+1}^T d_{l+1})
 
-Weights that moved along such gradients, W_t = kept_t W_0 + moved_t S_0 - sum_i taken_ti d_i x_i^T, are read as
+Weights that moved along such gradients, W_t = kept_t W_0 + moved_t S_0 - sum_i taken_ti d_i x_i^T, are read
+as
 
     W_t z = kept_t W_0 z + moved_t S_0 z - sum_i taken_ti (x_i . z) d_i
 
@@ -141,7 +142,7 @@ def layers_folded(
     pairs: list[tuple[Tensor, Tensor]],
     coefficients: tuple[Tensor, Tensor | None, Tensor],
 ) -> tuple[Tensor, ...]:
-    """The weights after a tile, from the last row of its coefficients: `kept [..., 1, 1]`, `taken [..., 1, C]`."""
+    """Weights after a tile, from the last row of its coefficients, `[..., 1, 1]`, `[..., 1, C]`."""
     kept, moved, taken = coefficients
     folded = []
     for n, (weights, (entered, error)) in enumerate(zip(running, pairs, strict=True)):

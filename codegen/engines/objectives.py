@@ -4,14 +4,15 @@
 "l2"                 1/2 |M(k) - v|^2
 ("lp", p)            sum_j |M(k)_j - v_j|^p, whose gradient is p sign(e) |e|^(p - 1)     (Moneta)
 ("huber", delta)     per channel 1/2 e^2 where |e| <= delta, else delta (|e| - delta / 2)   (Yaad)
-"oja"                -<W k, v> + 1/2 |W^T v|^2, half of Nested Learning's eq. 66, so that a step is rate v (k - W^T v)^T
+"oja"                -<W k, v> + 1/2 |W^T v|^2, so that a step is rate v (k - W^T v)^T
+                     (Nested Learning, eqs. 66-67, with half of the printed objective)
 a callable           f(M, k, v) -> scalar, M the memory as a function
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def objective_value(
         value: `[Dv]`.
     """
     if callable(objective):
-        return objective(read, key, value)
+        return cast("Tensor", objective(read, key, value))
     name, *arguments = (objective,) if isinstance(objective, str) else objective
     if name == "dot":
         return -(read(key) @ value)

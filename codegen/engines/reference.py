@@ -10,15 +10,16 @@ For weights W, running from token to token (each tensor of the map on its own):
 Rules other than `gd` change the last two lines:
 
     gd_implicit      e_t / (1 + e_t |k_t|^2) instead of e_t: the exact proximal step for a matrix and l2
-    dgd              W_t = W_{t-1} (r_t I - e h h^T) + S_t, h the layer's own input at the anchor, e = e_t on the
-                     first layer and e_t / (1 + e_t |h|^2) on the others; S_t uses the same e
+    dgd              W_t = W_{t-1} (r_t I - e h h^T) + S_t, h the layer's own input at the anchor,
+                     e = e_t on the first layer and e_t / (1 + e_t |h|^2) on the others; S_t uses the same e
                      (Nested Learning, eqs. 57 and 86-88)
     dgd_explicit     the same with e = e_t on all layers
     dgd_first_layer  the erasure on the first layer only, e = e_t on all
-    muon             S_t = b_t S_{t-1} - g_t and W_t = W~_t + e_t NS(S_t), NS the quintic Newton-Schulz iteration
+    muon             S_t = b_t S_{t-1} - g_t and W_t = W~_t + e_t NS(S_t), NS as in `newton_schulz`
     softmax          for the map `cache`: the read is softmax attention over the pairs
 
-Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through them.
+Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through
+them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def token_loop(
     state: dict[str, Tensor] | None = None,
     *,
     start: Any = None,
-    map: str | dict[str, Any] = "matrix",  # noqa: A002 -- the language's word
+    map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
     objective_parameter: float | None = None,
     rule: str = "gd",
@@ -67,32 +68,36 @@ def token_loop(
         rate: `[B, H, T]`, or `[B, H, T, Dk]` for a matrix or vector; 1 where not given.
         retain: as `rate`, in [0, 1]; 1 where not given.
         momentum: as `rate`, in [0, 1]; no momentum where not given.
-        erase: for a matrix and l2, what is forgotten along, `[B, H, T, Dk]`, and into, which is the key where it is
-            not given: the gradient is (W along) into^T - v k^T, and `dgd` erases W along into^T.
+        erase: for a matrix and l2, what is forgotten along, `[B, H, T, Dk]`, and into, which is the key
+            where it is not given: the gradient is (W along) into^T - v k^T, and `dgd` erases W along into^T.
         state: what an earlier call returned.
-        start: the weights before the first token, `[H, ...]` or `[B, H, ...]`: a tensor for a map with one weight,
-            a dict by name, or a tuple in the order of `maps.weight_shapes`; zeros where not given.
+        start: the weights before the first token, `[H, ...]` or `[B, H, ...]`: a tensor for a map with one
+            weight, a dict by name, or a tuple in the order of `maps.weight_shapes`; zeros where not given.
         map: see `maps`; `cache`, with its `window`, is read by softmax attention.
         objective: see `objectives`.
         objective_parameter: the `p` of `lp` or the `delta` of `huber`.
         rule: see above.
-        update: tokens between updates of the weights that are read; above 1, reads are at the start of the period.
-        anchor: where gradients are taken: `retained` at W~_t, `current` at W_{t-1}, or N at the start of the period
-            of N tokens.
-        read: `after` or `before` the own write, or `boundary`, the start of the update's, else the anchor's period.
+        update: tokens between updates of the weights that are read; above 1, reads are at the start of the
+            period.
+        anchor: where gradients are taken: `retained` at W~_t, `current` at W_{t-1}, or N at the start of
+            the period of N tokens.
+        read: `after` or `before` the own write, or `boundary`, the start of the update's, else the anchor's
+            period.
         window: how many of the last tokens each gradient sums over, itself included.
         weight: `[B, H, T]`, how much a token counts in the windows it is in.
         normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a divisor of 0 leaves the read as it is.
-        constrain: `(name, parameter, N)`, due every N tokens.  `norm` divides the weights by their norm.  `softmax`
-            and `lq` make them a function of an accumulator A, which is what is retained and written: softmax(A)
-            over each row, and A / |A|_q^(q - 2) (Memora and Moneta of Miras); the start is then A's.
+        constrain: `(name, parameter, N)`, due every N tokens.  `norm` divides the weights by their norm.
+            `softmax` and `lq` make them a function of an accumulator A, which is what is retained and
+            written: softmax(A) over each row, and A / |A|_q^(q - 2) (Memora and Moneta of Miras); the start
+            is then A's.
         gradient: `through`; `first_order`, the weights inside g are constants; `stop`, all of the update is;
             `("through", N)`, weights are cut from the past every N tokens.
 
     Returns:
-        The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...` under a
-        constraint with an accumulator; `window_...`, the pairs a window still needs; and with periods `..._start`,
-        `..._anchor` where the anchor's period is another than the update's, and `phase`, tokens into the open period.
+        The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...`
+        under a constraint with an accumulator; `window_...`, the pairs a window still needs; and with
+        periods `..._start`, `..._anchor` where the anchor's period is another than the update's, and
+        `phase`, tokens into the open period.
     """
     if map_settings(map)["kind"] == "cache":
         return _cache_loop(query, key, value, state, map_settings(map)["window"])
@@ -106,7 +111,7 @@ def token_loop(
 
     shapes = weight_shapes(map, key.shape[-1], value.shape[-1])
     names = list(shapes)
-    state = _begun(_started(start, shapes, key), key, linked) if state is None else state
+    state = _begun(_started(start, shapes, key), linked) if state is None else state
     weights = {n: state[n] for n in names} | {"z": state.get("z", torch.zeros_like(key[:, :, :1].sum(2)))}
     moments = {n: state.get(_as("S", n), torch.zeros_like(weights[n])) for n in names}
     running = {n: state.get(_as("A", n), weights[n]) for n in names}
@@ -132,7 +137,7 @@ def token_loop(
         seen = [x[:, :, -(window or 1) :] for x in seen]
         at = {"retained": weights if linked else kept, "current": weights}.get(str(anchor), anchored)
         at = {n: at[n].detach() if gradient == "first_order" else at[n] for n in names}
-        slopes = _erasing(at, token) if erase is not None else _slopes(map, objective, at, seen)
+        slopes = _erasing(at, token) if "along" in token else _slopes(map, objective, at, seen)
         steps, moments = _ruled(map, rule, running, at, slopes, moments, token)
         if gradient == "stop":
             steps, moments = _detached(steps), _detached(moments)
@@ -170,7 +175,10 @@ def token_loop(
 
 
 def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Push all singular values of `[..., m, n]` near 1: X <- a X + (b X X^T + c (X X^T)^2) X (Muon's quintic)."""
+    """Push the singular values of `[..., m, n]` near 1.
+
+    Muon's quintic: X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its norm.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.transpose(-1, -2) if tall else matrix
@@ -233,7 +241,8 @@ def _ruled(
         own = rate if first or rule != "dgd" else rate / (1 + rate * h.square().sum(-1))
         moments[n] = carried[n] - _scaled(own, slopes[n])
         erased = first or rule != "dgd_first_layer"
-        lost = _erasure(running[n], token.get("along", h), token.get("into", h))
+        along, into = (token["along"], token["into"]) if "along" in token else (h, h)
+        lost = _erasure(running[n], along, into)
         steps[n] = moments[n] - _scaled(own, lost) if erased else moments[n]
     return steps, moments
 
@@ -252,7 +261,7 @@ def _erasing(at: dict[str, Tensor], token: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor]) -> dict[str, Tensor]:
-    """The gradient of the objective, summed over the window's pairs `[B, H, w, ...]`, by name of the weight."""
+    """The gradient of the objective by name of the weight, summed over the window's pairs `[B, H, w, ...]`."""
 
     def total(weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
         def one(key: Tensor, value: Tensor) -> Tensor:
@@ -315,9 +324,7 @@ def _started(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> dic
     return {n: given[n].expand(*lead, *shape) for n, shape in shapes.items()}
 
 
-def _begun(
-    began: dict[str, Tensor], key: Tensor, linked: tuple[str, float | None, int] | None
-) -> dict[str, Tensor]:
+def _begun(began: dict[str, Tensor], linked: tuple[str, float | None, int] | None) -> dict[str, Tensor]:
     """The state before the first token: under a link, what starts is the accumulator."""
     if linked is None:
         return began

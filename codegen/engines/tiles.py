@@ -1,7 +1,7 @@
 """Cutting a sequence into tiles that no period boundary divides.
 
-A tile is how many tokens an engine works on at once; it never changes the function.  Padding tokens have key, value
-and rate 0 and retain 1, so they leave the weights as they are.
+A tile is how many tokens an engine works on at once; it never changes the function.  Padding tokens have
+key, value and rate 0 and retain 1, so they leave the weights as they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def tiling(
 
     Returns `(padding before, padding after, tokens a tile)` and, for each tile, whether it opens a period.
 
-    Without a `period` nothing is tied to a boundary and the tiles are as long as asked; else their size divides the
-    period, so that a tile lies inside one period.
+    Without a `period` nothing is tied to a boundary and the tiles are as long as asked; else their size
+    divides the period, so that a tile lies inside one period.
     """
     if period is None:
         size = max(1, min(tile, tokens))
@@ -84,7 +84,7 @@ def opened_at(state: dict[str, Tensor] | None) -> int:
 def with_phase(
     state: dict[str, Tensor], anchors: dict[str, Tensor], phase: int, period: int
 ) -> dict[str, Tensor]:
-    """The state, for a period above 1 with the weights of the open period's start and the tokens seen of it."""
+    """The state, and for a period above 1 the weights of its start and the tokens seen of it."""
     if period == 1:
         return state
     started = {f"{name}_start": weights for name, weights in anchors.items()}

@@ -9,18 +9,21 @@ from torch import Tensor
 
 
 class UnitLowerSolve(torch.autograd.Function):
-    """X = T^{-1} B with T = I + tril(A, -1), by the explicit inverse, which forward and backward both multiply with.
+    """X = T^{-1} B with T = I + tril(A, -1), by the explicit inverse that forward and backward share.
 
-    dB = T^{-T} dX  and  dA = -tril(dB X^T, -1).  The inverse is an output too, so that the backward can itself be
-    differentiated: its own gradient R gives dA = -tril(T^{-T} R T^{-T}, -1).
+    dB = T^{-T} dX  and  dA = -tril(dB X^T, -1).  The inverse is an output too, so that the backward can
+    itself be differentiated: its own gradient R gives dA = -tril(T^{-T} R T^{-T}, -1).
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(lower: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
-        inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
+        wide = lower.to(torch.promote_types(lower.dtype, torch.float32))
+        identity = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
+        inverse = torch.linalg.solve_triangular(wide, identity, upper=False, unitriangular=True).to(
+            lower.dtype
+        )
         return inverse @ right, inverse
 
     @staticmethod
@@ -49,7 +52,8 @@ def unit_lower_solve(lower: Tensor, right: Tensor) -> Tensor:
 
     Args:
         lower: `[..., C, C]`; only what is strictly below the diagonal is read.
-        right: `[..., C, R]`; its leading dims broadcast against those of `lower`, so that one system serves several.
+        right: `[..., C, R]`; its leading dims broadcast against those of `lower`, so that one system serves
+            several.
     """
     solution: Tensor = UnitLowerSolve.apply(lower, right)[0]  # type: ignore[index]
     return solution

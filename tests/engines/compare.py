@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def inputs(
     seed: int,
     key_scale: float = 1.0,
     momentum: bool = False,
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Queries, keys of norm `key_scale`, values, and gates that include exact zeros and ones."""
     key = torch.nn.functional.normalize(rand(batch, heads, tokens, dim_k, seed=seed), dim=-1) * key_scale
     gates = {"rate": (0.0, 0.9 / key_scale**2), "retain": (0.5, 1.0)} | (
@@ -59,7 +60,7 @@ def piecewise(
     tokens = tensors["key"].shape[2]
     edges = [0, *sorted(cuts), tokens]
     state, reads = None, []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         piece = {name: tensor[:, :, begin:end] for name, tensor in tensors.items()}
         read, state = core(**piece, state=state, **options)
         reads.append(read)

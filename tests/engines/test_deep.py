@@ -32,7 +32,7 @@ cutting = st.lists(st.integers(0, 11), max_size=3)
 
 
 def _layers(
-    shape: dict[str, int], depth: int, dim_v: int, *, lead: tuple[int, ...] = ()
+    shape: dict[str, Any], depth: int, dim_v: int, *, lead: tuple[int, ...] = ()
 ) -> tuple[torch.Tensor, ...]:
     widths = [shape["dim_k"], *[5] * (depth - 1), dim_v]
     lead = lead or (shape["heads"],)
@@ -54,7 +54,7 @@ def _reference_read(read: str, period: int) -> str:
 @FEW
 @given(shapes, st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), reads, st.booleans(), cutting)
 def test_frozen_matrix_is_the_token_loop(
-    shape: dict[str, int], dim_v: int, period: int, tile: int, read: str, moving: bool, cuts: list[int]
+    shape: dict[str, Any], dim_v: int, period: int, tile: int, read: str, moving: bool, cuts: list[int]
 ) -> None:
     tensors = inputs(**shape, dim_v=dim_v, momentum=moving)
     start = rand(shape["heads"], dim_v, shape["dim_k"], seed=shape["seed"] + 9)
@@ -77,7 +77,7 @@ def test_frozen_matrix_is_the_token_loop(
     cutting,
 )
 def test_frozen_mlp_is_the_token_loop(
-    shape: dict[str, int],
+    shape: dict[str, Any],
     depth: int,
     period: int,
     tile: int,
@@ -124,7 +124,7 @@ def test_frozen_mlp_is_the_token_loop(
     cutting,
 )
 def test_deep_delta_descent_is_the_token_loop(
-    shape: dict[str, int],
+    shape: dict[str, Any],
     depth: int,
     period: int,
     read: str,
@@ -161,7 +161,7 @@ def test_deep_delta_descent_is_the_token_loop(
 
 @pytest.mark.parametrize("core", ["frozen", "deep_dgd"])
 def test_first_order_is_the_token_loops(core: str) -> None:
-    shape = {"batch": 1, "heads": 2, "tokens": 9, "dim_k": 3, "seed": 4}
+    shape: dict[str, Any] = {"batch": 1, "heads": 2, "tokens": 9, "dim_k": 3, "seed": 4}
     tensors, start = inputs(**shape, dim_v=3), _layers(shape, 2, 3)
     spec = {"kind": "mlp", "hidden": 5, "residual": True}
     if core == "frozen":
@@ -177,7 +177,7 @@ def test_first_order_is_the_token_loops(core: str) -> None:
 @pytest.mark.parametrize("objective", ["l2", "dot"])
 def test_folds_serve_stacked_memories_that_share_a_key(rule: str, objective: str) -> None:
     memories, tokens = 3, 6
-    shape = {"batch": 2, "heads": 2, "tokens": tokens, "dim_k": 3, "seed": 21}
+    shape: dict[str, Any] = {"batch": 2, "heads": 2, "tokens": tokens, "dim_k": 3, "seed": 21}
     tensors = inputs(**shape, dim_v=3)
     running = _layers(shape, 2, 3, lead=(memories, 2, 2))
     target = rand(memories, 2, 2, tokens, 3, seed=77)
@@ -189,7 +189,7 @@ def test_folds_serve_stacked_memories_that_share_a_key(rule: str, objective: str
     leaves = tensors | {"target": target} | {f"W{n}": w for n, w in enumerate(running)}
     slow = []
     for m in range(memories):
-        alone = dict(tensors) | {"value": target[m]}
+        alone: dict[str, Any] = dict(tensors) | {"value": target[m]}
         begun = tuple(w[m] for w in running)
         _, state = token_loop(
             **alone,
@@ -201,7 +201,7 @@ def test_folds_serve_stacked_memories_that_share_a_key(rule: str, objective: str
         )
         slow.append(state)
     names = ("W1", "W2")
-    first = {n: w for n, w in zip(names, folded, strict=True)}
+    first: dict[str, torch.Tensor] = dict(zip(names, folded, strict=True))
     second = {n: torch.stack([state[n] for state in slow]) for n in names}
     assert_same((target, first), (target, second), leaves)
 

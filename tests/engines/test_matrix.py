@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.engines.compare import assert_same, inputs, piecewise, rand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from nldsl.codegen.engines.attention import attention
 from nldsl.codegen.engines.delta import delta, delta_fold, delta_frozen
 from nldsl.codegen.engines.hebbian import hebbian
 from nldsl.codegen.engines.reference import token_loop
+from tests.engines.compare import assert_same, inputs, piecewise, rand
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -30,14 +30,14 @@ shapes = st.fixed_dictionaries(
 reads = st.sampled_from(["after", "before"])
 
 
-def _case(shape: dict[str, int], **options: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def _case(shape: dict[str, Any], **options: Any) -> tuple[dict[str, Any], torch.Tensor]:
     tensors = inputs(**shape, **options)
     return tensors, rand(shape["heads"], shape["dim_v"], shape["dim_k"], seed=shape["seed"] + 9)
 
 
 @FEW
 @given(shapes, reads, st.integers(1, 6), st.booleans())
-def test_hebbian_is_the_token_loop(shape: dict[str, int], read: str, tile: int, normalise: bool) -> None:
+def test_hebbian_is_the_token_loop(shape: dict[str, Any], read: str, tile: int, normalise: bool) -> None:
     tensors, start = _case(shape)
     if normalise:  # keeps the divisor away from zero
         tensors = {
@@ -56,7 +56,7 @@ def test_hebbian_is_the_token_loop(shape: dict[str, int], read: str, tile: int, 
 
 @FEW
 @given(shapes, st.integers(2, 6), st.integers(1, 6), st.lists(st.integers(0, 13), max_size=3))
-def test_hebbian_with_a_period(shape: dict[str, int], period: int, tile: int, cuts: list[int]) -> None:
+def test_hebbian_with_a_period(shape: dict[str, Any], period: int, tile: int, cuts: list[int]) -> None:
     tensors, start = _case(shape)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
     fast = piecewise(hebbian, tensors, cuts, start=start, read="boundary", period=period, tile=tile)
@@ -69,7 +69,7 @@ def test_hebbian_with_a_period(shape: dict[str, int], period: int, tile: int, cu
     shapes, reads, st.sampled_from(["retained", "current"]), st.integers(1, 6), st.sampled_from([1.0, 3.0])
 )
 def test_delta_is_the_token_loop(
-    shape: dict[str, int], read: str, erase: str, tile: int, key_scale: float
+    shape: dict[str, Any], read: str, erase: str, tile: int, key_scale: float
 ) -> None:
     tensors, start = _case(shape, key_scale=key_scale)
     fast = delta(**tensors, start=start, erase=erase, read=read, tile=tile)
@@ -81,7 +81,7 @@ def test_delta_is_the_token_loop(
 
 @FEW
 @given(shapes, st.lists(st.integers(0, 13), max_size=4))
-def test_delta_in_pieces(shape: dict[str, int], cuts: list[int]) -> None:
+def test_delta_in_pieces(shape: dict[str, Any], cuts: list[int]) -> None:
     tensors, start = _case(shape)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
     for core in (delta, hebbian):
@@ -99,27 +99,23 @@ def test_delta_in_pieces(shape: dict[str, int], cuts: list[int]) -> None:
     st.lists(st.integers(0, 13), max_size=3),
 )
 def test_frozen_delta_descent_is_the_token_loop(
-    shape: dict[str, int], period: int, tile: int, read: str, objective: str, cuts: list[int]
+    shape: dict[str, Any], period: int, tile: int, read: str, objective: str, cuts: list[int]
 ) -> None:
     tensors, start = _case(shape)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
-    options = {"start": start, "objective": objective, "read": read}
+    options: dict[str, Any] = {"start": start, "objective": objective, "read": read}
     fast = piecewise(delta_frozen, tensors, cuts, period=period, tile=tile, **options)
     anchor = "current" if period == 1 else period
-    slow = token_loop(
-        **tensors,
-        rule="dgd",
-        anchor=anchor,
-        **options | {"read": "before" if (read, period) == ("boundary", 1) else read},
-    )
+    options["read"] = "before" if (read, period) == ("boundary", 1) else read
+    slow = token_loop(**tensors, rule="dgd", anchor=anchor, **options)
     assert_same(fast, slow, tensors | {"start": start})
 
 
 @FEW
 @given(shapes, st.sampled_from(["l2", "dot"]))
-def test_delta_fold_serves_stacked_memories(shape: dict[str, int], objective: str) -> None:
+def test_delta_fold_serves_stacked_memories(shape: dict[str, Any], objective: str) -> None:
     shape = shape | {"tokens": max(1, shape["tokens"])}
-    tensors, start = _case(shape)
+    tensors, _ = _case(shape)
     memories, batch, heads, tokens = 2, shape["batch"], shape["heads"], shape["tokens"]
     running = rand(memories, batch, heads, shape["dim_v"], shape["dim_k"], seed=shape["seed"] + 11)
     target = rand(memories, batch, heads, tokens, shape["dim_v"], seed=shape["seed"] + 12)
@@ -127,7 +123,7 @@ def test_delta_fold_serves_stacked_memories(shape: dict[str, int], objective: st
         running, running, tensors["key"], target, tensors["rate"], tensors["retain"], objective=objective
     )
     for n in range(memories):
-        alone = dict(tensors) | {"value": target[n]}
+        alone: dict[str, Any] = dict(tensors) | {"value": target[n]}
         _, state = token_loop(**alone, start=running[n], rule="dgd", objective=objective, anchor=tokens + 1)
         torch.testing.assert_close(folded[n], state["W"], rtol=1e-10, atol=1e-10)
 
@@ -143,8 +139,8 @@ def test_gates_that_are_not_given_are_one(core: Any) -> None:
 def test_a_sequence_of_closed_gates_keeps_nothing() -> None:
     tensors = inputs(1, 1, 6, 3, 2, seed=6)
     tensors["retain"] = torch.zeros(1, 1, 6, dtype=torch.float64, requires_grad=True)
-    for core, options in ((hebbian, {"objective": "dot"}), (delta, {"objective": "l2"})):
-        assert_same(core(**tensors, tile=4), token_loop(**tensors, **options), tensors)
+    for core, objective in ((hebbian, "dot"), (delta, "l2")):
+        assert_same(core(**tensors, tile=4), token_loop(**tensors, objective=objective), tensors)
 
 
 def test_the_first_normalised_read_before_any_write_is_not_divided() -> None:
@@ -159,7 +155,7 @@ def test_the_first_normalised_read_before_any_write_is_not_divided() -> None:
     shapes, st.one_of(st.none(), st.integers(1, 6)), st.booleans(), st.lists(st.integers(0, 13), max_size=3)
 )
 def test_attention_is_the_token_loop(
-    shape: dict[str, int], window: int | None, grouped: bool, cuts: list[int]
+    shape: dict[str, Any], window: int | None, grouped: bool, cuts: list[int]
 ) -> None:
     tensors = {n: t for n, t in inputs(**shape).items() if n in ("query", "key", "value")}
     if grouped:
@@ -174,3 +170,15 @@ def test_attention_is_the_token_loop(
     slow = token_loop(**repeated, map={"kind": "cache", "window": window}, rule="softmax")
     slow = (slow[0], {n: t[:, :: 2 if grouped else 1] for n, t in slow[1].items()})
     assert_same(fast, slow, tensors)
+
+
+@pytest.mark.parametrize("core", [hebbian, delta])
+def test_half_precision_runs_forward_and_backward(core: Any) -> None:
+    tensors = {n: t.detach().bfloat16().requires_grad_() for n, t in inputs(1, 2, 9, 4, 4, seed=8).items()}
+    read, _ = core(**tensors, tile=4)
+    exact, _ = core(**{n: t.double() for n, t in tensors.items()}, tile=4)
+    assert read.dtype == torch.bfloat16
+    torch.testing.assert_close(read.double(), exact, rtol=0.1, atol=0.1)
+    assert all(
+        torch.isfinite(g).all() for g in torch.autograd.grad(read.float().sum(), list(tensors.values()))
+    )
