@@ -1,0 +1,221 @@
+"""What a check looks at, and how it points at the value that the user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nldsl.diagnostics.model import Diagnostic, Severity, Source, Span
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.levels.graph import LevelGraph
+from nldsl.levels.outer import Assignment
+from nldsl.resolve import alone
+from nldsl.resolve.expanded import (
+    BlockInstance,
+    ChainInstance,
+    Expanded,
+    Flow,
+    MemoryInstance,
+    Training,
+    Variable,
+)
+from nldsl.resolve.findings import Findings, Unresolved
+from nldsl.resolve.instantiate import Builder
+from nldsl.resolve.modules import Module
+
+Spot = tuple[Span | None, str]
+"""A place and the few words said there; a place that is not known is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A resolved spec with everything made from it.
+
+    `module` is the module as amended, `original` as linked, before amendments (variants and
+    ablations start from it).  `memory_bytes` is what the machine has, or None where nobody said.
+    """
+
+    expanded: Expanded
+    assignment: Assignment
+    graph: LevelGraph
+    module: Module
+    original: Module
+    memory_bytes: int | None = None
+
+    @property
+    def training(self) -> Training | None:
+        return self.expanded.training
+
+    def blocks(self) -> list[BlockInstance]:
+        """Every block of the model once, and those that no model uses."""
+        return [i for i in self._instances() if isinstance(i, BlockInstance)]
+
+    def memories(self) -> list[MemoryInstance]:
+        """Every memory inside the sequence once, and those that no model uses."""
+        return [i for i in self._instances() if isinstance(i, MemoryInstance)]
+
+    def chains(self) -> list[ChainInstance]:
+        """Every memory that learns from the task once."""
+        return [i for i in self._instances() if isinstance(i, ChainInstance)]
+
+    def _instances(self) -> list[BlockInstance | MemoryInstance | ChainInstance]:
+        used = [instance for instance, _ in self.expanded.instances()]
+        found = [*used, *_unused(self.module, {i.declared for i in used})]
+        by_call: dict[object, BlockInstance | MemoryInstance | ChainInstance] = {}
+        for one in found:
+            by_call.setdefault((one.path, one.span, _key(one)), one)
+        return list(by_call.values())
+
+
+def _key(instance: BlockInstance | MemoryInstance | ChainInstance) -> tuple[tuple[str, float], ...]:
+    return tuple((name, float(number)) for name, number in instance.arguments.items())
+
+
+def _unused(module: Module, used: set[Span | None]) -> list[BlockInstance | MemoryInstance | ChainInstance]:
+    """Memories of the file that no model uses, at a size where their defaults work."""
+    found: list[BlockInstance | MemoryInstance | ChainInstance] = []
+    for declaration in module.document.declarations:
+        if not isinstance(declaration, doc.Memory | doc.Block) or declaration.where() in used:
+            continue
+        silent = Findings()
+        try:
+            found.append(alone(declaration, module, Builder(silent), silent).instance)
+        except Unresolved:
+            continue
+    return found
+
+
+# --------------------------------------------------------------------------- places
+
+
+def modules(module: Module) -> list[Module]:
+    """A module and all that its imports lead to."""
+    found: list[Module] = []
+    waiting = [module]
+    while waiting:
+        one = waiting.pop()
+        if any(one is known for known in found):
+            continue
+        found.append(one)
+        waiting += [m for m, _ in one.imported.values()] + list(one.aliases.values())
+    return found
+
+
+def library_sources(module: Module) -> list[Source]:
+    """The texts of the standard library that a module imports."""
+    names = {f"std/{name}" for name in module.library_names}
+    return [one.source for one in modules(module) if one.path in names]
+
+
+def report(
+    subject: Subject,
+    findings: Findings,
+    code: str,
+    message: str,
+    spots: Sequence[Spot],
+    *,
+    fallback: Span | None = None,
+    help: str | None = None,
+    notes: tuple[str, ...] = (),
+    severity: Severity = "error",
+) -> None:
+    """Record a finding whose primary place is the first of `spots` in a file of the user.
+
+    Where all stand in the standard library, `fallback` (the use of the part) comes first.
+    """
+    library = library_sources(subject.module)
+    known = _distinct((span, text) for span, text in spots if span is not None)
+    own = next((spot for spot in known if not any(spot[0].source is s for s in library)), None)
+    if own is None and fallback is not None:
+        own = (fallback, "used here")
+    ordered = ([own] if own is not None else []) + [spot for spot in known if spot is not own]
+    span, label = ordered[0] if ordered else (None, "")
+    findings.add(
+        code,
+        message,
+        span,
+        label,
+        others=tuple(ordered[1:]),
+        help=help,
+        notes=notes,
+        severity=severity,
+    )
+
+
+def _distinct(spots: Iterable[tuple[Span, str]]) -> list[tuple[Span, str]]:
+    seen: list[tuple[Span, str]] = []
+    for span, text in spots:
+        if all(span != other for other, _ in seen):
+            seen.append((span, text))
+    return seen
+
+
+def field_spots(subject: Subject, instance: MemoryInstance, name: str, label: str) -> list[Spot]:
+    """The places that decide a field: arguments and defaults of parameters it names, then its value."""
+    value, declaration = _field(subject, instance, name)
+    if value is None:
+        return [(instance.fields.get(name), label)]
+    spots: list[Spot] = []
+    call = _call(subject, instance)
+    parameters = declaration.parameters if declaration is not None else []
+    for index, parameter in enumerate(parameters):
+        if not any(isinstance(n, e.Name) and n.text == parameter.name for n in value.walk()):
+            continue
+        given = _argument(call, parameter.name, index)
+        if given is not None:
+            spots.append((given.span, label))
+        elif parameter.default is not None and parameter.name != "dim":
+            spots.append((parameter.default.span, label))
+    return [*spots, (value.span, "used here" if spots else label)]
+
+
+def _field(subject: Subject, instance: MemoryInstance, name: str) -> tuple[e.Expr | None, doc.Memory | None]:
+    for module in modules(subject.module):
+        for declaration in module.document.declarations:
+            if isinstance(declaration, doc.Memory) and declaration.where() == instance.declared:
+                return declaration.fields.get(name), declaration
+    return None, None
+
+
+def _call(subject: Subject, instance: MemoryInstance) -> e.Call | None:
+    """The call that used a memory."""
+    if instance.span is None:
+        return None
+    for module in modules(subject.module):
+        if module.source is not instance.span.source:
+            continue
+        for declaration in module.document.declarations:
+            for statement in declaration.body if isinstance(declaration, doc.Block | doc.Model) else ():
+                for node in statement.walk():
+                    if isinstance(node, e.Call) and node.span == instance.span:
+                        return node
+    return None
+
+
+def _argument(call: e.Call | None, name: str, index: int) -> e.Expr | None:
+    if call is None:
+        return None
+    named = call.get(name)
+    if named is not None:
+        return named
+    positional = call.positional
+    return positional[index] if index < len(positional) else None
+
+
+# --------------------------------------------------------------------------- flows
+
+
+def inner_flows(instance: MemoryInstance) -> dict[str, Flow]:
+    """Every pipeline of a memory by name, local ones too."""
+    return {**dict(instance.locals), **instance.flows}
+
+
+def reads(flow: Flow) -> set[str]:
+    """The names that a flow reads."""
+    return {node.name for node in flow.walk() if isinstance(node, Variable)}
+
+
+def errors(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Those findings that stop a spec."""
+    return [one for one in found if one.severity == "error"]
