@@ -11,6 +11,7 @@ import string
 from hypothesis import strategies as st
 
 from nldsl.document import expr as e
+from nldsl.syntax.words import NO_AMOUNTS
 
 WORDS = (
     "x",
@@ -44,7 +45,7 @@ texts = st.text(
     alphabet=string.printable.replace("\r", "").replace("\x0b", "").replace("\x0c", "") + "é😀", max_size=8
 ).map(e.Text)
 units = st.sampled_from(sorted(set(e.UNITS.values())))
-simple_amounts = st.one_of(integers, names)
+simple_amounts = st.one_of(integers, names.filter(lambda n: n.text not in NO_AMOUNTS))
 
 
 def expressions(*, bodies: bool = True, depth: int = 3) -> st.SearchStrategy[e.Expr]:
@@ -58,7 +59,7 @@ def expressions(*, bodies: bool = True, depth: int = 3) -> st.SearchStrategy[e.E
 def _grown(inner: st.SearchStrategy[e.Expr], bodies: bool) -> st.SearchStrategy[e.Expr]:
     arguments = st.one_of(inner.map(e.Argument), st.builds(e.Argument, inner, words))
     several = st.lists(inner, min_size=2, max_size=3).map(tuple)
-    operands = inner.filter(lambda x: not isinstance(x, e.Quantity))
+    operands = inner.filter(lambda x: not isinstance(x, e.Quantity) and _may_count(x))
     grown = [
         st.builds(e.Call, names, st.lists(arguments, max_size=3).map(tuple)),
         st.lists(inner, max_size=3).map(lambda items: e.ListOf(tuple(items))),
@@ -75,6 +76,10 @@ def _grown(inner: st.SearchStrategy[e.Expr], bodies: bool) -> st.SearchStrategy[
             st.builds(lambda ws, b: e.Phrase((*ws, b)), st.lists(inner, min_size=1, max_size=2), inner_bodies)
         )
     return st.one_of(grown)
+
+
+def _may_count(node: e.Expr) -> bool:
+    return not isinstance(node, e.Name) or node.text not in NO_AMOUNTS
 
 
 def _body(statements: list[e.Statement], inline: bool) -> e.Body:

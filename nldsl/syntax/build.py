@@ -13,6 +13,7 @@ from lark import Token, Transformer
 from nldsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Source, Span
 from nldsl.document import expr as e
 from nldsl.syntax.comments import CommentBook, Draft
+from nldsl.syntax.words import NO_AMOUNTS
 
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 _ESCAPE = re.compile(r"\\(.)")
@@ -214,14 +215,16 @@ def _ungroup(word: Any, builder: Builder) -> e.Expr:
 
 
 def _unit_of(amount: Any, word: Any) -> str | None:
-    """The unit that `word` gives to `amount`: `4 tokens`, `(n) tokens`, `n tokens`, but not `every token`."""
+    """The unit that `word` gives to `amount`: `4 tokens`, `n tokens`; not `every token`, nor `set steps`."""
     if not isinstance(word, e.Name) or len(word.parts) != 1:
         return None
     unit = e.UNITS.get(word.parts[0])
     if unit is None:
         return None
+    node = amount.node if isinstance(amount, Grouped) else amount
+    if isinstance(node, e.Name) and (node.text in e.UNITS or node.text in NO_AMOUNTS):
+        return None
     if isinstance(amount, e.Number | Grouped):
         return unit
     plural = word.parts[0] != unit
-    is_name = isinstance(amount, e.Name) and amount.text not in e.UNITS
-    return unit if is_name and plural else None
+    return unit if isinstance(amount, e.Name) and plural else None

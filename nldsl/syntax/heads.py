@@ -10,14 +10,7 @@ from nldsl.diagnostics.suggest import did_you_mean
 from nldsl.document import expr as e
 from nldsl.document import model as m
 from nldsl.document.printer import print_expr
-
-# Words that a parenthesised value may follow without being called by it.
-CONNECTIVES = frozenset(
-    (
-        *("adaptive", "after", "and", "as", "before", "by", "every", "from", "in", "keep", "of", "offset"),
-        *("or", "otherwise", "per", "through", "to", "weighted", "with", "within"),
-    )
-)
+from nldsl.syntax.words import CONNECTIVES
 
 FORMS = {
     "edition": "edition 2026",

@@ -51,12 +51,14 @@ def test_imports() -> None:
 
 
 def test_amendments() -> None:
-    text = "variant V of T { set a.b = 1, add c = x |> f, remove d.e, replace f.g by mlp(4 * dim) |> h }"
+    text = "variant V of T { set a.b = 1, set steps = 2, "
+    text += "add c = x |> f, remove d.e, replace f.g by mlp(4 * dim) |> h }"
     variant = document_of(text).find("V")
     assert isinstance(variant, m.Variant)
     said = [(a.action, a.path, None if a.value is None else print_expr(a.value)) for a in variant.amendments]
     assert said == [
         ("set", "a.b", "1"),
+        ("set", "steps", "2"),
         ("add", "c", "x |> f"),
         ("remove", "d.e", None),
         ("replace", "f.g", "mlp(4 * dim) |> h"),

@@ -74,6 +74,8 @@ def test_every_terminal_has_words() -> None:
         ("(n) step", e.Quantity(e.Name(("n",)), "step")),
         ("every n steps", e.Phrase((e.Name(("every",)), e.Quantity(e.Name(("n",)), "step")))),
         ("every sequence", e.Phrase((e.Name(("every",)), e.Name(("sequence",))))),
+        ("set steps", e.Phrase((e.Name(("set",)), e.Name(("steps",))))),
+        ("window n tokens", e.Phrase((e.Name(("window",)), e.Quantity(e.Name(("n",)), "token")))),
         ("a - b - c", e.Binary("-", e.Binary("-", e.Name(("a",)), e.Name(("b",))), e.Name(("c",)))),
         ("2 ^ 3 ^ 4", e.Binary("^", e.Number(2), e.Binary("^", e.Number(3), e.Number(4)))),
         ("-a ^ 2", e.Unary("-", e.Binary("^", e.Name(("a",)), e.Number(2)))),
