@@ -19,7 +19,7 @@ class Source:
     """The text of one file (or of `--set` arguments), with the name shown to the user."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
     _line_starts: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

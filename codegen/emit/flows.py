@@ -1,0 +1,287 @@
+"""Flows as code: pipelines become nested calls, with a statement where state is carried or nesting grows deep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.classes import ClassWriter, Namespace
+from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, Constant, Flow, Num, Repeat, Shape, Use, Variable
+
+MAX_NESTING = 3
+_SHORT = {"rmsnorm": "norm", "layernorm": "norm"}
+
+
+@dataclass(slots=True)
+class FlowWriter:
+    """Writes flows into `steps` of one method.
+
+    `prefix` begins the names of modules, `result` is the variable that intermediate values are kept in,
+    `states` says where running state comes from (`state.get("...")`, or a local inside a loop).
+    """
+
+    owner: ClassWriter
+    names: Namespace
+    steps: list[c.Step]
+    prefix: str
+    result: str
+    path: str
+    use: Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
+    adaptive: Callable[[FlowWriter, Adaptive, c.Code], c.Code] | None = None
+    variables: dict[str, c.Code] = field(default_factory=dict)
+    looped: bool = False
+    carried: list[str] = field(default_factory=list)
+    embedding: list[str] = field(default_factory=list)
+    position: str = ""
+
+    # ------------------------------------------------------------------ expressions
+
+    def write(self, flow: Flow) -> c.Code:
+        """Code for a flow; statements it needs are appended to `steps`."""
+        match flow:
+            case Variable(name=name):
+                return self.variables.get(name, c.name(name))
+            case Constant(number=number):
+                return self.owner.constant(number, f"{self.result}_constant")
+            case Arithmetic():
+                return self._arithmetic(flow)
+            case Apply():
+                return self._apply(flow, self.write(flow.input))
+            case Adaptive():
+                assert self.adaptive is not None
+                return self.adaptive(self, flow, self.write(flow.input))
+            case Use() | Repeat():
+                return self.use(self, flow, self.write(flow.input))
+            case _:
+                raise TypeError(f"no such flow: {type(flow).__name__}")
+
+    def keep(self, value: c.Code) -> c.Code:
+        """Put a value into the result variable when its nesting grows too deep to read."""
+        if depth(value) < MAX_NESTING:
+            return value
+        return self.assign(value)
+
+    def assign(self, value: c.Code, comment: str = "") -> c.Code:
+        target = c.name(self.result)
+        self.steps.append(c.Assign(target, value, comment))
+        return target
+
+    def _arithmetic(self, flow: Arithmetic) -> c.Code:
+        left, right = self.write(flow.left), self.write(flow.right)
+        left, right = _broadcast(left, flow.left.shape, flow.shape), _broadcast(right, flow.right.shape, flow.shape)
+        return c.Infix({"^": "**"}.get(flow.op, flow.op), left, right)
+
+    # ------------------------------------------------------------------ primitives
+
+    def _apply(self, flow: Apply, x: c.Code) -> c.Code:
+        handler = _HANDLERS.get(flow.primitive)
+        if handler is None:
+            raise KeyError(f"no torch form for `{flow.primitive}`")
+        return self.keep(handler(self, flow, x))
+
+    def weights(self, flow: Apply, value: c.Code, kind: str = "") -> str:
+        """A module with weights of its own; returns how to call it."""
+        short = kind or _SHORT.get(flow.primitive, flow.primitive)
+        wanted = f"{self.prefix}_{short}" if self.prefix else short
+        return self.owner.module(wanted, value, (self.path or flow.path,))
+
+    def number(self, flow: Apply, name: str) -> c.Code:
+        value = flow.arguments[name]
+        assert isinstance(value, Num)
+        return self.owner.number(value)
+
+    def carry(self, attribute: str) -> tuple[c.Code, c.Code]:
+        """The old and new state of a module: `(state.get("key_conv"), key_conv)`."""
+        key = attribute.removeprefix("self.")
+        new = c.name(self.names.fresh(key))
+        self.owner.keep(key, new)
+        if self.looped:
+            self.carried.append(key)
+            return new, new
+        return c.call("state.get", f'"{key}"'), new
+
+
+def depth(value: c.Code) -> int:
+    """How many calls stand inside each other."""
+    match value:
+        case c.Invoke(arguments=arguments, named=named):
+            return 1 + max([depth(a) for a in arguments] + [depth(v) for _, v in named], default=0)
+        case c.Method(value=inner, arguments=arguments):
+            return 1 + max([depth(inner), *(depth(a) for a in arguments)])
+        case c.Infix(left=left, right=right):
+            return max(depth(left), depth(right))
+        case c.Indexed(value=inner):
+            return depth(inner)
+        case _:
+            return 0
+
+
+def _broadcast(value: c.Code, shape: Shape, to: Shape) -> c.Code:
+    """A gate or a number for each head, laid out to meet `[B, H, T, d]` or `[B, H, T]`."""
+    if shape.layout == to.layout or shape.layout == "scalar":
+        return value
+    if shape.layout == "gate":
+        return c.Indexed(value, "..., None")
+    axes = {"heads": "None, :, None, None", "gate": "None, :, None"}[to.layout]
+    return c.Indexed(value, axes)
+
+
+# --------------------------------------------------------------------------- one function for each primitive
+
+
+def _linear(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    bias = f.arguments.get("bias") is True
+    made = c.call("nn.Linear", w.owner.number(f.input.shape.width), w.owner.number(f.shape.width), bias=str(bias))
+    return c.Invoke(w.weights(f, made), (x,))
+
+
+def _conv(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    made = c.call(w.owner.kernel("CausalConv", "parts"), w.owner.number(f.input.shape.width), w.number(f, "width"))
+    module = w.weights(f, made)
+    old, new = w.carry(module)
+    target = c.name(w.result)
+    w.steps.append(c.Assign(c.Several((target, new), bare=True), c.Invoke(module, (x, old))))
+    return target
+
+
+def _norm(kind: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
+    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+        return c.Invoke(w.weights(f, c.call(f"nn.{kind}", w.owner.number(f.shape.width), eps="1e-6")), (x,))
+
+    return write
+
+
+def _function(name: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
+    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+        return c.Invoke(name, (x,))
+
+    return write
+
+
+def _kernel(name: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
+    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+        return c.Invoke(w.owner.kernel(name, "parts"), (x,))
+
+    return write
+
+
+def _started(function: str, inverse: Callable[[float], float]) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
+    """A squashing with a learned bias that puts it at `start` in the beginning."""
+
+    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+        start = f.arguments.get("start")
+        if not isinstance(start, Num):
+            return c.Invoke(function, (x,))
+        value = inverse(float(start))
+        filled = c.call("torch.full", c.Several((w.owner.number(f.shape.width),)), c.Atom(f"{value:.6g}"))
+        bias = w.weights(f, c.call("nn.Parameter", filled), "start")
+        return c.Invoke(function, (c.Infix("+", x, c.name(bias)),))
+
+    return write
+
+
+def _scale(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    by = f.arguments["by"]
+    assert isinstance(by, Num)
+    return c.Infix("*", x, w.owner.constant(by, f"{w.prefix}_scale" if w.prefix else "scale"))
+
+
+def _learned(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    gain = w.weights(f, c.call("nn.Parameter", c.call("torch.ones", w.owner.number(f.shape.width))), "gain")
+    return c.Infix("*", x, c.name(gain))
+
+
+def _rope(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    theta = f.arguments["theta"]
+    assert isinstance(theta, Num)
+    return c.Invoke(w.owner.kernel("rotary", "parts"), (x, c.name(w.position), w.owner.constant(theta, "theta")))
+
+
+def _mlp(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    return c.Invoke(w.weights(f, mlp(w.owner, f.input.shape.width, f.arguments)), (x,))
+
+
+def mlp(owner: ClassWriter, width: Num, arguments: dict[str, Num | str | bool]) -> c.Code:
+    """The constructor of an `MLP`."""
+    hidden = arguments.get("hidden")
+    inner = owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    positional = [owner.number(width), inner]
+    deep = arguments.get("depth")
+    if isinstance(deep, Num) and int(deep) != 2:
+        positional.append(owner.number(deep))
+    named = {k: c.Atom("True") for k in ("residual", "norm") if arguments.get(k)}
+    if arguments.get("activation", "gelu") != "gelu":
+        named["activation"] = c.Atom(f'"{arguments["activation"]}"')
+    return c.Invoke(owner.kernel("MLP", "parts"), tuple(positional), tuple(named.items()))
+
+
+def _swiglu(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    return c.Invoke(w.weights(f, swiglu(w.owner, f.input.shape.width, f.arguments)), (x,))
+
+
+def swiglu(owner: ClassWriter, width: Num, arguments: dict[str, Num | str | bool]) -> c.Code:
+    """The constructor of a `SwiGLU`."""
+    hidden = arguments.get("hidden")
+    inner = owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    return c.Invoke(owner.kernel("SwiGLU", "parts"), (owner.number(width), inner))
+
+
+def _dropout(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    wanted = f"{w.prefix}_dropout" if w.prefix else "dropout"
+    return c.Invoke(w.owner.module(wanted, c.call("nn.Dropout", w.number(f, "by"))), (x,))
+
+
+def _embed(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    module = w.weights(f, c.call("nn.Embedding", w.number(f, "vocab"), w.number(f, "width")))
+    w.embedding.append(module)
+    return c.Invoke(module, (x,))
+
+
+def _unembed(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    if f.arguments.get("tied") is True and w.embedding:
+        return c.call("F.linear", x, f"{w.embedding[0]}.weight")
+    made = c.call("nn.Linear", w.owner.number(f.input.shape.width), w.number(f, "vocab"), bias="False")
+    return c.Invoke(w.weights(f, made), (x,))
+
+
+def _split(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    assert f.shape.heads is not None
+    return c.Invoke(w.owner.kernel("split_heads", "parts"), (x, w.owner.constant(f.shape.heads, "heads")))
+
+
+def _gate(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    return c.Method(x, "transpose", (c.Atom("1"), c.Atom("2")))
+
+
+def _softplus_inverse(y: float) -> float:
+    return y + math.log(-math.expm1(-y))
+
+
+_HANDLERS: dict[str, Callable[[FlowWriter, Apply, c.Code], c.Code]] = {
+    "linear": _linear,
+    "conv": _conv,
+    "unit": _kernel("unit"),
+    "silu": _function("F.silu"),
+    "gelu": _function("F.gelu"),
+    "relu": _function("F.relu"),
+    "elu": _function("F.elu"),
+    "tanh": _function("torch.tanh"),
+    "exp": _function("torch.exp"),
+    "sigmoid": _started("torch.sigmoid", lambda p: math.log(p / (1 - p))),
+    "softplus": _started("F.softplus", _softplus_inverse),
+    "scale": _scale,
+    "learned": _learned,
+    "rmsnorm": _norm("RMSNorm"),
+    "layernorm": _norm("LayerNorm"),
+    "rope": _rope,
+    "mlp": _mlp,
+    "swiglu": _swiglu,
+    "dropout": _dropout,
+    "embed": _embed,
+    "unembed": _unembed,
+    "split heads": _split,
+    "merge heads": _kernel("merge_heads"),
+    "gate of heads": _gate,
+}

@@ -1,0 +1,232 @@
+"""Generated classes of memories and chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, signature, spelled
+from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
+from nldsl.codegen.plan.engines import Choice
+from nldsl.resolve.expanded import ChainInstance, ChainLevel, Constant, Flow, Map, MemoryInstance, Num, Repeat, Shape, Use, Variable
+
+LOCALS = frozenset({"self", "x", "state", "read", "y", "core", "position", "head"})
+INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase")
+
+UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
+
+
+class MemoryWriter:
+    """Writes the class of one memory."""
+
+    def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
+        self.instance, self.use = instance, use
+        self.owner = ClassWriter(instance.arguments)
+        self.names = Namespace(LOCALS)
+        self.steps: list[c.Step] = []
+        self.flows: dict[str, Flow] = {**dict(instance.locals), **{k: v for k, v in instance.flows.items() if k != "out"}}
+        self.done: set[str] = set()
+        for name in self.flows:
+            self.names.taken.add(name)
+
+    # ------------------------------------------------------------------ whole classes
+
+    def write(self, choice: Choice) -> tuple[Written, dict[str, str]]:
+        """A memory whose core is one engine."""
+        self.begin()
+        for name in self.flows:
+            self.field(name)
+        self._core(choice)
+        self.end()
+        summary = f"{choice.engine.name[0].upper()}{choice.engine.name[1:]} ({choice.engine.reference}): {choice.engine.summary}."
+        return self.finish(summary)
+
+    def begin(self) -> None:
+        if any(getattr(n, "primitive", "") == "rope" for f in self.instance.flows.values() for n in f.walk()):
+            self.steps.append(c.Assign(c.name("position"), c.call("state.get", '"position"', 0)))
+            self.owner.keep("position", c.call("torch.as_tensor", c.Infix("+", c.name("position"), c.name("x.shape[1]"))))
+
+    def end(self) -> None:
+        """From what was read to the output."""
+        out = self.instance.flows.get("out")
+        if out is None:
+            self.steps.append(c.Assign(c.name("y"), c.Invoke(self.owner.kernel("merge_heads", "parts"), (c.name("read"),))))
+            return
+        self.mention("out")
+        writer = self.writer("out", "y", f"{self.instance.path}.projections")
+        value = writer.write(out)
+        if value != c.name("y"):
+            self.steps.append(c.Assign(c.name("y"), value))
+
+    def finish(self, summary: str) -> tuple[Written, dict[str, str]]:
+        instance = self.instance
+        steps = [c.Assign(c.name("state"), c.name("state or {}")), *self.steps, c.Return(c.Several((c.name("y"), self.owner.state()), bare=True))]
+        return finished(self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True)
+
+    # ------------------------------------------------------------------ fields
+
+    def writer(self, prefix: str, result: str, path: str) -> FlowWriter:
+        return FlowWriter(self.owner, self.names, self.steps, prefix, result, path, self.use, position="position")
+
+    def mention(self, name: str) -> None:
+        span = self.instance.fields.get(name)
+        if span is not None:
+            text = f"{origin(span)}  {name} = {spelled(span)}"
+            self.steps.append(c.Comment(text if len(text) <= 98 else f"{text[:95]}..."))
+
+    def field(self, name: str) -> None:
+        """Write a field, and first what it reads."""
+        if name in self.done:
+            return
+        self.done.add(name)
+        flow = self.flows[name]
+        for node in flow.walk():
+            if isinstance(node, Variable) and node.name in self.flows:
+                self.field(node.name)
+        self.mention(name)
+        self.assign(name, flow, self.writer(name, name, f"{self.instance.path}.projections"))
+
+    def assign(self, name: str, flow: Flow, writer: FlowWriter) -> None:
+        if flow.shape.layout == "per head":
+            value = self.per_head(name, flow)
+        elif flow.shape.layout == "scalar":
+            assert isinstance(flow, Constant)
+            value = c.call("torch.full_like", "key[..., 0]", writer.write(flow))
+        else:
+            value = writer.write(flow)
+        if value != c.name(name):
+            self.steps.append(c.Assign(c.name(name), value, shape_words(flow.shape)))
+
+    def per_head(self, name: str, flow: Flow) -> c.Code:
+        """A gate that is one constant for each head: computed once, in the constructor."""
+        heads = c.call("torch.arange", c.call("float", self.owner.number(self.instance.heads)))
+        inner = FlowWriter(self.owner, Namespace(), [], name, name, "", self.use, variables={"head": heads})
+        attribute = self.owner.attributes.fresh(f"{name}_of_heads")
+        built = inner.write(flow)
+        self.owner.modules.append(c.Do(c.call("self.register_buffer", f'"{attribute}"', built, persistent="False")))
+        self.owner.buffers.append(attribute)
+        return c.Method(c.Indexed(c.name(f"self.{attribute}"), ":, None"), "expand_as", (c.name("key[..., 0]"),))
+
+    # ------------------------------------------------------------------ the core
+
+    def _core(self, choice: Choice) -> None:
+        core = self.instance.core
+        engine = choice.engine
+        named: list[tuple[str, c.Code]] = [(name, c.name(name)) for name in choice.inputs]
+        if engine.function == "deep_dgd" and "rate" not in choice.inputs:
+            named.insert(0, ("rate", c.call("torch.ones_like", "key[..., 0]")))
+        start = self.start()
+        if start is not None:
+            named.append(("start", start))
+        named += [(k, literal(v)) for k, v in choice.keywords.items()]
+        named.append(("state", c.call("state.get", '"core"')))
+        function = self.owner.kernel(engine.function, engine.file)
+        value = c.Invoke(function, (c.name("query"), c.name("key"), c.name("value")), tuple(named))
+        heads = "[B, H, T, d]" if core.map.kind != "cache" else ""
+        self.steps.append(c.Assign(c.Several((c.name("read"), c.name("core")), bare=True), value, heads))
+        self.owner.keep("core", "core")
+
+    def start(self) -> c.Code | None:
+        """The start of the fast weights, where it is not just zeros."""
+        instance = self.instance
+        one = instance.core.map
+        if one.kind == "cache":
+            return None
+        shapes = map_shapes(one, instance.key_width, instance.value_width, self.owner)
+        heads = self.owner.number(instance.heads)
+        if instance.start == "zeros":
+            if one.kind in ("matrix", "vector"):
+                return None
+            zeros = [c.call("x.new_zeros", self.owner.constant(instance.heads, "heads"), *self._forward_shape(s)) for s in self._sizes(one)]
+            return c.Several(tuple(zeros))
+        if one.kind in ("matrix", "vector"):
+            made = c.call("nn.Parameter", c.call("torch.zeros", heads, *(shapes[0] if one.kind == "matrix" else shapes[0][1:])))
+            return c.name(self.owner.module("start", made, (instance.path,)))
+        made = fast_starts(self.owner, heads, shapes)
+        return c.call("tuple", self.owner.module("start", made, (instance.path,)))
+
+    def _sizes(self, one: Map) -> tuple[tuple[int, int], ...]:
+        return one.weights(int(self.instance.key_width), int(self.instance.value_width))
+
+    def _forward_shape(self, shape: tuple[int, int]) -> list[c.Code]:
+        return [c.Atom(str(n)) for n in shape]
+
+
+def fast_starts(owner: ClassWriter, heads: c.Code, shapes: list[tuple[c.Code, c.Code]]) -> c.Code:
+    """`fast_starts(heads, (rows, columns), ...)`."""
+    return c.Invoke(owner.kernel("fast_starts", "parts"), (heads, *(c.Several(s) for s in shapes)))
+
+
+def map_shapes(one: Map, key: Num, value: Num, owner: ClassWriter) -> list[tuple[c.Code, c.Code]]:
+    """Rows and columns of each weight matrix of a map, as code for the constructor."""
+    k, v = owner.number(key), owner.number(value)
+    if one.kind in ("matrix", "vector"):
+        return [(v, k)]
+    hidden = owner.number(one.hidden) if one.hidden is not None else c.Infix("*", c.Atom("4"), k)
+    if one.kind == "swiglu":
+        return [(hidden, k), (hidden, k), (v, hidden)]
+    if one.depth == 1:
+        return [(v, k)]
+    return [(hidden, k), *[(hidden, hidden)] * (one.depth - 2), (v, hidden)]
+
+
+def literal(value: object) -> c.Code:
+    """A setting as Python writes it, strings in double quotes."""
+    if isinstance(value, str):
+        return c.Atom(f'"{value}"')
+    if isinstance(value, dict):
+        return c.Mapping(tuple((str(k), literal(v)) for k, v in value.items()))
+    if isinstance(value, tuple):
+        return c.Several(tuple(literal(v) for v in value))
+    return c.Atom(repr(value))
+
+
+def shape_words(shape: Shape) -> str:
+    """A shape as a comment."""
+    return {"heads": "[B, H, T, d]", "gate": "[B, H, T]", "flat": "[B, T, d]", "per head": "[B, H, T]", "scalar": "[B, H, T]"}.get(shape.layout, "")
+
+
+def docstring(declared, summary: str) -> str:  # noqa: ANN001  -- Span | None
+    """What the spec says above the declaration, where it stands, and how it is computed."""
+    said = notes(declared)
+    place = f"Spec: {origin(declared)}." if declared is not None else ""
+    head = said or summary
+    tail = " ".join(t for t in (summary if said else "", place) if t)
+    return f"{head}\n\n{tail}\n" if tail else head
+
+
+def finished(owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool) -> tuple[Written, dict[str, str]]:
+    """The class of a part: constructor and `forward`."""
+    parameters = tuple(p for p in owner.values if p in owner.used)
+    annotations: list[c.Step] = [c.Verbatim(f"    {b}: Tensor") for b in owner.buffers]
+    init = c.Function("__init__", signature(parameters, owner.values), "None", (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules))
+    if stateful:
+        takes, gives = ("self", "x: Tensor", "state: State | None = None"), "tuple[Tensor, State]"
+        say = "`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."
+    else:
+        takes, gives, say = ("self", "x: Tensor"), "Tensor", ""
+    forward = c.Function("forward", takes, gives, tuple(steps), say)
+    body = (*annotations, *((c.Blank(),) if annotations else ()), init, c.Blank(), forward)
+    return Written(name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children), owner.kernels
+
+
+def chain(instance: ChainInstance, level_docs: Callable[[ChainLevel], str]) -> tuple[Written, dict[str, str]]:
+    """A chain of MLPs, each with its own clock outside."""
+    owner = ClassWriter(instance.arguments)
+    steps: list[c.Step] = []
+    for level in instance.levels:
+        one = level.map
+        arguments: dict[str, Num | str | bool] = {"depth": Num(one.depth), "residual": one.residual, "norm": one.norm, "activation": one.activation}
+        if one.hidden is not None:
+            arguments["hidden"] = one.hidden
+        if one.kind == "swiglu":
+            made = swiglu(owner, instance.width, arguments)
+        elif one.kind == "matrix":
+            made = c.call("nn.Linear", owner.number(instance.width), owner.number(instance.width), bias="False")
+        else:
+            made = mlp(owner, instance.width, arguments)
+        owner.modules.append(c.Comment(f"{origin(level.span)}  {level_docs(level)}"))
+        module = owner.module(level.name, made, (level.path,))
+        steps.append(c.Assign(c.name("x"), c.Invoke(module, (c.name("x"),))))
+    steps.append(c.Return(c.name("x")))
+    return finished(owner, instance.name, docstring(instance.declared, "Weights with clocks of their own, one after the other."), steps, stateful=False)

@@ -1,0 +1,274 @@
+"""`model.py`: one class for each block and memory, then the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, snake, spelled, text_of
+from nldsl.codegen.emit.flows import FlowWriter
+from nldsl.codegen.emit.memories import MemoryWriter, chain, docstring, finished
+from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.emit.printer import file, flat
+from nldsl.codegen.emit.projections import ProjectionWriter
+from nldsl.codegen.plan import engines, projections
+from nldsl.document import expr as e
+from nldsl.resolve.expanded import BlockInstance, ChainInstance, Line, MemoryInstance, ModelInstance, Num, Repeat, Use
+
+Instance = BlockInstance | MemoryInstance | ChainInstance
+
+
+@dataclass(slots=True)
+class ModelFile:
+    """The text of `model.py`, the kernels it imports, and where the weights of each spec path lie."""
+
+    text: str
+    kernels: dict[str, str]
+    patterns: dict[str, list[str]]
+    stacked: list[str]
+    classes: list[str]
+    sizes: dict[str, int | float]
+
+
+@dataclass(slots=True)
+class ModelEmitter:
+    """Writes the classes of a model, inner ones first; equal classes are written once."""
+
+    lowering: str = "chunked"
+    written: dict[str, list[tuple[str, Written]]] = field(default_factory=dict)
+    classes: list[Written] = field(default_factory=list)
+    kernels: dict[str, str] = field(default_factory=dict)
+    names: Namespace = field(default_factory=lambda: Namespace(frozenset({"Config", "State", "Tensor", "build", "nn", "F", "torch", "math"})))
+
+    # ------------------------------------------------------------------ parts
+
+    def part(self, instance: Instance) -> Written:
+        """The class of an instance."""
+        if isinstance(instance, BlockInstance):
+            made, kernels = self._block(instance)
+        elif isinstance(instance, ChainInstance):
+            made, kernels = chain(instance, lambda level: f"{level.clock}")
+        else:
+            made, kernels = self._memory(instance)
+        text = text_of(made.step)
+        for known, one in self.written.get(instance.name, []):
+            if known == text:
+                return one
+        self.kernels |= kernels
+        name = self.names.fresh(instance.name)
+        if name != made.name:
+            made.step = c.Class(name, made.step.bases, made.step.body, made.step.docstring, made.step.decorators)
+            made.name = name
+        self.written.setdefault(instance.name, []).append((text, made))
+        self.classes.append(made)
+        return made
+
+    def _memory(self, instance: MemoryInstance) -> tuple[Written, dict[str, str]]:
+        if instance.adaptives():
+            return ProjectionWriter(instance, self.use).write_projections(projections.fold(instance.core))
+        choice = engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
+        return MemoryWriter(instance, self.use).write(choice)
+
+    def _block(self, instance: BlockInstance) -> tuple[Written, dict[str, str]]:
+        owner = ClassWriter(instance.arguments)
+        steps: list[c.Step] = []
+        names = Namespace(frozenset({"self", "x", "y", "state"} | {line.target for line in instance.lines if line.target}))
+        last: c.Code = c.name("x")
+        for line in instance.lines:
+            last = self._line(line, owner, names, steps)
+        result = c.name("x") if any(line.target == "x" for line in instance.lines) else last
+        stateful = bool(owner.states)
+        if stateful:
+            steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
+            steps.append(c.Return(c.Several((result, owner.state()), bare=True)))
+        else:
+            steps.append(c.Return(result))
+        made, kernels = finished(owner, instance.name, docstring(instance.declared, "A block."), steps, stateful=stateful)
+        marked = (c.Verbatim("    compile_region = True  # `torch.compile` compiles each kind of block once"), c.Blank(), *made.step.body)
+        made.step = c.Class(made.name, made.step.bases, marked, made.step.docstring)
+        return made, kernels
+
+    def _line(self, line: Line, owner: ClassWriter, names: Namespace, steps: list[c.Step]) -> c.Code:
+        if line.span is not None:
+            text = f"{origin(line.span)}  {spelled(line.span)}"
+            steps.append(c.Comment(text if len(text) <= 98 else f"{text[:95]}..."))
+        writer = FlowWriter(owner, names, steps, line.label or "", "y", "", self.use)
+        value = writer.write(line.flow)
+        if line.target is None:
+            return value
+        if value != c.name(line.target):
+            steps.append(c.Assign(c.name(line.target), value))
+        return c.name(line.target)
+
+    # ------------------------------------------------------------------ instances in pipelines
+
+    def use(self, writer: FlowWriter, flow: Use | Repeat, x: c.Code) -> c.Code:
+        """An instance, or a stack of them, applied to `x`."""
+        if isinstance(flow, Repeat):
+            return self._repeat(writer, flow, x)
+        made = self.part(flow.instance)
+        wanted = writer.prefix if writer.prefix and writer.prefix not in writer.owner.attributes.taken else snake(made.name)
+        attribute = writer.owner.module(wanted, self._construct(writer.owner, flow.instance, made)).removeprefix("self.")
+        writer.owner.children.append((attribute, made))
+        if not made.stateful:
+            return c.Invoke(f"self.{attribute}", (x,))
+        new = c.name(writer.names.fresh(f"{attribute}_state"))
+        writer.owner.keep(attribute, new)
+        target = c.name(writer.result)
+        value = c.Invoke(f"self.{attribute}", (x, c.call("state.get", f'"{attribute}"')))
+        writer.steps.append(c.Assign(c.Several((target, new), bare=True), value))
+        return target
+
+    def _construct(self, owner: ClassWriter, instance: Instance, made: Written) -> c.Code:
+        given = [(p, owner.number(self._argument(instance, p))) for p in made.parameters]
+        first = given[:1] if given and given[0][0] == "dim" else []
+        return c.Invoke(made.name, tuple(v for _, v in first), tuple(given[len(first) :]))
+
+    @staticmethod
+    def _argument(instance: Instance, parameter: str) -> Num:
+        return instance.arguments[parameter]
+
+    def _repeat(self, writer: FlowWriter, flow: Repeat, x: c.Code) -> c.Code:
+        owner = writer.owner
+        parts = [(one, self.part(one)) for one in flow.instances]
+        built = [self._construct(owner, one, made) for one, made in parts]
+        count = owner.number(flow.count)
+        attribute = owner.attributes.fresh("blocks")
+        name = f"self.{attribute}"
+        body: list[c.Step] = [c.Do(c.Method(c.name(name), "append", (one,))) for one in built]
+        owner.modules.append(c.Assign(c.name(name), c.call("nn.ModuleList")))
+        owner.modules.append(c.Nested(f"for _ in range({flat(count)})", tuple(body)))
+        owner.children += [(f"{attribute}.*", made) for _, made in parts]
+        target = c.name(writer.result)
+        if x != target:
+            writer.steps.append(c.Assign(target, x))
+        if not any(made.stateful for _, made in parts):
+            writer.steps.append(c.Nested(f"for block in {name}", (c.Assign(target, c.Invoke("block", (target,))),)))
+            return target
+        new = c.name(writer.names.fresh(f"{attribute}_state"))
+        owner.keep(attribute, new)
+        writer.steps.append(c.Assign(new, c.name("[]"), annotation="list[Any]"))
+        before = f'state.get("{attribute}") or [None] * len({name})'
+        if all(made.stateful for _, made in parts):
+            step: tuple[c.Step, ...] = (
+                c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
+                c.Do(c.Method(new, "append", (c.name("after"),))),
+            )
+        else:
+            stateful = " or ".join(f"isinstance(block, {made.name})" for _, made in parts if made.stateful)
+            step = (
+                c.Nested(f"if {stateful}", (
+                    c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
+                )),
+                c.Nested("else", (c.Assign(c.Several((target, c.name("after")), bare=True), c.Several((c.Invoke("block", (target,)), c.name("None")), bare=True)),)),
+                c.Do(c.Method(new, "append", (c.name("after"),))),
+            )  # fmt: skip
+        writer.steps.append(c.Nested(f"for block, before in zip({name}, {before}, strict=True)", step))
+        return target
+
+    # ------------------------------------------------------------------ the model
+
+    def model(self, instance: ModelInstance) -> tuple[Written, c.Class]:
+        """The model's class and its `Config`."""
+        own = {k: Num(v.value, e.Name((k,))) for k, v in instance.arguments.items()}
+        owner = ClassWriter(own, "config.{}")
+        steps: list[c.Step] = [c.Assign(c.name("state"), c.name("state or {}"))]
+        names = Namespace(frozenset({"self", "x", "state", "tokens"} | {line.target for line in instance.lines if line.target}))
+        embedding: list[str] = []
+        logits: c.Code = c.name("x")
+        for line in instance.lines:
+            if line.span is not None:
+                steps.append(c.Comment(_trimmed(f"{origin(line.span)}  {spelled(line.span)}")))
+            writer = FlowWriter(owner, names, steps, line.label or "", "x", "", self.use, embedding=embedding)
+            logits = writer.write(line.flow)
+            if line.target is not None and logits != c.name(line.target):
+                steps.append(c.Assign(c.name(line.target), logits))
+        steps.append(c.Return(c.Several((logits, owner.state()), bare=True)))
+        init = c.Function(
+            "__init__", ("self", "config: Config"), "None",
+            (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules, c.Do(c.call(self._kernel("initialise", "parts"), "self"))),
+        )  # fmt: skip
+        say = "`tokens` `[B, T]` and what an earlier call handed on; gives logits `[B, T, vocab]` and the new state."
+        forward = c.Function("forward", ("self", "tokens: Tensor", "state: State | None = None"), "tuple[Tensor, State]", tuple(steps), say)
+        self.kernels |= owner.kernels
+        name = self.names.fresh(instance.name)
+        step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span, "The model."))
+        made = Written(name, (), True, step, owner.own, owner.children)
+        self.classes.append(made)
+        fields = [
+            c.Verbatim(f"    {k}: {'int' if isinstance(v.value, int) else 'float'} = {literal(v.value).text}")
+            for k, v in instance.arguments.items() if k in owner.used
+        ] or [c.Verbatim("    pass")]  # fmt: skip
+        config = c.Class("Config", (), tuple(fields), "Sizes of the model.", ("dataclass(frozen=True)",))
+        return made, config
+
+    def _kernel(self, name: str, file_: str) -> str:
+        self.kernels[name] = file_
+        return name
+
+
+def _trimmed(text: str) -> str:
+    return text if len(text) <= 98 else f"{text[:95]}..."
+
+
+def patterns(made: Written, prefix: str = "") -> dict[str, list[str]]:
+    """Where the weights of each spec path lie, as patterns over parameter names."""
+    found: dict[str, list[str]] = {}
+    for path, attribute in made.own:
+        name = f"{prefix}{attribute}"
+        if name not in found.setdefault(path, []):
+            found[path].append(name)
+    for attribute, child in made.children:
+        for path, names in patterns(child, f"{prefix}{attribute}.").items():
+            known = found.setdefault(path, [])
+            known += [n for n in names if n not in known]
+    return found
+
+
+def write(model: ModelInstance, header: str, lowering: str = "chunked") -> ModelFile:
+    """The whole of `model.py`."""
+    emitter = ModelEmitter(lowering)
+    made, config = emitter.model(model)
+    body: list[c.Step] = [c.Assign(c.name("State"), c.name("dict[str, Any]")), config]
+    body += [one.step for one in emitter.classes]
+    body.append(c.Function(
+        "build", ("config: Config | None = None",), made.name, (c.Return(c.call(made.name, "config or Config()")),),
+        "The model with fresh weights; seed torch before for the same ones again.",
+    ))  # fmt: skip
+    text = file(c.File(header + _features(model), (), tuple(body)))
+    kernels = dict(sorted(emitter.kernels.items()))
+    found = patterns(made)
+    sizes = {k: v.value for k, v in model.arguments.items() if f"    {k}: " in text}
+    return ModelFile(_with_imports(text, kernels), kernels, found, _stacked(found), [one.name for one in emitter.classes], sizes)
+
+
+def _stacked(found: dict[str, list[str]]) -> list[str]:
+    """Parameters of three axes that are stacks of matrices: the learned starts of fast weights."""
+    ends = ("start", "_memory")
+    return sorted({n for names in found.values() for n in names if n.split(".")[-1] == "start" or n.endswith(ends[1])})
+
+
+def _features(model: ModelInstance) -> str:
+    said = notes(model.span)
+    return f"\n\n{said}" if said else ""
+
+
+def _with_imports(text: str, kernels: dict[str, str]) -> str:
+    """Only the imports that the text uses, in the formatter's order."""
+    uses = {"math": "math.", "torch": "torch.", "F": "F."}
+    standard = ["import math"] if uses["math"] in text else []
+    lines = [*standard, "from dataclasses import dataclass", "from typing import Any", ""]
+    if "torch." in text.replace("from torch", ""):
+        lines.append("import torch")
+    lines.append("from torch import Tensor, nn")
+    if "F." in text:
+        lines.append("from torch.nn import functional as F")
+    names = ", ".join(sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n)))
+    one = f"from kernels import {names}"
+    lines.append("")
+    if len(one) <= 110:
+        lines.append(one)
+    else:
+        lines += ["from kernels import (", *(f"    {n}," for n in sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n))), ")"]
+    head, _, rest = text.partition('"""\n\n')
+    return f'{head}"""\n\nfrom __future__ import annotations\n\n' + "\n".join(lines) + "\n\n" + rest.lstrip("\n")

@@ -1,0 +1,183 @@
+"""Generated classes of memories that write their own projections (Nested Learning, section 8)."""
+
+from __future__ import annotations
+
+from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.classes import Written
+from nldsl.codegen.emit.flows import FlowWriter
+from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, fast_starts, literal, map_shapes, shape_words
+from nldsl.codegen.plan.projections import Fold
+from nldsl.resolve.expanded import Adaptive, Flow, MemoryInstance, Num, Variable
+
+
+class ProjectionWriter(MemoryWriter):
+    """A memory whose class loops over periods: read everything at the start, write everything at the end."""
+
+    def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
+        super().__init__(instance, use)
+        self.names.taken |= {"running", "anchor", "phase", "reads", "begin", "end", "opens", "targets", "starts", "now", "moments"}
+        self.inside = self._inside()
+        self.index: dict[int, int] = {}
+        self.body: list[c.Step] = []
+        self.carried: list[str] = []
+        self.static: list[str] = []
+
+    def _inside(self) -> set[str]:
+        """Fields that depend on fast weights: they are computed in every period."""
+        inside: set[str] = set()
+        changed = True
+        while changed:
+            changed = False
+            for name, flow in self.flows.items():
+                depends = any(isinstance(n, Adaptive) or (isinstance(n, Variable) and n.name in inside) for n in flow.walk())
+                if depends and name not in inside:
+                    inside.add(name)
+                    changed = True
+        return inside
+
+    def write_projections(self, fold: Fold) -> tuple[Written, dict[str, str]]:
+        """The whole class."""
+        core, owner = self.instance.core, self.owner
+        self.begin()
+        starts = self._starts()
+        outer = [name for name in self.flows if name not in self.inside]
+        for name in outer:
+            self.field(name)
+        self._prologue(starts, fold)
+        self._loop(fold)
+        self.steps.append(c.Assign(c.name("read"), c.call("torch.cat", "reads", dim=2), "[B, H, T, d]"))
+        self.end()
+        owner.keep("running", "running")
+        owner.keep("anchor", "anchor")
+        owner.keep("phase", c.call("torch.as_tensor", f"(phase + x.shape[1]) % {core.period}"))
+        if fold.moments:
+            owner.keep("moments", "moments")
+        return self.finish(f"Read at the start of each period of {core.period}, then folded over its writes ({fold.reference}).")
+
+    # ------------------------------------------------------------------ starts
+
+    def _starts(self) -> list[str]:
+        """The learned starts, in the order of the stacked axis: the memory itself, then its projections."""
+        instance, owner = self.instance, self.owner
+        heads = owner.number(instance.heads)
+        shapes = map_shapes(instance.core.map, instance.key_width, instance.value_width, owner)
+        made = fast_starts(owner, heads, shapes)
+        names = [owner.module("start", made, (instance.path,))]
+        for name, node in instance.adaptives():
+            self.index[id(node)] = len(names)
+            names.append(owner.module(f"{name}_memory", made, (f"{instance.path}.{name}.adaptive",)))
+        return names
+
+    def _prologue(self, starts: list[str], fold: Fold) -> None:
+        stack = c.Invoke(self.owner.kernel("stacked_starts", "self_modifying"), (c.Several(tuple(c.name(s) for s in starts)), c.name("x.shape[0]")))
+        begin = [
+            c.Assign(c.Several((c.name("running"), c.name("anchor"), c.name("phase")), bare=True),
+                     c.Several((c.name('state["running"]'), c.name('state["anchor"]'), c.name('int(state["phase"])')), bare=True)),
+        ]  # fmt: skip
+        fresh: list[c.Step] = [
+            c.Assign(c.name("running"), stack, "each layer [M, B, H, out, in]"),
+            c.Assign(c.Several((c.name("anchor"), c.name("phase")), bare=True), c.Several((c.name("running"), c.name("0")), bare=True)),
+        ]
+        if fold.moments:
+            begin.append(c.Assign(c.name("moments"), c.name('state["moments"]')))
+            fresh.append(c.Assign(c.name("moments"), c.call("tuple", "torch.zeros_like(layer) for layer in running")))
+        self.steps += [c.Nested('if "running" in state', tuple(begin)), c.Nested("else", tuple(fresh))]
+
+    # ------------------------------------------------------------------ the loop over periods
+
+    def _loop(self, fold: Fold) -> None:
+        core, owner = self.instance.core, self.owner
+        outside = self.steps
+        self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor")), c.Assign(c.name("now"), c.name("x[:, begin:end]"))]
+        hoisted = [n for n in self.flows if n not in self.inside]
+        for name in (n for n in self.flows if n in self.inside):
+            self.field(name)
+        self.mention_read()
+        read_after = core.update == 1 and core.read == "after"
+        query = c.name("query") if "query" in self.inside else self._slice("query")
+        settings = {"residual": literal(core.map.residual and core.map.kind == "mlp"), "activation": literal(core.map.activation)}
+        answer, one = owner.kernel("answer", "self_modifying"), owner.kernel("one_memory", "self_modifying")
+
+        def reading(weights: str) -> c.Step:
+            value = c.Invoke(answer, (c.call(one, weights, 0), query), tuple(settings.items()))
+            return c.Do(c.call("reads.append", value))
+
+        if not read_after:
+            self.steps.append(reading("anchor"))
+        value = c.name("value") if "value" in self.inside else self._slice("value")
+        if core.target == "self":
+            self.steps.append(c.Comment("every memory makes its own target from the value"))
+            value = c.Invoke(answer, (c.name("anchor"), value), tuple(settings.items()))
+        self.steps.append(c.Assign(c.name("targets"), value))
+        self._fold(fold)
+        if read_after:
+            self.steps.append(reading("running"))
+        body = tuple(self.steps)
+        self.steps = outside
+        for key in self.carried:
+            self.steps.append(c.Assign(c.name(key), c.call("state.get", f'"{key}"')))
+        self.steps.append(c.Assign(c.name("reads"), c.name("[]"), annotation="list[Tensor]"))
+        periods = owner.kernel("periods", "self_modifying")
+        self.steps.append(c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body))
+        del hoisted
+
+    def _fold(self, fold: Fold) -> None:
+        key = c.name("key") if "key" in self.inside else self._slice("key")
+        rate, retain = self._gate("rate"), self._gate("retain")
+        named = [(k, literal(v)) for k, v in fold.keywords.items()]
+        function = self.owner.kernel(fold.function, fold.file)
+        arguments = (c.name("running"), c.name("anchor"), key, c.name("targets"), rate, retain)
+        if fold.moments:
+            named = [("moments", c.name("moments")), ("momentum", self._gate("momentum")), *named]
+            target: c.Code = c.Several((c.name("running"), c.name("moments")), bare=True)
+        elif fold.function == "frozen_fold":
+            target = c.Several((c.name("running"), c.name("_")), bare=True)
+        else:
+            target = c.name("running")
+        self.steps.append(c.Assign(target, c.Invoke(function, arguments, tuple(named))))
+
+    def _gate(self, name: str) -> c.Code:
+        if name not in self.flows:
+            return c.call("torch.ones_like", "key[..., 0]")
+        return c.name(name) if name in self.inside else self._slice(name)
+
+    def _slice(self, name: str) -> c.Code:
+        return c.Indexed(c.name(name), ":, :, begin:end")
+
+    def mention_read(self) -> None:
+        self.steps.append(c.Comment("what the memory answers, before this period is written" if self.instance.core.update > 1 else "what the memory answers"))
+
+    def field(self, name: str) -> None:
+        if name not in self.inside or name in self.done:
+            super().field(name)
+            return
+        self.done.add(name)
+        flow = self.flows[name]
+        for node in flow.walk():
+            if isinstance(node, Variable) and node.name in self.inside:
+                self.field(node.name)
+        self.mention(name)
+        writer = FlowWriter(
+            self.owner, self.names, self.steps, name, name, f"{self.instance.path}.projections", self.use, self._adaptive,
+            variables=self._variables(), looped=True, carried=self.carried, position="position",
+        )  # fmt: skip
+        self.assign(name, flow, writer)
+
+    def _variables(self) -> dict[str, c.Code]:
+        hoisted: dict[str, c.Code] = {"x": c.name("now")}
+        for name, flow in self.flows.items():
+            if name not in self.inside:
+                index = ":, :, begin:end" if flow.shape.layout in ("heads", "gate") else ":, begin:end"
+                hoisted[name] = c.Indexed(c.name(name), index)
+        return hoisted
+
+    def _adaptive(self, writer: FlowWriter, node: Adaptive, x: c.Code) -> c.Code:
+        one, core = self.instance, self.instance.core
+        answer, pick = self.owner.kernel("answer", "self_modifying"), self.owner.kernel("one_memory", "self_modifying")
+        weights = c.call(pick, "anchor", self.index[id(node)])
+        named = (("residual", literal(core.map.residual and core.map.kind == "mlp")), ("activation", literal(core.map.activation)))
+        del one
+        return writer.assign(c.Invoke(answer, (weights, x), named), shape_words(node.shape))
+
+
+__all__ = ["Flow", "Num", "ProjectionWriter"]

@@ -1,0 +1,66 @@
+"""How a memory that writes its own projections is folded over a period: by the algebra of its rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.resolve.expanded import Adaptive, Core, MemoryInstance
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The engine's function that writes one piece of a period into stacked memories."""
+
+    function: str
+    file: str
+    reference: str
+    keywords: dict[str, str | int | bool | float]
+    moments: bool
+    deep: bool
+
+
+def obstacles(instance: MemoryInstance) -> list[str]:
+    """What keeps a self-modifying memory from being compiled; empty where nothing does."""
+    core, found = instance.core, []
+    nodes = [node for _, node in instance.adaptives()]
+    if core.map.kind not in ("mlp", "matrix"):
+        found.append(f"`map = {core.map.kind}` beside adaptive projections")
+    if core.map.kind == "mlp" and (core.map.norm or core.map.depth != 2):
+        found.append("a norm or more than two layers in a map beside adaptive projections")
+    if any(_shape(node, instance) != _own_shape(instance) for node in nodes):
+        found.append("adaptive projections whose maps differ from the memory's own map")
+    if any(node.settings for node in nodes):
+        found.append("settings of a single adaptive projection")
+    if core.rule not in ("gd", "dgd", "dgd_first_layer") or core.objective not in ("dot", "l2"):
+        found.append(f"`rule = {core.rule}` with `objective = {core.objective}` beside adaptive projections")
+    if core.rule != "gd" and core.momentum != "none":
+        found.append("`momentum` with `dgd`")
+    if core.anchor != core.update and core.period > 1:
+        found.append("an anchor apart from the update")
+    if core.update == 1 and core.anchor != "current":
+        found.append("gradients at the retained weights; write `anchor = current`")
+    others = (core.window, core.constrain, core.erase, core.normalise, core.gradient != "through", core.gradient_tokens, core.partial != "drop")
+    if any(others) or "channel" in (core.rate, core.retain, core.momentum):
+        found.append("a window, constraint, erase, normaliser, gradient, partial period or channel gate beside adaptive projections")
+    return found
+
+
+def _shape(node: Adaptive, instance: MemoryInstance) -> tuple[object, ...]:
+    width = int(node.shape.width)
+    return (node.map.kind, node.map.weights(width, width), node.map.residual, node.map.activation, node.map.norm)
+
+
+def _own_shape(instance: MemoryInstance) -> tuple[object, ...]:
+    one = instance.core.map
+    return (one.kind, one.weights(int(instance.key_width), int(instance.value_width)), one.residual, one.activation, one.norm)
+
+
+def fold(core: Core) -> Fold:
+    """The fold of a rule; call only where `obstacles` finds none."""
+    words: dict[str, str | int | bool | float] = {"objective": core.objective}
+    words |= {"residual": core.map.residual and core.map.kind == "mlp", "activation": core.map.activation}
+    if core.rule == "gd":
+        return Fold("frozen_fold", "frozen", "E6", words, core.momentum != "none", True)
+    if core.rule == "dgd_first_layer":
+        words["reading"] = "first_layer"
+    return Fold("deep_dgd_fold", "deep_dgd", "E12" if core.map.kind == "mlp" else "E10", words, False, True)

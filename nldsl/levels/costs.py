@@ -1,0 +1,110 @@
+"""What parts cost: parameters, running state and FLOPs per token.
+
+A multiply-add counts as two. Reads and writes of a memory are counted in their cheapest exact
+form, token by token; an engine's tile changes the real work, never these figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, ChainLevel, Core, Flow, Map, MemoryInstance, Num
+from nldsl.resolve.primitives import PRIMITIVES
+
+BYTES = 4  # fp32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`parameters` learned outside, `state` numbers held per sequence, `flops` per token of a forward pass."""
+
+    parameters: int = 0
+    state: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.parameters + other.parameters, self.state + other.state, self.flops + other.flops)
+
+
+def numbers(arguments: dict[str, Num | str | bool]) -> dict[str, float]:
+    """Arguments as plain numbers, words left out."""
+    return {k: (v.value if isinstance(v, Num) else v) for k, v in arguments.items() if not isinstance(v, str)}
+
+
+def primitive(node: Apply) -> Cost:
+    """The cost of one stage."""
+    known = PRIMITIVES.get(node.primitive)
+    if known is None:  # a change of layout
+        return Cost()
+    inputs, outputs, arguments = node.input.shape.features, node.shape.features, numbers(node.arguments)
+    return Cost(
+        known.parameters(inputs, outputs, arguments),
+        known.state(inputs, arguments),
+        known.flops(inputs, outputs, arguments),
+    )
+
+
+def static(flow: Flow) -> Cost:
+    """Everything in a pipeline but the memories in it."""
+    total = Cost()
+    for node in flow.walk():
+        if isinstance(node, Apply):
+            total += primitive(node)
+        elif isinstance(node, Arithmetic):
+            total += Cost(flops=node.shape.features)
+    return total
+
+
+def map_weights(map: Map, key_width: int, value_width: int) -> int:
+    """Numbers in the weights of one head's map."""
+    return sum(r * c for r, c in map.weights(key_width, value_width)) + (key_width if map.norm else 0)
+
+
+def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: int, length: int) -> Cost:
+    """A memory with weights of its own for each sequence: state, reads and writes."""
+    if map.kind == "cache":
+        kept = min(map.window or length, length)
+        seen = kept if map.window else length / 2
+        return Cost(0, kept * heads * (key_width + value_width), round(2 * seen * heads * (key_width + value_width)))
+    weights = map_weights(map, key_width, value_width) * heads
+    reads = 2 * weights
+    gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
+    gradient += 2 * weights if map.kind == "mlp" else 0
+    erase = 4 * weights if core.rule.startswith("dgd") else 0
+    momentum = 2 * weights if core.momentum != "none" else 0
+    retain = weights if core.retain != "none" else 0
+    started = weights if core.start == "learned" else 0
+    copies = 2 if core.period > 1 else 1
+    normaliser = heads * key_width if core.normalise else 0
+    return Cost(started, weights * copies + normaliser, reads + gradient + 2 * weights + erase + momentum + retain)
+
+
+def memory(instance: MemoryInstance, length: int) -> Cost:
+    """The memory itself, without projections and momentum's state."""
+    heads, key, value = int(instance.heads), int(instance.key_width), int(instance.value_width)
+    return fast_weights(instance.core.map, instance.core, heads, key, value, length)
+
+
+def momentum_state(instance: MemoryInstance) -> int:
+    """Numbers in the momentum of a memory, per sequence."""
+    return map_weights(instance.core.map, int(instance.key_width), int(instance.value_width)) * int(instance.heads)
+
+
+def adaptive(node: Adaptive, core: Core, heads: int) -> Cost:
+    """An adaptive projection: a memory from a head's features to as many."""
+    width = int(node.shape.width)
+    return fast_weights(node.map, core, heads, width, width, 0)
+
+
+def projections(instance: MemoryInstance) -> Cost:
+    """The static weights in a memory's pipelines, learned outside."""
+    total = Cost()
+    for _, flow in (*instance.locals, *instance.flows.items()):
+        total += static(flow)
+    return total
+
+
+def chain_level(level: ChainLevel, width: int) -> Cost:
+    """One MLP of a chain."""
+    weights = sum(r * c for r, c in level.map.weights(width, width))
+    return Cost(weights + (width if level.map.norm else 0), 0, 2 * weights)
