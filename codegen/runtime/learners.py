@@ -189,7 +189,7 @@ class Trainer:
         inputs, targets = batch[:, :-1], batch[:, 1:]
         length = self.settings.data.length
         state: State = None
-        facts: Event = {"loss": 0.0, "norm": 0.0, "updated": [], "rates": {}}
+        facts: Event = {"loss": 0.0, "norm": 0.0, "updated": [], "updates": {}, "rates": {}}
         for begin in range(0, length, self.segment):
             part = slice(begin, begin + self.segment)
             with self.context():
@@ -236,9 +236,10 @@ class Trainer:
         facts["norm"] = max(facts["norm"], size)
         for learner in learners:
             rate = learner.update(self.step, self.settings.steps)
-            facts["rates"][learner.level.name] = rate
-            if learner.level.name not in facts["updated"]:
-                facts["updated"].append(learner.level.name)
+            name = learner.level.name
+            facts["rates"][name] = rate
+            facts["updates"][name] = facts["updates"].get(name, 0) + 1
+            facts["updated"] = list(facts["updates"])
 
     def _blame_gradient(self, learners: list[Learner]) -> UserError:
         """The error of a gradient that is not finite."""

@@ -194,11 +194,6 @@ def segment_length(settings: Settings) -> int:
     return math.gcd(length, *(math.gcd(clock.period, clock.offset) for clock in clocks))
 
 
-def back_propagation_length(settings: Settings) -> int:
-    """How many tokens the loss reaches back at most: state is detached where weights may change."""
-    return segment_length(settings)
-
-
 def matches(name: str, pattern: str) -> bool:
     """Whether a parameter name is, or stands below, what `pattern` names.
 

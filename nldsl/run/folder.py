@@ -16,9 +16,20 @@ from typing import Any
 from nldsl.diagnostics.model import Diagnostic
 
 # The modules of a folder, each after those it imports.
-REQUIRED = ("schedule", "settings", "model", "rules", "data", "checkpoint", "generate", "measures")
-REQUIRED_LAST = ("learners", "session", "train")
-ORDER = ("schedule", "settings", "kernels", *REQUIRED[2:], *REQUIRED_LAST)
+ORDER = (
+    "schedule",
+    "settings",
+    "kernels",
+    "model",
+    "rules",
+    "data",
+    "checkpoint",
+    "generate",
+    "measures",
+    "learners",
+    "session",
+    "train",
+)
 OPTIONAL = frozenset({"kernels"})
 
 _numbers = itertools.count(1)
@@ -111,7 +122,7 @@ def _plain_names(modules: dict[str, ModuleType]) -> Iterator[None]:
         for name in ORDER:
             sys.modules.pop(name, None)
         sys.modules.update(before)
-        if len(modules) < len(REQUIRED):  # loading failed: leave nothing behind
+        if "train" not in modules:  # loading failed: leave nothing behind
             for module in modules.values():
                 sys.modules.pop(module.__name__, None)
 

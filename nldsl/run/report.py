@@ -13,7 +13,7 @@ from typing import Any
 Event = dict[str, Any]
 
 COLOURS = ("#2a6fbb", "#c8553d", "#3a8f5c", "#8a5fb0", "#b8860b", "#4a8c9c", "#a04878", "#6b7280")
-GREY = "#6b7280"
+GREY = "#7d8695"
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6472; --line: #d9dde3; --paper: #ffffff; }
@@ -154,7 +154,7 @@ def _level_table(levels: list[Event], steps: list[Event]) -> str:
         rate = level["rate"]
         shape = f" {rate['shape']}" if rate["shape"] != "constant" else ""
         warm = f", warm-up {rate['warmup']}" if rate["warmup"] else ""
-        updates = sum(level["name"] in step["updated"] for step in steps)
+        updates = sum(step["updates"].get(level["name"], 0) for step in steps)
         cells = (
             f'<td><i class="dot" style="background:{colour}"></i>{html.escape(level["name"])}</td>',
             f"<td>{html.escape(level['clock'])} ({level['reduce']})</td>",

@@ -112,7 +112,7 @@ def test_a_run_from_outside(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_errors_of_a_run_are_findings(folder: Path, tmp_path: Path) -> None:
-    for code, options in {
+    problems: dict[str, dict[str, Any]] = {
         "NL0803": {"set": ["data.bach=2"]},
         "NL0804": {"set": ["data.source=nothing.txt"]},
         "NL0805": {"resume": True},
@@ -126,7 +126,8 @@ def test_errors_of_a_run_are_findings(folder: Path, tmp_path: Path) -> None:
                 "clip=none",
             ]
         },
-    }.items():
+    }
+    for code, options in problems.items():
         with pytest.raises(RunError) as caught:
             train(folder, progress=False, **options)
         assert caught.value.diagnostic.code == code

@@ -106,7 +106,7 @@ def test_token_clocks_cut_the_sequence_and_carry_the_state(build: Build) -> None
     assert seen == [(4, True), (4, False), (4, False), (4, False)]
     assert trainer.learners[1].rule.state[trainer.model.slow.weight]["step"] == 4
     assert trainer.learners[0].changed == 1
-    assert sorted(facts["updated"]) == ["pretrain", "slow"]
+    assert facts["updates"] == {"slow": 4, "pretrain": 1}
 
 
 def test_segments_without_updates_between_change_nothing_for_the_others(build: Build) -> None:
@@ -338,3 +338,44 @@ def test_measures(build: Build) -> None:
     ):
         with pytest.raises(build.schedule.UserError, match=words):
             _train(build, _settings(build, measures=(bad,)))
+
+
+def test_only_regions_are_compiled(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, compiled = torch.device("cpu"), []
+
+    def note(module: torch.nn.Module) -> None:
+        compiled.append(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", note)
+    monkeypatch.setattr(build.learners.shutil, "which", lambda name: name)
+    model = build.checkpoint.construct({"vocab": 16, "dim": 2})
+    compile_regions = build.learners.compile_regions
+    assert compile_regions(model, _settings(build), cpu) is None
+    assert compiled == []  # left to the device, a CPU compiles nothing
+    compile_regions(model, _settings(build, "compile=true"), cpu)
+    assert compiled == [model]
+    monkeypatch.setattr(torch.nn.Linear, "compile_region", True, raising=False)
+    compile_regions(model, _settings(build, "compile=true"), cpu)
+    assert compiled[1:] == [model.fast, model.slow]
+    compile_regions(model, _settings(build, "compile=false"), torch.device("cuda"))
+    assert len(compiled) == 3
+    monkeypatch.setattr(build.learners.shutil, "which", lambda name: None)
+    assert "C++ compiler" in compile_regions(model, _settings(build, "compile=true"), cpu)
+
+
+def test_running_out_of_memory_is_said(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(trainer: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(build.learners.Trainer, "train_step", full)
+    with pytest.raises(build.schedule.UserError, match="out of memory at step 1 on cpu"):
+        _train(build, _settings(build))
+
+
+def test_no_rate_changes_weights_that_a_level_does_not_learn(build: Build) -> None:
+    trainer = build.learners.Trainer(_settings(build, "levels.pretrain.rate=0"), torch.device("cpu"))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    for _ in range(4):
+        trainer.train_step()
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(before[name], p)}
+    assert changed == {"slow.weight", "slow.bias"}
