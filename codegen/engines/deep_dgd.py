@@ -18,7 +18,7 @@ from torch import Tensor
 from nldsl.codegen.engines.decay import decay_matrix
 from nldsl.codegen.engines.delta import erasing_updates
 from nldsl.codegen.engines.layers import (
-    coefficient_rows,
+    coefficients_by_tile,
     layer_names,
     layer_pairs,
     layers_fixed,
@@ -81,36 +81,24 @@ def deep_dgd(
         tiles, opens = tiling(tokens, tile, period, phase)
         queries, keys, values, rates = cut(query, tiles), cut(key, tiles), cut(value, tiles), cut(rate, tiles)
         decays = tile_decays(retain, tiles, keys)
-        rows = slice(1, None) if read == "after" else slice(None, -1)
-        for n, opening in enumerate(opens):
-            anchor = running if opening else anchor
+        weighing = (decays[..., :1], None, decays[..., 1:])
+        shares = coefficients_by_tile(weighing, slice(1, None) if read == "after" else slice(None, -1))
+        ends = coefficients_by_tile(weighing, slice(-1, None))
+        pieces = zip(*(x.unbind(2) for x in (queries, keys, values, rates, decays)), strict=True)
+        for n, (q, k, v, e, decay) in enumerate(pieces):
+            anchor = running if opens[n] else anchor
             at = tuple(w.detach() for w in anchor) if first_order else anchor
-            pairs = layer_pairs(
-                at,
-                keys[:, :, n],
-                values[:, :, n],
-                objective=objective,
-                residual=residual,
-                activation=activation,
-            )
-            written = erased_pairs(running, pairs, rates[:, :, n], decays[:, :, n], reading)
-            weighing = (decays[:, :, n, :, :1], None, decays[:, :, n, :, 1:])
+            pairs = layer_pairs(at, k, v, objective=objective, residual=residual, activation=activation)
+            written = erased_pairs(running, pairs, e, decay, reading)
             if read == "boundary":
-                reads.append(layers_fixed(anchor, queries[:, :, n], residual=residual, activation=activation))
+                reads.append(layers_fixed(anchor, q, residual=residual, activation=activation))
             else:
-                shares = coefficient_rows(weighing, rows)
                 reads.append(
                     layers_written(
-                        running,
-                        None,
-                        written,
-                        shares,
-                        queries[:, :, n],
-                        residual=residual,
-                        activation=activation,
+                        running, None, written, shares[n], q, residual=residual, activation=activation
                     )
                 )
-            running = layers_folded(running, None, written, coefficient_rows(weighing, slice(-1, None)))
+            running = layers_folded(running, None, written, ends[n])
         phase = (phase + tokens) % period
         anchor = running if phase == 0 else anchor
 

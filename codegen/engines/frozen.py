@@ -22,6 +22,7 @@ from torch import Tensor
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.layers import (
     coefficient_rows,
+    coefficients_by_tile,
     layer_names,
     layer_pairs,
     layers_fixed,
@@ -96,34 +97,25 @@ def frozen(
     decays = tile_decays(retain, tiles, keys)
     pushes = None if momentum is None else decay_matrix(cut(momentum, tiles, 1.0))
     moves = None if momentum is None else cut(torch.ones_like(momentum), tiles)
-    rows = slice(1, None) if read == "after" else slice(None, -1)
+    weighing = frozen_coefficients(decays, pushes, rates, moves)
+    shares = coefficients_by_tile(weighing, slice(1, None) if read == "after" else slice(None, -1))
+    ends = coefficients_by_tile(weighing, slice(-1, None))
+    pushed = None if pushes is None else coefficients_by_tile(_pushed(pushes, rates), slice(None))
 
     reads = []
-    for n, opening in enumerate(opens):
+    pieces = zip(opens, queries.unbind(2), keys.unbind(2), values.unbind(2), strict=True)
+    for n, (opening, q, k, v) in enumerate(pieces):
         anchor = running if opening else anchor
         at = tuple(w.detach() for w in anchor) if first_order else anchor
-        pairs = layer_pairs(
-            at, keys[:, :, n], values[:, :, n], objective=objective, residual=residual, activation=activation
-        )
-        push = None if pushes is None else pushes[:, :, n]
-        move = None if moves is None else moves[:, :, n]
-        weighing = frozen_coefficients(decays[:, :, n], push, rates[:, :, n], move)
+        pairs = layer_pairs(at, k, v, objective=objective, residual=residual, activation=activation)
         if read == "boundary":
-            reads.append(layers_fixed(anchor, queries[:, :, n], residual=residual, activation=activation))
+            reads.append(layers_fixed(anchor, q, residual=residual, activation=activation))
         else:
-            shares = coefficient_rows(weighing, rows)
-            reads.append(
-                layers_written(
-                    running,
-                    moments,
-                    pairs,
-                    shares,
-                    queries[:, :, n],
-                    residual=residual,
-                    activation=activation,
-                )
+            written = layers_written(
+                running, moments, pairs, shares[n], q, residual=residual, activation=activation
             )
-        running, moments = frozen_step(running, moments, pairs, weighing, push, rates[:, :, n])
+            reads.append(written)
+        running, moments = _stepped(running, moments, pairs, ends[n], None if pushed is None else pushed[n])
 
     phase = (phase + tokens) % period
     new = _end(names, running, running if phase == 0 else anchor, moments, phase, period)
@@ -165,8 +157,8 @@ def frozen_fold(
     """
     pairs = layer_pairs(anchor, key, target, objective=objective, residual=residual, activation=activation)
     push = None if momentum is None else decay_matrix(momentum)
-    weighing = frozen_coefficients(decay_matrix(retain), push, rate)
-    return frozen_step(running, moments, pairs, weighing, push, rate)
+    end = coefficient_rows(frozen_coefficients(decay_matrix(retain), push, rate), slice(-1, None))
+    return _stepped(running, moments, pairs, end, None if push is None else _pushed(push, rate))
 
 
 def frozen_coefficients(
@@ -188,21 +180,21 @@ def frozen_coefficients(
     return decays[..., :1], moved, reached[..., 1:] * rates.unsqueeze(-2)
 
 
-def frozen_step(
+def _pushed(pushes: Tensor, rates: Tensor) -> tuple[Tensor, None, Tensor]:
+    """What the momentum after a tile holds of S_0 and of each gradient: `[..., 1, 1]` and `[..., 1, C]`."""
+    return pushes[..., -1:, :1], None, pushes[..., -1:, 1:] * rates.unsqueeze(-2)
+
+
+def _stepped(
     running: tuple[Tensor, ...],
     moments: tuple[Tensor, ...] | None,
     pairs: list[tuple[Tensor, Tensor]],
-    weighing: tuple[Tensor, Tensor | None, Tensor],
-    push: Tensor | None,
-    rates: Tensor,
+    end: tuple[Tensor, Tensor | None, Tensor],
+    pushed: tuple[Tensor, Tensor | None, Tensor] | None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """Weights and momentum after the last token of a tile."""
-    last = slice(-1, None)
-    after = layers_folded(running, moments, pairs, coefficient_rows(weighing, last))
-    if moments is None or push is None:
-        return after, None
-    shares = (push[..., last, :1], None, push[..., last, 1:] * rates.unsqueeze(-2))
-    return after, layers_folded(moments, None, pairs, shares)
+    """Weights and momentum after a tile."""
+    after = layers_folded(running, moments, pairs, end)
+    return after, None if moments is None or pushed is None else layers_folded(moments, None, pairs, pushed)
 
 
 def _begin(

@@ -157,3 +157,12 @@ def coefficient_rows(
     """Some rows of the coefficients of a tile; row 0 is its boundary, row t is after the write of token t."""
     kept, moved, taken = coefficients
     return kept[..., rows, :], None if moved is None else moved[..., rows, :], taken[..., rows, :]
+
+
+def coefficients_by_tile(
+    coefficients: tuple[Tensor, Tensor | None, Tensor], rows: slice
+) -> list[tuple[Tensor, Tensor | None, Tensor]]:
+    """Some rows of the coefficients `[B, H, N, C + 1, ...]`, a tile at a time."""
+    kept, moved, taken = coefficient_rows(coefficients, rows)
+    pushed = [None] * kept.shape[2] if moved is None else moved.unbind(2)
+    return list(zip(kept.unbind(2), pushed, taken.unbind(2), strict=True))

@@ -261,7 +261,7 @@ def _erasing(at: dict[str, Tensor], token: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor]) -> dict[str, Tensor]:
-    """The gradient of the objective by name of the weight, summed over the window's pairs `[B, H, w, ...]`."""
+    """The gradient by name of the weight, summed over the window's pairs `[B, H, w, ...]`."""
 
     def total(weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
         def one(key: Tensor, value: Tensor) -> Tensor:
