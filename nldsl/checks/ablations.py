@@ -6,7 +6,7 @@ Every variant is resolved and checked as if it had been asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from nldsl.checks.subject import Subject, errors, report
 from nldsl.diagnostics.model import Diagnostic, Span
@@ -18,7 +18,7 @@ from nldsl.levels.build import build
 from nldsl.levels.outer import assign
 from nldsl.resolve import Resolution, resolve
 from nldsl.resolve.ablations import MOST, Planned, count, variants
-from nldsl.resolve.expanded import Expanded
+from nldsl.resolve.expanded import Expanded, Num
 from nldsl.resolve.findings import Findings
 
 ABLATE_FIELDS = ("seeds",)
@@ -71,7 +71,7 @@ def declared_variants(subject: Subject, findings: Findings, judge: Judge) -> Non
 
 
 def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
-    """Every variant of every `ablate` block can be made, differs from the others, and is as large as `keep` says.
+    """Every variant of every `ablate` block can be made, differs from the others, and has the size to keep.
 
     Why: a broken variant stops a study half-way, one that is made twice is paid for twice, and a
     difference that comes with fewer parameters may come from that.
@@ -93,7 +93,9 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
             )
             continue
         seen: dict[str, Planned] = {}
-        held = _held(subject, findings, block)
+        base = resolve(subject.original, variant=block.base).expanded
+        unchanged = meaning(base) if base is not None else ""
+        held = _held(subject, findings, block, base)
         for planned, resolution in _made(subject, block):
             found = _all_errors(subject, resolution, judge, findings)
             _broken(subject, findings, f"the variant `{planned.words}`", _place(planned), block.span, found)
@@ -102,6 +104,8 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
             if held is not None:
                 _size(subject, findings, planned, build(resolution.expanded).parameters, held)
             key = meaning(resolution.expanded)
+            if key == unchanged:
+                continue
             if key in seen:
                 _same(subject, findings, seen[key], planned)
             seen.setdefault(key, planned)
@@ -122,7 +126,20 @@ def _made(subject: Subject, block: doc.Ablate) -> Iterator[tuple[Planned, Resolu
 
 def meaning(expanded: Expanded) -> str:
     """A text that two expanded specs share if they mean the same, whatever they are called."""
-    return repr((expanded.model, expanded.training))
+    return repr((_plain(expanded.model), _plain(expanded.training)))
+
+
+def _plain(value: object) -> object:
+    """A value without the spelling of its numbers and without places in files."""
+    if isinstance(value, Num):
+        return float(value)
+    if isinstance(value, dict):
+        return [(key, _plain(one)) for key, one in value.items()]
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value) if f.compare)]
+    return value
 
 
 def _all_errors(
@@ -235,7 +252,7 @@ class Held:
     span: Span | None
 
 
-def _held(subject: Subject, findings: Findings, block: doc.Ablate) -> Held | None:
+def _held(subject: Subject, findings: Findings, block: doc.Ablate, base: Expanded | None) -> Held | None:
     if block.keep is None:
         return None
     allowed = _tolerance(block.keep)
@@ -249,7 +266,6 @@ def _held(subject: Subject, findings: Findings, block: doc.Ablate) -> Held | Non
             help="write `keep parameters within 2%`",
         )
         return None
-    base = resolve(subject.original, variant=block.base).expanded
     return (
         Held(build(base).parameters, allowed, block.keep.span)
         if base is not None and base.model is not None

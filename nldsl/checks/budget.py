@@ -174,7 +174,8 @@ def vocabulary(subject: Subject, findings: Findings) -> None:
             subject,
             findings,
             "NL0815",
-            f"{model.vocab - tokens} of {model.vocab} rows of the vocabulary are never used: `{training.data.tokenizer}` gives {tokens} tokens",
+            f"`{training.data.tokenizer}` gives {tokens} tokens, and never the other "
+            f"{model.vocab - tokens} of the vocabulary",
             spots,
             fallback=model.span,
             help=f"use `vocab = {tokens}`",

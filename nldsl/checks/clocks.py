@@ -6,6 +6,7 @@ Source: Nested Learning, definition 2 and eq. 71; REF a.4 and d.3.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from nldsl.checks.subject import Spot, Subject, field_spots, report
 from nldsl.levels.graph import Clock
@@ -58,7 +59,7 @@ def nested_levels(subject: Subject, findings: Findings) -> None:
     for chain in subject.chains():
         ticking = [level for level in chain.levels if level.clock.unit not in ("never", "always")]
         ordered = sorted(ticking, key=lambda level: level.clock.tokens(facts))
-        for fast, slow in zip(ordered, ordered[1:], strict=False):
+        for fast, slow in pairwise(ordered):
             if slow.clock.tokens(facts) % fast.clock.tokens(facts):
                 _levels_apart(subject, findings, fast, slow, facts)
 

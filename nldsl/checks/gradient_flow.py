@@ -43,7 +43,7 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
                     *((one.fields.get(n) or one.flows[n].span, "never learned") for n in dead),
                 ],
                 fallback=one.span,
-                help="use `gradient = first_order`, which keeps the inner weights constant but learns the pipelines",
+                help="use `gradient = first_order`, which still learns the pipelines",
                 severity="warning",
             )
 

@@ -1,6 +1,7 @@
 """Learning: gates, steps, and which objective, rule and map go together.
 
-Source: REF b.13 (delta gradient descent), e-13, f ("Numerics") and the measured collapse of deep memories that forget too fast.
+Source: REF b.13 (delta gradient descent), e-13, f ("Numerics"), and the measured collapse of deep
+memories that forget too fast.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def retention_underflows(subject: Subject, findings: Findings) -> None:
             subject,
             findings,
             "NL0512",
-            f"`{one.name}` starts with a retention of {gate:g}, which leaves 1e{left:.0f} after {length} tokens",
+            f"`{one.name}` starts by retaining {gate:g}, which leaves 1e{left:.0f} after {length} tokens",
             [
                 *field_spots(subject, one, "retain", f"{gate:g} at the start"),
                 (training.data.spans.get("length") or training.data.span, f"{length} tokens"),
@@ -203,14 +204,14 @@ def _frozen(subject: Subject, findings: Findings, one: MemoryInstance, rate: flo
         subject,
         findings,
         "NL0514",
-        f"the writes of `{one.name}` add up to {together:g} over a period of {period} tokens when a key repeats",
+        f"writes of one key by `{one.name}` add up to {together:g} over {period} tokens",
         [
             *field_spots(subject, one, "rate", f"{rate:g} at the start"),
             *field_spots(subject, one, name, f"{period} tokens"),
         ],
         fallback=one.span,
         notes=("with gradients frozen over the period, a sum of 2 or more diverges",),
-        help=f"start the rate below {2 / period:.2g}, for instance with `sigmoid(start = {1 / period:.2g})`, or shorten the period",
+        help=f"start the rate lower, for instance with `sigmoid(start = {1 / period:.2g})`",
         severity="warning",
     )
 
@@ -297,7 +298,7 @@ def objectives_and_maps(subject: Subject, findings: Findings) -> None:
                 subject,
                 findings,
                 "NL0515",
-                f"a vector turns {int(one.key_width)} features into as many, and values of `{one.name}` have {int(one.value_width)}",
+                f"a vector keeps {int(one.key_width)} features, and values have {int(one.value_width)}",
                 [*field_spots(subject, one, "map", "the map"), (one.fields.get("value"), "values")],
                 fallback=one.span,
                 help="give keys and values one width, or use `map = matrix`",

@@ -213,7 +213,7 @@ def _teacher(subject: Subject, findings: Findings, one: MemoryInstance, teacher:
             subject,
             findings,
             "NL0326",
-            f"the start of `{one.name}` is to be learned in `{teacher.name}`, but `{actual.declared.name}` learns it",
+            f"`{actual.declared.name}` learns the start of `{one.name}`, not `{teacher.name}`",
             [
                 *spots,
                 (_claim(teacher, actual.weights[0]) or teacher.span, f"`{teacher.name}`"),
@@ -244,7 +244,7 @@ def idle_levels(subject: Subject, findings: Findings) -> None:
     """Every level of a `train` block has something to learn.
 
     Why: a level that learns nothing is a leftover, or its weights went to another one.
-    Non-goals: paths that match nothing; see `paths_of_learns`.
+    Non-goals: paths that match nothing (`paths_of_learns`) or that another level claims (`learned_once`).
     """
     training = subject.training
     if training is None:
@@ -253,7 +253,8 @@ def idle_levels(subject: Subject, findings: Findings) -> None:
         busy = any(o.declared is level for o in subject.assignment.levels)
         missing = any(one is level for one, _ in subject.assignment.unmatched)
         extra = level in _rests(subject)[1:]
-        if not (busy or missing or extra):
+        lost = any(one is level for _, one, _ in subject.assignment.twice)
+        if not (busy or missing or extra or lost):
             report(
                 subject,
                 findings,

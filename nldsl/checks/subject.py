@@ -17,7 +17,9 @@ from nldsl.resolve.expanded import (
     Expanded,
     Flow,
     MemoryInstance,
+    Repeat,
     Training,
+    Use,
     Variable,
 )
 from nldsl.resolve.findings import Findings, Unresolved
@@ -80,9 +82,24 @@ def _unused(module: Module, used: set[Span | None]) -> list[BlockInstance | Memo
             continue
         silent = Findings()
         try:
-            found.append(alone(declaration, module, Builder(silent), silent).instance)
+            found += _below(alone(declaration, module, Builder(silent), silent))
         except Unresolved:
             continue
+    return found
+
+
+def _below(flow: Flow) -> list[BlockInstance | MemoryInstance | ChainInstance]:
+    """Every instance in a flow, and in the blocks among them."""
+    found: list[BlockInstance | MemoryInstance | ChainInstance] = []
+    for node in flow.walk():
+        own = (
+            (node.instance,) if isinstance(node, Use) else node.instances if isinstance(node, Repeat) else ()
+        )
+        for instance in own:
+            found.append(instance)
+            if isinstance(instance, BlockInstance):
+                for line in instance.lines:
+                    found += _below(line.flow)
     return found
 
 
@@ -120,14 +137,16 @@ def report(
     notes: tuple[str, ...] = (),
     severity: Severity = "error",
 ) -> None:
-    """Record a finding whose primary place is the first of `spots` in a file of the user.
+    """Record a finding whose primary place is the first of `spots`.
 
-    Where all stand in the standard library, `fallback` (the use of the part) comes first.
+    Where that stands in the standard library, `fallback` (the use of the part, in a file of the user)
+    comes before it.
     """
     library = library_sources(subject.module)
     known = _distinct((span, text) for span, text in spots if span is not None)
-    own = next((spot for spot in known if not any(spot[0].source is s for s in library)), None)
-    if own is None and fallback is not None:
+    mine = [spot for spot in known if not any(spot[0].source is s for s in library)]
+    own = known[0] if known and known[0] in mine else next(iter(mine), None)
+    if fallback is not None and (own is None or own is not known[0]):
         own = (fallback, "used here")
     ordered = ([own] if own is not None else []) + [spot for spot in known if spot is not own]
     span, label = ordered[0] if ordered else (None, "")
@@ -152,21 +171,26 @@ def _distinct(spots: Iterable[tuple[Span, str]]) -> list[tuple[Span, str]]:
 
 
 def field_spots(subject: Subject, instance: MemoryInstance, name: str, label: str) -> list[Spot]:
-    """The places that decide a field: arguments and defaults of parameters it names, then its value."""
+    """The places that decide a field: arguments and defaults of parameters it names, then its value.
+
+    A pipeline is a place of its own, whatever parameters stand in it.
+    """
     value, declaration = _field(subject, instance, name)
-    if value is None:
+    if value is None or isinstance(value, e.Pipe):
         return [(instance.fields.get(name), label)]
-    spots: list[Spot] = []
+    given: list[Spot] = []
+    defaults: list[Spot] = []
     call = _call(subject, instance)
     parameters = declaration.parameters if declaration is not None else []
     for index, parameter in enumerate(parameters):
         if not any(isinstance(n, e.Name) and n.text == parameter.name for n in value.walk()):
             continue
-        given = _argument(call, parameter.name, index)
-        if given is not None:
-            spots.append((given.span, label))
+        argument = _argument(call, parameter.name, index)
+        if argument is not None:
+            given.append((argument.span, label))
         elif parameter.default is not None and parameter.name != "dim":
-            spots.append((parameter.default.span, label))
+            defaults.append((parameter.default.span, label))
+    spots = [*given, *defaults]
     return [*spots, (value.span, "used here" if spots else label)]
 
 
