@@ -16,7 +16,7 @@ from nldsl.codegen.emit import model as model_file
 from nldsl.codegen.emit import settings as settings_file
 from nldsl.codegen.emit.printer import file
 from nldsl.codegen.plan.engines import choose
-from nldsl.codegen.plan.projections import fold
+from nldsl.codegen.plan.projections import fold, looped
 from nldsl.codegen.runtime import FILES as RUNTIME
 from nldsl.levels.draw import render
 from nldsl.levels.graph import LevelGraph
@@ -127,7 +127,7 @@ def plan_words(expanded: Expanded) -> list[str]:
     for instance, copies in expanded.instances():
         if not isinstance(instance, MemoryInstance):
             continue
-        if instance.adaptives():
+        if looped(instance):
             chosen = fold(instance.core)
             how = f"read at the start of each period of {instance.core.period}, folded over its writes ({chosen.reference})"
         else:

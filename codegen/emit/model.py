@@ -64,7 +64,7 @@ class ModelEmitter:
         return made
 
     def _memory(self, instance: MemoryInstance) -> tuple[Written, dict[str, str]]:
-        if instance.adaptives():
+        if projections.looped(instance):
             return ProjectionWriter(instance, self.use).write_projections(projections.fold(instance.core))
         choice = engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
         return MemoryWriter(instance, self.use).write(choice)

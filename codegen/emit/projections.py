@@ -7,7 +7,7 @@ from nldsl.codegen.emit.classes import Written
 from nldsl.codegen.emit.flows import FlowWriter
 from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, fast_starts, literal, map_shapes, shape_words
 from nldsl.codegen.plan.projections import Fold
-from nldsl.resolve.expanded import Adaptive, Flow, MemoryInstance, Num, Variable
+from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 
 
 class ProjectionWriter(MemoryWriter):
@@ -89,7 +89,6 @@ class ProjectionWriter(MemoryWriter):
         core, owner = self.instance.core, self.owner
         outside = self.steps
         self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor")), c.Assign(c.name("now"), c.name("x[:, begin:end]"))]
-        hoisted = [n for n in self.flows if n not in self.inside]
         for name in (n for n in self.flows if n in self.inside):
             self.field(name)
         self.mention_read()
@@ -108,6 +107,8 @@ class ProjectionWriter(MemoryWriter):
         if core.target == "self":
             self.steps.append(c.Comment("every memory makes its own target from the value"))
             value = c.Invoke(answer, (c.name("anchor"), value), tuple(settings.items()))
+            if core.target_unit:
+                value = c.Invoke(owner.kernel("unit", "parts"), (value,))
         self.steps.append(c.Assign(c.name("targets"), value))
         self._fold(fold)
         if read_after:
@@ -119,7 +120,6 @@ class ProjectionWriter(MemoryWriter):
         self.steps.append(c.Assign(c.name("reads"), c.name("[]"), annotation="list[Tensor]"))
         periods = owner.kernel("periods", "self_modifying")
         self.steps.append(c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body))
-        del hoisted
 
     def _fold(self, fold: Fold) -> None:
         key = c.name("key") if "key" in self.inside else self._slice("key")
@@ -172,12 +172,9 @@ class ProjectionWriter(MemoryWriter):
         return hoisted
 
     def _adaptive(self, writer: FlowWriter, node: Adaptive, x: c.Code) -> c.Code:
-        one, core = self.instance, self.instance.core
+        core = self.instance.core
         answer, pick = self.owner.kernel("answer", "self_modifying"), self.owner.kernel("one_memory", "self_modifying")
         weights = c.call(pick, "anchor", self.index[id(node)])
         named = (("residual", literal(core.map.residual and core.map.kind == "mlp")), ("activation", literal(core.map.activation)))
-        del one
         return writer.assign(c.Invoke(answer, (weights, x), named), shape_words(node.shape))
 
-
-__all__ = ["Flow", "Num", "ProjectionWriter"]

@@ -10,6 +10,7 @@ from nldsl.codegen.emit.printer import file
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
 from nldsl.resolve.expanded import Expanded, Rule, Training
+from nldsl.resolve.rules import RULES
 
 
 def text(value: str) -> c.Atom:
@@ -81,8 +82,9 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
         ("clock", _clock(level.clock)),
         ("rate", _rate(rule)),
     ]
-    if rule.options:
-        named.append(("options", c.Mapping(tuple((k, text(v) if isinstance(v, str) else literal(v)) for k, v in rule.options.items()))))
+    options = RULES[rule.name].options | rule.options
+    if options:
+        named.append(("options", c.Mapping(tuple((k, text(v) if isinstance(v, str) else literal(v)) for k, v in options.items()))))
     if level.reduce != "mean":
         named.append(("reduce", text(level.reduce)))
     return c.Invoke("Level", (text(level.name),), tuple(named))

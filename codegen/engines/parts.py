@@ -117,8 +117,16 @@ def fast_start(heads: int, *shape: int) -> nn.Parameter:
 
 
 def fast_starts(heads: int, *shapes: tuple[int, int]) -> nn.ParameterList:
-    """Learned starts of all layers of a deep memory, `[heads, rows, columns]` each."""
-    return nn.ParameterList([fast_start(heads, *shape) for shape in shapes])
+    """Learned starts of all layers of a deep memory, `[heads, rows, columns]` each.
+
+    Layers after the first begin ten times smaller: what a write adds then grows from little, and a memory that
+    learns from its own answers stays bounded.
+    """
+    starts = [fast_start(heads, *shape) for shape in shapes]
+    with torch.no_grad():
+        for later in starts[1:]:
+            later.mul_(0.1)
+    return nn.ParameterList(starts)
 
 
 def initialise(model: nn.Module) -> None:

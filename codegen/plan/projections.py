@@ -19,6 +19,11 @@ class Fold:
     deep: bool
 
 
+def looped(instance: MemoryInstance) -> bool:
+    """Whether a memory's targets or projections depend on its own state, so that it runs period by period."""
+    return bool(instance.adaptives()) or instance.core.target == "self"
+
+
 def obstacles(instance: MemoryInstance) -> list[str]:
     """What keeps a self-modifying memory from being compiled; empty where nothing does."""
     core, found = instance.core, []
@@ -43,6 +48,14 @@ def obstacles(instance: MemoryInstance) -> list[str]:
     if any(others) or "channel" in (core.rate, core.retain, core.momentum):
         found.append("a window, constraint, erase, normaliser, gradient, partial period or channel gate beside adaptive projections")
     return found
+
+
+def all_obstacles(instance: MemoryInstance) -> list[str]:
+    """What keeps code from being made for this memory at all."""
+    if looped(instance):
+        return obstacles(instance)
+    partial = instance.core.partial
+    return [f"`{partial}` of a partial period"] if partial != "drop" else []
 
 
 def _shape(node: Adaptive, instance: MemoryInstance) -> tuple[object, ...]:

@@ -147,9 +147,13 @@ def _names(declaration: doc.Node) -> list[e.Name]:
     return found
 
 
-def alone(declaration: doc.Memory | doc.Block, module: Module, builder: Builder, findings: Findings, dim: int = 64) -> Use:
-    """An instance of a memory or block outside any model; parameters without default get `dim`."""
-    arguments = tuple(e.Argument(e.Number(dim), p.name) for p in declaration.parameters if p.default is None)
+def alone(
+    declaration: doc.Memory | doc.Block, module: Module, builder: Builder, findings: Findings, dim: int = 64, given: tuple[e.Argument, ...] = ()
+) -> Use:
+    """An instance of a memory or block outside any model; parameters without default that are not `given` get `dim`."""
+    named = {a.name for a in given}
+    missing = [p for p in declaration.parameters if p.default is None and p.name not in named]
+    arguments = (*(e.Argument(e.Number(dim), p.name) for p in missing), *given)
     width = Num(dim, e.Number(dim))
     x = Variable(Shape("flat", width), "x")
     scope = Scope(module, findings)
@@ -162,8 +166,13 @@ def alone(declaration: doc.Memory | doc.Block, module: Module, builder: Builder,
     return builder.instantiate(e.Call(e.Name((declaration.name,)), arguments), declaration, module, x, context)
 
 
-def memory(module: Module, name: str, *, dim: int = 64) -> tuple[MemoryInstance | None, list[Diagnostic]]:
-    """The instance of a memory by name, for calling its core alone; None after errors or if it has no core."""
+def memory(
+    module: Module, name: str, *, dim: int = 64, given: tuple[e.Argument, ...] = ()
+) -> tuple[MemoryInstance | None, list[Diagnostic]]:
+    """The instance of a memory by name, for calling its core alone; None after errors or if it has no core.
+
+    `given` are arguments of the memory, each with a name.
+    """
     findings = Findings()
     found = module.lookup(name)
     if found is None or not isinstance(found[0], doc.Memory):
@@ -173,7 +182,7 @@ def memory(module: Module, name: str, *, dim: int = 64) -> tuple[MemoryInstance 
                      help=f"maybe `{near[0]}`" if near else f"known: {', '.join(f'`{m}`' for m in memories) or 'none'}")  # fmt: skip
         return None, findings.items
     try:
-        use = alone(found[0], found[1], Builder(findings), findings, dim)
+        use = alone(found[0], found[1], Builder(findings), findings, dim, given)
     except Unresolved:
         return None, findings.items
     if not isinstance(use.instance, MemoryInstance):
