@@ -65,6 +65,10 @@ def _variants(subject: Subject, findings: Findings) -> None:
     ablations.declared_variants(subject, findings, _judge)
 
 
+def _other_runs(subject: Subject, findings: Findings) -> None:
+    ablations.other_runs(subject, findings, _judge)
+
+
 def _ablations(subject: Subject, findings: Findings) -> None:
     ablations.ablations(subject, findings, _judge)
 
@@ -73,6 +77,7 @@ STUDIES: tuple[Check, ...] = (
     ablations.bases,
     ablations.fields_of_studies,
     ablations.zipped,
+    _other_runs,
     _variants,
     _ablations,
 )

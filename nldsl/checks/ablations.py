@@ -70,6 +70,19 @@ def declared_variants(subject: Subject, findings: Findings, judge: Judge) -> Non
         _broken(subject, findings, f"the variant `{one.name}`", place, one.span, found)
 
 
+def other_runs(subject: Subject, findings: Findings, judge: Judge) -> None:
+    """Every other `train` block of the file is sound, too.
+
+    Why: one run is looked at in a file of several, and the others must not wait for their turn.
+    Non-goals: their warnings; `nldsl check --variant NAME` shows them.
+    """
+    current = subject.training.name if subject.training is not None else None
+    for one in subject.original.document.declarations:
+        if isinstance(one, doc.Train) and one.name != current:
+            found = _all_errors(subject, resolve(subject.original, variant=one.name), judge, findings)
+            findings.items += [d for d in found if d not in findings.items]
+
+
 def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
     """Every variant of every `ablate` block can be made, differs from the others, and has the size to keep.
 
@@ -94,7 +107,9 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
             continue
         seen: dict[str, Planned] = {}
         base = resolve(subject.original, variant=block.base).expanded
-        unchanged = meaning(base) if base is not None else ""
+        if base is None:  # its own errors are found where it is declared
+            continue
+        unchanged = meaning(base)
         held = _held(subject, findings, block, base)
         for planned, resolution in _made(subject, block):
             found = _all_errors(subject, resolution, judge, findings)
@@ -252,7 +267,7 @@ class Held:
     span: Span | None
 
 
-def _held(subject: Subject, findings: Findings, block: doc.Ablate, base: Expanded | None) -> Held | None:
+def _held(subject: Subject, findings: Findings, block: doc.Ablate, base: Expanded) -> Held | None:
     if block.keep is None:
         return None
     allowed = _tolerance(block.keep)
@@ -266,11 +281,7 @@ def _held(subject: Subject, findings: Findings, block: doc.Ablate, base: Expande
             help="write `keep parameters within 2%`",
         )
         return None
-    return (
-        Held(build(base).parameters, allowed, block.keep.span)
-        if base is not None and base.model is not None
-        else None
-    )
+    return Held(build(base).parameters, allowed, block.keep.span) if base.model is not None else None
 
 
 def _size(subject: Subject, findings: Findings, planned: Planned, size: int, held: Held) -> None:

@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from nldsl.diagnostics import codes
+
+from .harness import Case, cases, find, placed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 EXPLAIN = ROOT / "nldsl" / "diagnostics" / "explain"
 
 
-def _harness() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nldsl_checks_harness", HERE / "harness.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-harness = _harness()
 GROUPS = [
-    case
-    for page in sorted(HERE.glob("*.md"))
-    for case in harness.cases(page.stem, page.read_text(encoding="utf-8"))
+    case for page in sorted(HERE.glob("*.md")) for case in cases(page.stem, page.read_text(encoding="utf-8"))
 ]
 PAGES = [
     case
     for page in sorted(EXPLAIN.glob("*.md"))
-    for case in harness.cases(page.stem, page.read_text(encoding="utf-8"), edition=page.stem >= "NL02")
+    for case in cases(page.stem, page.read_text(encoding="utf-8"), edition=page.stem >= "NL02")
 ]
 
 
 @pytest.mark.parametrize("case", GROUPS, ids=lambda c: f"{c.page}:{c.line}")
-def test_groups(case) -> None:
-    found = harness.find(case.source)
-    assert harness.placed(found) == case.wanted, [f"{d.code} {d.message}" for d in found]
+def test_groups(case: Case) -> None:
+    found = find(case.source)
+    assert placed(found) == case.wanted, [f"{d.code} {d.message}" for d in found]
 
 
 @pytest.mark.parametrize("case", PAGES, ids=lambda c: f"{c.page}:{c.line}")
-def test_explain_pages(case) -> None:
-    found = harness.find(case.source)
-    assert harness.placed(found) == case.wanted, [f"{d.code} {d.message}" for d in found]
+def test_explain_pages(case: Case) -> None:
+    found = find(case.source)
+    assert placed(found) == case.wanted, [f"{d.code} {d.message}" for d in found]
 
 
 def test_every_group_has_at_least_two_findings() -> None:
