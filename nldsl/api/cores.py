@@ -1,0 +1,232 @@
+"""Memories as functions: the part of a memory that learns, without the projections around it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from nldsl.api.shapes import check_call, check_state, drawn_start
+from nldsl.api.spec import Spec, load
+from nldsl.diagnostics.model import Source, SpecError
+from nldsl.document import expr as e
+from nldsl.resolve.expanded import MemoryInstance
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nldsl.codegen.plan.engines import Choice
+
+Lowering = Literal["chunked", "reference"]
+State = dict[str, "Tensor"]
+Start = "Tensor | tuple[Tensor, ...]"
+GATES = ("rate", "retain", "momentum", "erase")
+
+
+class Core:
+    """One memory as a function of keys, values, queries and gates; a value without weights of its own.
+
+        read, state = core(query=q, key=k, value=v, rate=e)
+        read, state = core(query=q2, key=k2, value=v2, rate=e2, state=state)      # goes on where the first stopped
+
+    Attributes:
+        inputs: the names it takes: `query`, `key`, `value`, and the gates that the memory has.
+        lowering: `chunked` or `reference`.
+        engine: the name of the engine that runs.
+        memory: the memory's instance, with its algebra in `memory.core`.
+    """
+
+    def __init__(self, memory: MemoryInstance, choice: Choice, lowering: Lowering) -> None:
+        self.memory, self.lowering = memory, lowering
+        self._choice = choice
+        gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"] + (
+            ["erase"] if memory.core.erase else []
+        )
+        self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
+
+    @property
+    def engine(self) -> str:
+        return self._choice.engine.name
+
+    def __repr__(self) -> str:
+        return f"<Core {self.memory.name}: {self.engine} ({self.lowering}), takes {', '.join(self.inputs)}>"
+
+    def init_state(
+        self, batch: int, heads: int, dim_k: int, dim_v: int, start: Any = None, dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> State:  # fmt: skip
+        """The state before the first token, a dict of named tensors.
+
+        Args:
+            batch: sequences.
+            heads: memories side by side in each.
+            dim_k: features of a key.
+            dim_v: features of a value.
+            start: the weights to start from, `[heads, ...]` or `[batch, heads, ...]`: one tensor for a matrix
+                (`[.., dim_v, dim_k]`) or vector (`[.., dim_v]`), a tuple with one tensor for each layer of a deep map.
+                By default a matrix starts from zeros, and a deep map, whose start is learned in a model, from one
+                drawn with a fixed seed: from zeros it could not learn.
+            dtype: torch's default where not given.
+            device: torch's default where not given.
+
+        Returns:
+            `W` `[batch, heads, dim_v, dim_k]` for a matrix, `W1`, `W2`, ... for a deep map, `S...` with momentum,
+            `..._start` and `phase` with a period, `key` and `value` for a cache (empty at first).
+
+        Raises:
+            ValueError: a size below 1, or a start of another shape.
+            TypeError: a start for a cache, which has none.
+        """
+        import torch
+
+        for name, size in (("batch", batch), ("heads", heads), ("dim_k", dim_k), ("dim_v", dim_v)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
+        made = torch.empty(0, dtype=dtype, device=device)
+        tensors = {
+            "query": made.new_zeros(batch, heads, 0, dim_k),
+            "key": made.new_zeros(batch, heads, 0, dim_k),
+        }
+        tensors["value"] = made.new_zeros(batch, heads, 0, dim_v)
+        for gate in self.inputs[3:]:
+            size = (dim_k,) if gate == "erase" or getattr(self.memory.core, gate) == "channel" else ()
+            tensors[gate] = made.new_zeros(batch, heads, 0, *size)
+        return self._run(tensors, None, start)[1]
+
+    def __call__(
+        self, *, query: Tensor, key: Tensor, value: Tensor, state: State | None = None, start: Any = None,
+        **gates: Tensor,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Read and write a sequence, or go on with one.
+
+        Args:
+            query: `[batch, heads, tokens, dim_k]`.
+            key: `[batch, heads, tokens, dim_k]`.
+            value: `[batch, heads, tokens, dim_v]`.
+            state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
+            start: as in `init_state`; only without `state`.
+            gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch, heads, tokens]`,
+                or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` like a key.
+
+        Returns:
+            What each query read, `[batch, heads, tokens, dim_v]`, and the state after the last token.
+
+        Raises:
+            TypeError: an input is missing, unknown, or no floating-point tensor.
+            ValueError: a shape does not fit, a gate is out of its range, or an input holds NaN.
+        """
+        tensors = check_call(self.memory, self.inputs, {"query": query, "key": key, "value": value, **gates})
+        if state is not None:
+            if start is not None:
+                raise TypeError("both `state` and `start` are given; a state has its start behind it")
+            check_state(self.memory.name, state, tensors, self.init_state)
+        return self._run(tensors, state, start)
+
+    def _run(self, tensors: dict[str, Tensor], state: State | None, start: Any) -> tuple[Tensor, State]:
+        engine = self._choice.engine
+        function = getattr(import_module(f"nldsl.codegen.engines.{engine.file}"), engine.function)
+        words: dict[str, Any] = dict(self._choice.keywords)
+        begin = drawn_start(self.memory, start, tensors)
+        if begin is not None:
+            words["start"] = begin
+        if engine.function == "deep_dgd" and "rate" not in tensors:
+            tensors = {**tensors, "rate": tensors["key"].new_ones(tensors["key"].shape[:3])}
+        return function(**tensors, state=state, **words)
+
+
+def core(
+    name_or_spec: str | os.PathLike[str] | Spec,
+    lowering: Lowering = "chunked",
+    *,
+    memory: str | None = None,
+    dim: int = 64,
+    **parameters: float | str,
+) -> Core:
+    """The core of a memory: of the standard library by name, or of a spec.
+
+    Args:
+        name_or_spec: a memory of the library, such as `"DeltaNet"`; the path of a spec; or a `Spec`.
+        lowering: `chunked`, the engine that fits the memory's algebra, or `reference`, the token loop that defines it.
+        memory: for a spec, the memory by name or path; it may be left out where the spec has only one.
+        dim: for a library memory, its `dim`: sizes that depend on it, such as the width of a deep map's hidden layer.
+        parameters: other parameters of a library memory, numbers or the text of an expression:
+            `core("Titans", dim=32, heads=2, period="8 tokens")`.
+
+    Raises:
+        ValueError: no such memory or lowering, no engine fits (what keeps each away is named), or the memory writes
+            its own projections, so that it has no core apart from them.
+        SpecError: the spec has errors.
+
+    >>> core("DeltaNet").inputs
+    ('query', 'key', 'value', 'rate')
+    """
+    if lowering not in ("chunked", "reference"):
+        raise ValueError(f"there is no lowering `{lowering}`; use `chunked` or `reference`")
+    if isinstance(name_or_spec, Spec):
+        found = _of_spec(name_or_spec, memory)
+    elif isinstance(name_or_spec, str) and "." not in name_or_spec and "/" not in name_or_spec:
+        found = _of_library(name_or_spec, dim, parameters)
+    else:
+        found = _of_spec(load(name_or_spec), memory)
+    return Core(found, _choice(found, lowering), lowering)
+
+
+def _choice(memory: MemoryInstance, lowering: Lowering) -> Choice:
+    from nldsl.codegen.plan import engines
+
+    if memory.adaptives() or memory.core.target == "self":
+        written = "writes its own projections" if memory.adaptives() else "makes its own targets"
+        raise ValueError(
+            f"`{memory.name}` {written}, so it has no core apart from them; "
+            "compile a spec that uses it, and call its module in `model.py`"
+        )
+    if memory.core.partial != "drop":
+        raise ValueError(
+            f"`{memory.name}` asks to {memory.core.partial} a partial period, which no lowering does; leave that out"
+        )
+    if lowering == "reference":
+        return engines.reference(memory.core)
+    choice = engines.choose(memory.core)
+    if choice.engine is engines.TOKEN_LOOP:
+        why = "; ".join(f"{engine.name}: {', '.join(obstacles)}" for engine, obstacles in choice.missed)
+        raise ValueError(f'no engine fits `{memory.name}` ({why}); use `lowering="reference"`')
+    return choice
+
+
+def _of_library(name: str, dim: int, parameters: dict[str, Any]) -> MemoryInstance:
+    from nldsl.api.reading import amendments, library, linked
+    from nldsl.diagnostics.suggest import nearest
+    from nldsl.resolve import memory
+
+    known = library().names
+    if name not in known:
+        near = nearest(name, list(known))
+        raise ValueError(
+            f"there is no memory called `{name}` in the standard library; "
+            + (f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{k}`' for k in known)}")
+        )
+    made, wrong = amendments(parameters)
+    file = linked(Source("<core>.nl", f"edition 2026\nimport [{name}] from std\n"), None)
+    given = tuple(e.Argument(a.value, a.path, span=a.span) for a in made if a.value is not None)
+    found, findings = memory(file.module, name, dim=dim, given=given) if not wrong else (None, [])
+    errors = [d for d in (*wrong, *findings) if d.severity == "error"]
+    if found is None or errors:
+        said = "; ".join(f"{d.message}{f' ({d.help})' if d.help else ''}" for d in errors)
+        raise ValueError(f"`{name}` cannot be made: {said or 'it has no core of its own'}")
+    return found
+
+
+def _of_spec(spec: Spec, wanted: str | None) -> MemoryInstance:
+    memories = {i.path: i for i, _ in spec.expanded.instances() if isinstance(i, MemoryInstance)}
+    chosen = [m for path, m in memories.items() if wanted is None or wanted in (path, m.name)]
+    if len({(m.core, m.name) for m in chosen}) == 1:
+        return chosen[0]
+    listed = ", ".join(f"`{path}`" for path in memories) or "none"
+    if wanted is None:
+        raise ValueError(f"`{spec.name}` has {len(memories)} memories; choose one by `memory=`: {listed}")
+    fact = f"`{wanted}` is {len(chosen)} memories of" if chosen else f"there is no memory `{wanted}` in"
+    raise ValueError(f"{fact} `{spec.name}`; it has {listed}")
+
+
+__all__ = ["Core", "Lowering", "SpecError", "State", "core"]

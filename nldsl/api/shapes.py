@@ -1,0 +1,186 @@
+"""What a core may be given: names, shapes, ranges; and what a memory starts from when nobody says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from nldsl.resolve.expanded import MemoryInstance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANGES: dict[str, tuple[float, float | None]] = {
+    "rate": (0.0, None),
+    "retain": (0.0, 1.0),
+    "momentum": (0.0, 1.0),
+}
+_MEND = {
+    "rate": "pass it through `softplus` or `sigmoid`",
+    "retain": "pass it through `sigmoid`",
+    "momentum": "pass it through `sigmoid`",
+}
+
+
+def check_call(memory: MemoryInstance, inputs: tuple[str, ...], given: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a call; raises `TypeError` or `ValueError` that says what is wrong and how to mend it."""
+    import torch
+
+    for name in given:
+        if name not in inputs:
+            near = get_close_matches(name, inputs, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(f'`{i}`' for i in inputs)}"
+            raise TypeError(f"`{memory.name}` takes no `{name}`; {hint}")
+    missing = [name for name in inputs if name not in given]
+    if missing:
+        raise TypeError(f"`{memory.name}` needs {', '.join(f'`{m}`' for m in missing)}; see its `inputs`")
+    for name, tensor in given.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            kind = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise TypeError(f"`{name}` is a `{kind}`; give a floating-point tensor")
+    _one_kind(given)
+    _shapes(memory, given)
+    for name, tensor in given.items():
+        _values(name, tensor)
+    return given
+
+
+def _one_kind(given: dict[str, Tensor]) -> None:
+    first = given["query"]
+    for name, tensor in given.items():
+        for what, mine, other in (
+            ("dtype", tensor.dtype, first.dtype),
+            ("device", tensor.device, first.device),
+        ):
+            if mine != other:
+                raise ValueError(
+                    f"`{name}` has the {what} {mine}, and `query` {other}; bring all inputs to one"
+                )
+
+
+def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
+    core = memory.core
+    for name in ("query", "key", "value"):
+        if given[name].dim() != 4:
+            raise ValueError(
+                f"`{name}` has the shape {_shape(given[name])}; give [batch, heads, tokens, features]"
+            )
+    query, key, value = given["query"], given["key"], given["value"]
+    batch, heads, tokens, dim_k = query.shape
+    groups = (
+        key.shape[1] if core.map.kind == "cache" and key.shape[1] > 0 and heads % key.shape[1] == 0 else heads
+    )
+    wanted = {"key": (batch, groups, tokens, dim_k), "value": (batch, groups, tokens, value.shape[-1])}
+    for name, shape in wanted.items():
+        if given[name].shape != shape:
+            raise ValueError(
+                f"`{name}` has the shape {_shape(given[name])}, and `query` {_shape(query)}; give {list(shape)}"
+            )
+    if (core.map.residual or core.map.kind == "vector") and value.shape[-1] != dim_k:
+        kind = "residual map" if core.map.residual else "vector"
+        raise ValueError(
+            f"a {kind} returns what it is given, so keys ({dim_k}) and values ({value.shape[-1]}) need one width"
+        )
+    for name in list(given)[3:]:
+        channel = name == "erase" or getattr(core, name) == "channel"
+        shape = (batch, heads, tokens, dim_k) if channel else (batch, heads, tokens)
+        if given[name].shape != shape:
+            raise ValueError(f"`{name}` has the shape {_shape(given[name])}; give {list(shape)}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _values(name: str, tensor: Tensor) -> None:
+    """NaN and range; not asked of tensors that have no values, as while tracing or under `vmap`."""
+    import torch
+
+    if tensor.numel() == 0 or torch.compiler.is_compiling():
+        return
+    plain = tensor.detach()
+    try:
+        low, high = float(plain.min()), float(plain.max())
+    except RuntimeError:
+        return
+    if low != low or high != high:  # NaN spreads through min and max
+        raise ValueError(
+            f"`{name}` holds NaN; look for a division by zero or an overflow in what computes it"
+        )
+    least, most = RANGES.get(name, (float("-inf"), None))
+    if low < least:
+        raise ValueError(f"`{name}` goes down to {low:g}, below {least:g}; {_MEND[name]}")
+    if most is not None and high > most:
+        raise ValueError(f"`{name}` goes up to {high:g}, above {most:g}; {_MEND[name]}")
+
+
+def check_state(
+    name: str, state: Any, tensors: dict[str, Tensor], fresh: Callable[..., dict[str, Tensor]]
+) -> None:
+    """Raises where a state is not one of this core, or of other sizes."""
+    query, value = tensors["query"], tensors["value"]
+    wanted = fresh(
+        query.shape[0], tensors["key"].shape[1], query.shape[-1], value.shape[-1], dtype=query.dtype
+    )
+    if not isinstance(state, dict):
+        raise TypeError(
+            f"`state` is a `{type(state).__name__}`; give the dict that a call of this core returned"
+        )
+    grown = {n for n in state if n.startswith("window_")}
+    if set(state) - grown != set(wanted) - {n for n in wanted if n.startswith("window_")}:
+        raise ValueError(
+            f"`state` holds {', '.join(f'`{n}`' for n in sorted(state)) or 'nothing'}, and a state of `{name}` "
+            f"{', '.join(f'`{n}`' for n in sorted(wanted))}; give what a call of this core returned"
+        )
+    for part, tensor in wanted.items():
+        if part in ("key", "value") or part.startswith("window_"):  # as long as what was seen
+            same = state[part].dim() == tensor.dim() and state[part].shape[:2] == tensor.shape[:2]
+        else:
+            same = state[part].shape == tensor.shape
+        if not same:
+            raise ValueError(
+                f'`state["{part}"]` has the shape {_shape(state[part])}, and these inputs need {_shape(tensor)}'
+            )
+
+
+def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) -> Any:
+    """What an engine is told to start from; None for the zeros of a matrix.
+
+    Raises `TypeError` or `ValueError` for a start that the memory cannot have.
+    """
+    import torch
+
+    one = memory.core.map
+    key, value = tensors["key"], tensors["value"]
+    if one.kind == "cache":
+        if start is not None:
+            raise TypeError(f"`{memory.name}` keeps pairs and has no weights, so it has no start")
+        return None
+    shapes = _weights(memory, key.shape[-1], value.shape[-1])
+    if start is not None:
+        parts = start if isinstance(start, tuple | list) else (start,)
+        if len(parts) != len(shapes):
+            raise ValueError(
+                f"`start` holds {len(parts)} tensors, and the map has {len(shapes)} layers; give one for each"
+            )
+        for part, shape in zip(parts, shapes, strict=True):
+            lead = tuple(part.shape[: part.dim() - len(shape)])
+            if tuple(part.shape[len(lead) :]) != shape or lead not in (key.shape[1:2], key.shape[:2]):
+                raise ValueError(
+                    f"`start` holds the shape {_shape(part)}; give {[key.shape[1], *shape]}, or that for each sequence"
+                )
+        return tuple(parts) if len(shapes) > 1 or one.kind == "mlp" else parts[0]
+    if one.kind in ("matrix", "vector"):
+        return None
+    drawn = torch.Generator().manual_seed(0)
+    deep = memory.start == "learned"
+    return tuple(
+        (torch.randn(key.shape[1], *s, generator=drawn, dtype=torch.float64) * deep / s[-1] ** 0.5).to(key)
+        for s in shapes
+    )
+
+
+def _weights(memory: MemoryInstance, dim_k: int, dim_v: int) -> list[tuple[int, ...]]:
+    one = memory.core.map
+    return [(dim_v,)] if one.kind == "vector" else list(one.weights(dim_k, dim_v))

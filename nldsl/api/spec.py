@@ -1,0 +1,185 @@
+"""A checked spec, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nldsl.api.reading import Analysis, Settings, amendments, analyse, linked, read_source, reader_beside
+from nldsl.diagnostics.model import Diagnostic, Source, SpecError
+from nldsl.document import model as doc
+
+if TYPE_CHECKING:
+    from nldsl.levels.graph import LevelGraph
+    from nldsl.resolve import Module
+    from nldsl.resolve.expanded import Expanded
+
+PASSES = ("document", "expand", "levels", "plan")
+"""The stages whose value `Spec.print_after` shows."""
+
+
+class Spec:
+    """One spec, as amended by a variant and settings, that passes every check.
+
+    Attributes:
+        diagnostics: what the checks found; warnings and notes only.
+        settings: the amendments of `set`, in order.
+        variant: the variant's name, or None.
+    """
+
+    def __init__(
+        self, analysis: Analysis, *, variant: str | None = None, settings: tuple[doc.Amendment, ...] = ()
+    ) -> None:
+        self._analysis = analysis
+        self.variant = variant
+        self.settings = settings
+        self.diagnostics: tuple[Diagnostic, ...] = analysis.findings
+        self._text: str | None = None
+
+    # ------------------------------------------------------------------ values
+
+    @property
+    def name(self) -> str:
+        """The name of the variant, else of the `train` block or model."""
+        return self.expanded.name
+
+    @property
+    def source(self) -> Source:
+        """The text of the spec and its name."""
+        return self._analysis.source
+
+    @property
+    def document(self) -> doc.Document:
+        """What the file says, before any variant or setting."""
+        return self._analysis.module.document
+
+    @property
+    def module(self) -> Module:
+        """The file with all it imports, before any variant or setting."""
+        return self._analysis.module
+
+    @property
+    def amended(self) -> Module:
+        """The file with all it imports, the variant and settings applied."""
+        return self._analysis.resolution.module
+
+    @property
+    def expanded(self) -> Expanded:
+        """Every parameter bound, every part an instance with known shapes."""
+        found = self._analysis.resolution.expanded
+        assert found is not None, "a spec without errors is expanded"
+        return found
+
+    @property
+    def variants(self) -> list[str]:
+        """The names of the variants that the file declares."""
+        return [d.name for d in self.document.declarations if isinstance(d, doc.Variant)]
+
+    def levels(self) -> LevelGraph:
+        """The level graph: everything that learns, fast to slow, and what flows between."""
+        graph = self._analysis.graph
+        assert graph is not None, "a spec without errors has a level graph"
+        return graph
+
+    # ------------------------------------------------------------------ texts
+
+    def expand(self) -> str:
+        """The complete spec as `.nl` text: imports in line, variant and settings applied, every default stated.
+
+        Each value's remark says where it came from. The text parses again and compiles to the same thing.
+        """
+        from nldsl.api.expand import expand
+
+        if self._text is None:
+            self._text = expand(self._analysis.resolution)
+        return self._text
+
+    def why(self, path: str) -> str:
+        """The history of one value: what it was first, and who changed it.
+
+        Raises:
+            SpecError: the path matches nothing; the finding names what is near.
+        """
+        from nldsl.api.history import why
+
+        return why(self._analysis, path)
+
+    def plan(self) -> str:
+        """For each memory its engine, why that fits, and what kept the others away."""
+        from nldsl.api.planned import plan
+
+        return plan(self.expanded)
+
+    def print_after(self, name: str) -> str:
+        """The value after one stage of `PASSES`, as text.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        match name:
+            case "document":
+                return self.document.model_dump_json(indent=2)
+            case "expand":
+                return self.expand()
+            case "levels":
+                from nldsl.levels.draw import render
+
+                return render(self.levels(), "text")
+            case "plan":
+                return self.plan()
+            case _:
+                raise ValueError(
+                    f"there is no stage `{name}`; known are {', '.join(f'`{p}`' for p in PASSES)}"
+                )
+
+    # ------------------------------------------------------------------ builds
+
+    def compile(self, folder: str | os.PathLike[str], *, force: bool = False) -> Any:
+        """Write the folder of PyTorch code that runs without nldsl; `force` overwrites files edited by hand."""
+        return import_module("nldsl.codegen.build").write(self, folder, force=force)
+
+    def stale(self, folder: str | os.PathLike[str]) -> list[str]:
+        """The files of a build folder that `compile` would now write differently; empty where it is up to date."""
+        return import_module("nldsl.codegen.build").stale(self, folder)
+
+    # ------------------------------------------------------------------ showing itself
+
+    def __repr__(self) -> str:
+        graph = self.levels()
+        levels = len(graph.levels)
+        return f"<Spec {self.name} of {self.source.name}: {graph.parameters:,} parameters, {levels} level{'s' * (levels != 1)}>"
+
+    def _repr_html_(self) -> str:
+        from nldsl.levels.draw import render
+
+        return render(self.levels(), "svg")
+
+
+def load(
+    path: str | os.PathLike[str] | Source,
+    *,
+    variant: str | None = None,
+    set: Settings | None = None,
+) -> Spec:
+    """Read, resolve and check a spec.
+
+    Args:
+        path: an `.nl` or YAML file, whose imports are read below its folder; or a `Source`, which imports only `std`.
+        variant: the variant (or `train` block) to use; the first `train` block by default.
+        set: values to change, after the variant: `{"model.dim": 64, "steps": 100, "DeltaNet.rate": "x |> linear(heads)"}`.
+            A value is a number, a boolean, or the text of an expression. Findings point at it as `--set model.dim`.
+
+    Raises:
+        SpecError: the spec has errors; `.diagnostics` holds every finding.
+        OSError: the file cannot be read (`FileNotFoundError` where it is missing); the message names what is near.
+        ValueError: a setting is not of the form `path=value`.
+    """
+    source = path if isinstance(path, Source) else read_source(path)
+    reader = None if isinstance(path, Source) else reader_beside(path)
+    extra, wrong = amendments(set)
+    analysis = analyse(linked(source, reader), variant=variant, extra=tuple(extra))
+    found = [*analysis.findings, *wrong]
+    if any(d.severity == "error" for d in found):
+        raise SpecError(found)
+    return Spec(analysis, variant=variant, settings=tuple(extra))
