@@ -118,7 +118,7 @@ class MemoryWriter:
         start = self.start()
         if start is not None:
             named.append(("start", start))
-        named += [(k, literal(v)) for k, v in choice.keywords.items()]
+        named += [(k, setting(self.owner, core.map, v)) for k, v in choice.keywords.items()]
         named.append(("state", c.call("state.get", '"core"')))
         function = self.owner.kernel(engine.function, engine.file)
         value = c.Invoke(function, (c.name("query"), c.name("key"), c.name("value")), tuple(named))
@@ -179,6 +179,14 @@ def literal(value: object) -> c.Code:
     if isinstance(value, tuple):
         return c.Several(tuple(literal(v) for v in value))
     return c.Atom(repr(value))
+
+
+def setting(owner: ClassWriter, one: Map, value: object) -> c.Code:
+    """A setting of an engine; the hidden width of a map follows the sizes the class is made with."""
+    if isinstance(value, dict) and one.hidden is not None:
+        hidden = owner.constant(one.hidden, "hidden")
+        return c.Mapping(tuple((str(k), hidden if k == "hidden" else literal(v)) for k, v in value.items()))
+    return literal(value)
 
 
 def shape_words(shape: Shape) -> str:

@@ -65,7 +65,7 @@ class ModelEmitter:
 
     def _memory(self, instance: MemoryInstance) -> tuple[Written, dict[str, str]]:
         if projections.looped(instance):
-            return ProjectionWriter(instance, self.use).write_projections(projections.fold(instance.core))
+            return ProjectionWriter(instance, self.use).write_projections(projections.fold(instance.core, self.lowering))
         choice = engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
         return MemoryWriter(instance, self.use).write(choice)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import Written
 from nldsl.codegen.emit.flows import FlowWriter
-from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, fast_starts, literal, map_shapes, shape_words
+from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, fast_starts, literal, map_shapes, setting, shape_words
 from nldsl.codegen.plan.projections import Fold
 from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 
@@ -124,13 +124,13 @@ class ProjectionWriter(MemoryWriter):
     def _fold(self, fold: Fold) -> None:
         key = c.name("key") if "key" in self.inside else self._slice("key")
         rate, retain = self._gate("rate"), self._gate("retain")
-        named = [(k, literal(v)) for k, v in fold.keywords.items()]
+        named = [(k, setting(self.owner, self.instance.core.map, v)) for k, v in fold.keywords.items()]
         function = self.owner.kernel(fold.function, fold.file)
         arguments = (c.name("running"), c.name("anchor"), key, c.name("targets"), rate, retain)
         if fold.moments:
             named = [("moments", c.name("moments")), ("momentum", self._gate("momentum")), *named]
             target: c.Code = c.Several((c.name("running"), c.name("moments")), bare=True)
-        elif fold.function == "frozen_fold":
+        elif fold.gives_moments:
             target = c.Several((c.name("running"), c.name("_")), bare=True)
         else:
             target = c.name("running")

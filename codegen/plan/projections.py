@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nldsl.codegen.plan.engines import map_settings
 from nldsl.resolve.expanded import Adaptive, Core, MemoryInstance
 
 
@@ -14,9 +15,9 @@ class Fold:
     function: str
     file: str
     reference: str
-    keywords: dict[str, str | int | bool | float]
+    keywords: dict[str, object]
     moments: bool
-    deep: bool
+    gives_moments: bool
 
 
 def looped(instance: MemoryInstance) -> bool:
@@ -68,12 +69,15 @@ def _own_shape(instance: MemoryInstance) -> tuple[object, ...]:
     return (one.kind, one.weights(int(instance.key_width), int(instance.value_width)), one.residual, one.activation, one.norm)
 
 
-def fold(core: Core) -> Fold:
+def fold(core: Core, lowering: str = "chunked") -> Fold:
     """The fold of a rule; call only where `obstacles` finds none."""
-    words: dict[str, str | int | bool | float] = {"objective": core.objective}
+    if lowering == "reference":
+        words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
+        return Fold("token_fold", "reference_fold", "f", words, core.momentum != "none", True)
+    words = {"objective": core.objective}
     words |= {"residual": core.map.residual and core.map.kind == "mlp", "activation": core.map.activation}
     if core.rule == "gd":
         return Fold("frozen_fold", "frozen", "E6", words, core.momentum != "none", True)
     if core.rule == "dgd_first_layer":
         words["reading"] = "first_layer"
-    return Fold("deep_dgd_fold", "deep_dgd", "E12" if core.map.kind == "mlp" else "E10", words, False, True)
+    return Fold("deep_dgd_fold", "deep_dgd", "E12" if core.map.kind == "mlp" else "E10", words, False, False)
