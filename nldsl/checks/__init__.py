@@ -25,6 +25,7 @@ Check = Callable[[Subject, Findings], None]
 CHECKS: tuple[Check, ...] = (
     clocks.inside_the_sequence,
     clocks.anchor_and_update,
+    clocks.carries_within_reach,
     clocks.nested_levels,
     clocks.divides_the_sequence,
     clocks.due_in_the_run,

@@ -167,6 +167,25 @@ def _updates(subject: Subject, one: MemoryInstance) -> list[tuple[int, str, list
     return found
 
 
+def carries_within_reach(subject: Subject, findings: Findings) -> None:
+    """No memory that returns to its start carries an open period into the next sequence.
+
+    Why: a pending write belongs to weights that are gone by then.
+    Non-goals: shared levels, whose periods run on from sequence to sequence.
+    """
+    for one in subject.memories():
+        if one.core.partial == "carry":
+            report(
+                subject,
+                findings,
+                "NL0316",
+                f"`{one.name}` starts anew with every sequence, so no period can be carried over",
+                field_spots(subject, one, "update", "carries"),
+                fallback=one.span,
+                help="leave `carry` out, or use `flush`",
+            )
+
+
 def divides_the_sequence(subject: Subject, findings: Findings) -> None:
     """Periods in tokens divide the sequence, or are multiples of it.
 

@@ -133,8 +133,8 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
     Why (REF f): along a key, one write multiplies the old content by retain * (1 - rate |k|^2) when the
     gradient is taken at the retained weights, and by retain - rate |k|^2 at the current ones; frozen
     gradients add up over their period.  Keys of unit length make the bound a number.
-    Non-goals: objectives without a fixed point (`dot` with `gd`), keys of unknown length, and hidden
-    layers, whose inputs have no known length.
+    Non-goals: objectives without a fixed point (`dot` with `gd`), keys of unknown length, hidden layers,
+    whose inputs have no known length, and momentum, which moves the bound.
     """
     for one in subject.memories():
         core, flow = one.core, one.flows.get("rate")
@@ -155,6 +155,8 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
         ]
         if core.rule == "gd" and core.period > 1:
             _frozen(subject, findings, one, rate, retained)
+            continue
+        if core.momentum != "none":  # which steadies a step that overshoots: the bound is another
             continue
         limit = (
             1 + retained
