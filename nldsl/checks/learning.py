@@ -158,20 +158,11 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
             continue
         if core.momentum != "none":  # which steadies a step that overshoots: the bound is another
             continue
-        limit = (
-            1 + retained
-            if core.rule != "gd" or core.anchor == "current"
-            else 1 + 1 / retained
-            if retained > 0
-            else math.inf
-        )
+        before = core.rule != "gd" or core.anchor == "current"  # the gradient is taken before forgetting
+        limit = _limit(retained, before)
         if rate < limit:
             continue
-        grows = (
-            abs(retained - rate)
-            if core.rule != "gd" or core.anchor == "current"
-            else retained * abs(1 - rate)
-        )
+        grows = abs(retained - rate) if before else retained * abs(1 - rate)
         message = f"each write of `{one.name}` multiplies what its key recalls by -{grows:g}"
         if known and core.map.kind in ("matrix", "vector"):
             report(
@@ -194,6 +185,13 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
                 help=f"keep the rate below {limit:g}, for instance with `sigmoid`",
                 severity="warning",
             )
+
+
+def _limit(retained: float, before: bool) -> float:
+    """The rate from which on a write overshoots by more than there was, for a key of unit length."""
+    if before:
+        return 1 + retained
+    return 1 + 1 / retained if retained > 0 else math.inf
 
 
 def _frozen(subject: Subject, findings: Findings, one: MemoryInstance, rate: float, retained: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -39,13 +41,13 @@ def test_a_write_diverges_exactly_beyond_its_bound(settings, bound, retain: floa
 
 
 def test_frozen_gradients_diverge_beyond_a_sum_of_two() -> None:
-    settings = {"map": "matrix", "objective": "l2", "rule": "gd", "anchor": 8}
+    settings: dict[str, Any] = {"map": "matrix", "objective": "l2", "rule": "gd", "anchor": 8}
     assert size_at_the_end(1.9 / 8, 1.0, **settings) < 10
     assert size_at_the_end(4 / 8, 1.0, **settings) > 1000
 
 
 def test_momentum_moves_the_bound() -> None:
-    settings = {"map": "matrix", "objective": "l2", "rule": "gd"}
+    settings: dict[str, Any] = {"map": "matrix", "objective": "l2", "rule": "gd"}
     assert size_at_the_end(2.5, 1.0, **settings) > 100
     assert size_at_the_end(2.5, 1.0, momentum=0.9, **settings) < 100
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from nldsl import checks
-from nldsl.ablate.plan import count, variants
+from nldsl.ablate.plan import count, plan_module, variants
 from nldsl.checks.budget import estimate
 from nldsl.checks.gates import Interval, at_start, bounds, has_unit_length
 from nldsl.diagnostics import codes
-from nldsl.diagnostics.model import Source
+from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import model as doc
 from nldsl.resolve import Resolution, link, memory, resolve
 from nldsl.resolve.expanded import MemoryInstance
@@ -246,6 +246,28 @@ def test_variants_of_a_study() -> None:
     assert [p.words for p in planned[-2:]] == ["seed = 7, steps = 9", "seed = 8, steps = 10"]
     assert [s.text for s in planned[-1].spans] == ["seed", "steps", "8", "10"]
     assert len({p.name for p in planned}) == len(planned)
+
+
+def test_a_plan_says_what_each_variant_costs() -> None:
+    made = plan_module(linked(EXAMPLE.read_text(encoding="utf-8")))
+    assert (made.name, made.base, made.seeds, made.runs) == ("HopeAblation", "HopeOnText", 5, 50)
+    assert made.rows[0].parameters == 9_263_376
+    assert "without HopeBlock.store" in str(made)
+    assert "-67.9%" in str(made)
+    assert str(made).endswith("50 runs, 5 seeds each")
+
+
+def test_a_plan_lists_what_cannot_be_made() -> None:
+    made = plan_module(linked(STUDY.replace("data.length", "data.lenght")), "Study")
+    assert made.rows[1].problem == "the path `data.lenght` matches nothing"
+    assert made.runs == len(made.rows) - 1
+
+
+@pytest.mark.parametrize(("text", "name"), [(STUDY, "Studdy"), (PLACES, None)])
+def test_a_plan_needs_its_block(text: str, name: str | None) -> None:
+    with pytest.raises(SpecError) as caught:
+        plan_module(linked(text), name)
+    assert [d.code for d in caught.value.diagnostics] == ["NL0610"]
 
 
 def test_the_registry_of_checks_is_one_tuple() -> None:
