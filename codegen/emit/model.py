@@ -272,3 +272,13 @@ def _with_imports(text: str, kernels: dict[str, str]) -> str:
         lines += ["from kernels import (", *(f"    {n}," for n in sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n))), ")"]
     head, _, rest = text.partition('"""\n\n')
     return f'{head}"""\n\nfrom __future__ import annotations\n\n' + "\n".join(lines) + "\n\n" + rest.lstrip("\n")
+
+
+def one_class(memory: MemoryInstance, lowering: str) -> tuple[str, dict[str, str], str, tuple[str, ...]]:
+    """The class of one memory alone: its text, the kernels it needs, its name and its constructor's parameters."""
+    emitter = ModelEmitter(lowering)
+    made = emitter.part(memory)
+    lines = ["from __future__ import annotations", "", "import math", "from typing import Any", "", "import torch",
+             "from torch import Tensor, nn", "from torch.nn import functional as F", "", "State = dict[str, Any]"]  # fmt: skip
+    text = file(c.File("One memory.", tuple(lines), tuple(one.step for one in emitter.classes)))
+    return text, dict(emitter.kernels), made.name, made.parameters

@@ -53,6 +53,8 @@ class CausalConv(nn.Module):
         reach = self.weight.shape[-1]
         if before is None:
             before = x.new_zeros(x.shape[0], reach - 1, x.shape[-1])
+        if x.shape[1] == 0:
+            return x, before
         padded = torch.cat((before, x), dim=1)
         y = F.conv1d(padded.transpose(1, 2), self.weight, groups=x.shape[-1]).transpose(1, 2)
         return y, padded[:, padded.shape[1] - reach + 1 :]

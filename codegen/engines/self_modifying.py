@@ -23,6 +23,8 @@ def periods(tokens: int, phase: int, period: int) -> list[tuple[int, int, bool]]
     >>> periods(5, 1, 2)
     [(0, 1, False), (1, 3, True), (3, 5, True)]
     """
+    if tokens == 0:
+        return [(0, 0, False)]
     cuts = [0, *range((period - phase) % period or period, tokens, period), tokens]
     opens = [phase == 0, *[True] * (len(cuts) - 2)]
     return [(a, b, o) for a, b, o in zip(cuts, cuts[1:], opens, strict=False) if b > a]

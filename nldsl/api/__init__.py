@@ -1,13 +1,29 @@
-"""The verbs of nldsl as functions: what the command line, notebooks and tests call."""
+"""The verbs of nldsl as functions: what the command line, notebooks and tests call.
+
+Each is loaded when it is first used, so that `nldsl check` pays for checking alone.
+"""
 
 from __future__ import annotations
 
-from nldsl.api.cores import Core, core
-from nldsl.api.difference import diff
-from nldsl.api.reading import check, check_source, reader_beside
-from nldsl.api.rules import rule
-from nldsl.api.spec import PASSES, Spec, load
-from nldsl.diagnostics.model import Diagnostic, Source, SpecError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nldsl.api.cores import Core, core
+    from nldsl.api.difference import diff
+    from nldsl.api.reading import check, check_source, reader_beside
+    from nldsl.api.rules import rule
+    from nldsl.api.spec import PASSES, Spec, load
+    from nldsl.diagnostics.model import Diagnostic, Source, SpecError
+
+_HOMES = {
+    "Core": "nldsl.api.cores", "core": "nldsl.api.cores",
+    "diff": "nldsl.api.difference",
+    "check": "nldsl.api.reading", "check_source": "nldsl.api.reading", "reader_beside": "nldsl.api.reading",
+    "rule": "nldsl.api.rules",
+    "PASSES": "nldsl.api.spec", "Spec": "nldsl.api.spec", "load": "nldsl.api.spec",
+    "Diagnostic": "nldsl.diagnostics.model", "Source": "nldsl.diagnostics.model",
+    "SpecError": "nldsl.diagnostics.model",
+}  # fmt: skip
 
 __all__ = [
     "PASSES",
@@ -24,3 +40,13 @@ __all__ = [
     "reader_beside",
     "rule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module `nldsl.api` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -6,6 +6,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from nldsl.api.modules import ModuleCore
 from nldsl.api.shapes import check_call, check_state, drawn_start
 from nldsl.api.spec import Spec, load
 from nldsl.diagnostics.model import Source, SpecError
@@ -142,8 +143,11 @@ def core(
     memory: str | None = None,
     dim: int = 64,
     **parameters: float | str,
-) -> Core:
+) -> Core | ModuleCore:
     """The core of a memory: of the standard library by name, or of a spec.
+
+    A memory that writes its own projections, or makes its own targets, cannot be told from what feeds it: its core
+    takes `x` `[batch, tokens, dim]` and holds the projections' weights in `.module`.
 
     Args:
         name_or_spec: a memory of the library, such as `"DeltaNet"`; the path of a spec; or a `Spec`.
@@ -154,8 +158,7 @@ def core(
             `core("Titans", dim=32, heads=2, period="8 tokens")`.
 
     Raises:
-        ValueError: no such memory or lowering, no engine fits (what keeps each away is named), or the memory writes
-            its own projections, so that it has no core apart from them.
+        ValueError: no such memory or lowering, or no engine fits (what keeps each away is named).
         SpecError: the spec has errors.
 
     >>> core("DeltaNet").inputs
@@ -169,18 +172,14 @@ def core(
         found = _of_library(name_or_spec, dim, parameters)
     else:
         found = _of_spec(load(name_or_spec), memory)
+    if found.adaptives() or found.core.target == "self":
+        return ModuleCore(found, lowering)
     return Core(found, _choice(found, lowering), lowering)
 
 
 def _choice(memory: MemoryInstance, lowering: Lowering) -> Choice:
     from nldsl.codegen.plan import engines
 
-    if memory.adaptives() or memory.core.target == "self":
-        written = "writes its own projections" if memory.adaptives() else "makes its own targets"
-        raise ValueError(
-            f"`{memory.name}` {written}, so it has no core apart from them; "
-            "compile a spec that uses it, and call its module in `model.py`"
-        )
     if memory.core.partial != "drop":
         raise ValueError(
             f"`{memory.name}` asks to {memory.core.partial} a partial period, which no lowering does; leave that out"

@@ -193,6 +193,7 @@ def _checked(
 ) -> tuple[LevelGraph | None, list[Diagnostic]]:
     """The level graph of a resolved spec and what the checks find in it."""
     from nldsl import checks
+    from nldsl.codegen.plan.findings import findings
     from nldsl.levels.build import build
     from nldsl.levels.outer import assign
 
@@ -200,7 +201,8 @@ def _checked(
         return None, []
     assignment = assign(resolution.expanded)
     graph = build(resolution.expanded, assignment)
-    return graph, checks.run(resolution, assignment, graph, original=module, studies=studies)
+    found = checks.run(resolution, assignment, graph, original=module, studies=studies)
+    return graph, [*found, *findings(resolution.expanded)]
 
 
 def _errors(found: Iterable[Diagnostic]) -> bool:

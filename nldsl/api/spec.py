@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nldsl.api.reading import Analysis, Settings, amendments, analyse, linked, read_source, reader_beside
 from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 from nldsl.document import model as doc
 
 if TYPE_CHECKING:
+    from nldsl.api.builds import Build
     from nldsl.levels.graph import LevelGraph
     from nldsl.resolve import Module
     from nldsl.resolve.expanded import Expanded
@@ -135,13 +135,25 @@ class Spec:
 
     # ------------------------------------------------------------------ builds
 
-    def compile(self, folder: str | os.PathLike[str], *, force: bool = False) -> Any:
-        """Write the folder of PyTorch code that runs without nldsl; `force` overwrites files edited by hand."""
-        return import_module("nldsl.codegen.build").write(self, folder, force=force)
+    def compile(self, folder: str | os.PathLike[str], *, force: bool = False) -> Build:
+        """Write the folder of PyTorch code that runs without nldsl.
+
+        The same spec and version give the same bytes.  Files that were edited by hand, and folders that hold
+        something else, are left alone unless `force` is true.
+
+        Raises:
+            SpecError: the spec has no model, or its own text file cannot be read.
+            nldsl.run.files.FileProblem: the folder cannot be written, or holds what is not ours.
+        """
+        from nldsl.api.builds import write
+
+        return write(self, folder, force=force)
 
     def stale(self, folder: str | os.PathLike[str]) -> list[str]:
         """The files of a build folder that `compile` would now write differently; empty where it is up to date."""
-        return import_module("nldsl.codegen.build").stale(self, folder)
+        from nldsl.api.builds import stale
+
+        return stale(self, folder)
 
     # ------------------------------------------------------------------ showing itself
 

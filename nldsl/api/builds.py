@@ -1,0 +1,189 @@
+"""Build folders: written from a spec, read back as a model."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nldsl.diagnostics.model import Diagnostic, Label, SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nldsl.api.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A folder of PyTorch code that runs without nldsl.
+
+    Attributes:
+        folder: where it lies.
+        files: the names of its files, sorted.
+        parameters: learned numbers in the model.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    parameters: int
+
+    def model(self, seed: int = 0) -> nn.Module:
+        """The model with fresh weights drawn from `seed`.
+
+        It maps `(tokens [batch, length] int64, state=None)` to `(logits [batch, length, vocab], state)`; the state
+        of one call given to the next goes on where it stopped.
+
+        Raises:
+            nldsl.run.folder.RunError: the folder is damaged.
+        """
+        import torch
+
+        from nldsl.run.folder import load
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built: Any = load(self.folder).model
+            return built.build()
+
+
+def files(spec: Spec) -> dict[str, str | bytes]:
+    """Every file of the spec's build folder by name.
+
+    Raises:
+        SpecError: the spec has no model (NL0703), or its own text file cannot be read (NL0704).
+    """
+    from nldsl import __version__
+    from nldsl.codegen.build import Request
+    from nldsl.codegen.build import files as written
+    from nldsl.levels.outer import assign
+
+    expanded = spec.expanded
+    if expanded.model is None:
+        raise SpecError(
+            [Diagnostic("NL0703", f"`{spec.source.name}` has no model, so there is nothing to compile",
+                        help="declare a `model`, and a `train` block that uses it")]
+        )  # fmt: skip
+    own = _own_text(spec)
+    request = Request(
+        expanded,
+        assign(expanded),
+        spec.levels(),
+        spec.source.name,
+        spec.expand(),
+        __version__,
+        lambda name: own or _corpus(name),
+    )
+    return written(request)
+
+
+def _corpus(name: str) -> dict[str, bytes]:
+    """A corpus that comes with nldsl, as its two files in a build folder."""
+    from nldsl.data import corpus
+
+    if name not in corpus.names():
+        return {}
+    folder = corpus.folder(name)
+    manifest = folder.joinpath("manifest.json").read_bytes()
+    packed = str(json.loads(manifest)["file"]["name"])
+    return {f"{name}.txt.xz": folder.joinpath(packed).read_bytes(), f"{name}.json": manifest}
+
+
+def _own_text(spec: Spec) -> dict[str, bytes] | None:
+    """The text file that the spec names, to travel with the build; None for a corpus of nldsl."""
+    from nldsl.data import corpus
+    from nldsl.run.files import FileProblem, read_bytes
+
+    training = spec.expanded.training
+    if training is None or training.data.source in corpus.names():
+        return None
+    name = training.data.source
+    span = training.data.spans.get("source")
+    labels = (Label(span, "named here"),) if span is not None else ()
+    if Path(name).is_absolute() or ".." in Path(name).parts or "/" in name or os.sep in name:
+        raise SpecError(
+            [Diagnostic("NL0704", f"the text `{name}` does not lie beside the spec", labels,
+                        help="copy the file into the folder of the spec and name it without a path")]
+        )  # fmt: skip
+    path = Path(spec.source.name).parent / name
+    try:
+        return {name: read_bytes(path)}
+    except FileProblem as problem:
+        known = ", ".join(f"`{k}`" for k in corpus.names())
+        raise SpecError(
+            [Diagnostic("NL0704", problem.message, labels, help=f"{problem.help or 'put the file beside the spec'}; known corpora are {known}")]
+        ) from problem  # fmt: skip
+
+
+def write(spec: Spec, folder: str | os.PathLike[str], *, force: bool = False) -> Build:
+    """Write the build folder; see `Spec.compile`."""
+    from nldsl.codegen.build import RECORD
+    from nldsl.run.files import FileProblem, make_folder, write_bytes
+
+    found = files(spec)
+    target = Path(folder)
+    old = _record(target)
+    if not force:
+        _protect(target, old)
+    make_folder(target)
+    for name, content in found.items():
+        if name != RECORD:
+            write_bytes(target / name, _bytes(content))
+    write_bytes(target / RECORD, _bytes(found[RECORD]))
+    for name in set(old or {}) - set(found):
+        try:
+            (target / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise FileProblem(f"cannot remove `{target / name}`: {error.strerror}", "remove it by hand") from error
+    return Build(target, tuple(found), spec.levels().parameters)
+
+
+def stale(spec: Spec, folder: str | os.PathLike[str]) -> list[str]:
+    """What differs between a folder and what `compile` would now write; empty where it is up to date."""
+    from nldsl.codegen.build import digest
+
+    target = Path(folder)
+    if not target.is_dir():
+        return [f"{target}: there is no such folder"]
+    lines = []
+    for name, content in files(spec).items():
+        path = target / name
+        if not path.is_file():
+            lines.append(f"{name}: missing")
+        elif digest(path.read_bytes()) != digest(content):
+            lines.append(f"{name}: differs")
+    return lines
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode("utf-8") if isinstance(content, str) else content
+
+
+def _record(folder: Path) -> dict[str, str] | None:
+    """The hashes of what was last written there; None where nothing was."""
+    from nldsl.codegen.build import RECORD
+
+    try:
+        files_ = json.loads((folder / RECORD).read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {str(k): str(v) for k, v in files_.items()} if isinstance(files_, dict) else None
+
+
+def _protect(folder: Path, record: dict[str, str] | None) -> None:
+    """Refuse to write over what somebody else wrote."""
+    from nldsl.codegen.build import digest
+    from nldsl.run.files import FileProblem
+
+    if not folder.is_dir():
+        return
+    if record is None:
+        if any(folder.iterdir()):
+            raise FileProblem(f"`{folder}` is not empty and no build folder", "name an empty folder, or add `--force` to write into it")
+        return
+    edited = [n for n, hashed in record.items() if (folder / n).is_file() and digest((folder / n).read_bytes()) != hashed]
+    if edited:
+        listed = ", ".join(f"`{n}`" for n in edited)
+        raise FileProblem(f"{listed} in `{folder}` {'was' if len(edited) == 1 else 'were'} edited by hand", "write to another folder, or add `--force` to overwrite")
