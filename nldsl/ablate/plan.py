@@ -18,7 +18,9 @@ __all__ = ["MOST", "Plan", "Planned", "Row", "count", "find_block", "plan", "pla
 
 
 class HasModule(Protocol):
-    """A loaded spec: `module` is the file with its imports, as linked."""
+    """A loaded spec: `module` is the file with its imports, as linked; `settings` amend every variant."""
+
+    settings: tuple[doc.Amendment, ...]
 
     @property
     def module(self) -> Module: ...
@@ -81,19 +83,19 @@ def plan(spec: HasModule, name: str | None = None) -> Plan:
     Raises:
         SpecError: there is no such block (NL0610), or it makes too many variants (NL0606).
     """
-    return plan_module(spec.module, name)
+    return plan_module(spec.module, name, spec.settings)
 
 
-def plan_module(module: Module, name: str | None = None) -> Plan:
-    """As `plan`, for a linked module."""
+def plan_module(module: Module, name: str | None = None, settings: tuple[doc.Amendment, ...] = ()) -> Plan:
+    """As `plan`, for a linked module; `settings` come before what each variant changes."""
     block = find_block(module, name)
     total = count(block)
     if total > MOST:
         raise SpecError(
             [Diagnostic("NL0606", f"`{block.name}` makes {total} variants", help="split the study")]
         )
-    rows = [_row(module, block.base, f"{block.base} (base)", None)]
-    rows += [_row(module, block.base, planned.words, planned) for planned in variants(block)]
+    rows = [_row(module, block.base, f"{block.base} (base)", settings, None)]
+    rows += [_row(module, block.base, one.words, settings, one) for one in variants(block)]
     seeds = block.fields.get("seeds")
     number = seeds.value if isinstance(seeds, e.Number) and isinstance(seeds.value, int) else 1
     return Plan(block.name, block.base, number, tuple(rows))
@@ -119,8 +121,11 @@ def find_block(module: Module, name: str | None = None) -> doc.Ablate:
     raise SpecError([Diagnostic("NL0610", message, help=hint)])
 
 
-def _row(module: Module, base: str, words: str, planned: Planned | None) -> Row:
-    resolution = resolve(module, variant=base, extra=list(planned.amendments) if planned else None)
+def _row(
+    module: Module, base: str, words: str, settings: tuple[doc.Amendment, ...], planned: Planned | None
+) -> Row:
+    own = planned.amendments if planned is not None else ()
+    resolution = resolve(module, variant=base, extra=[*settings, *own])
     if resolution.expanded is None:
         problems = [d.message for d in resolution.findings if d.severity == "error"]
         return Row(words, problem=problems[0] if problems else "cannot be made", planned=planned)
