@@ -68,7 +68,7 @@ class _Elaborator(Studies):
                 self.unknown_declaration(head)
         if seen_edition is None and body.statements:
             self.missing_edition(body)
-        return m.Document(edition=edition, imports=imports, declarations=declarations, span=body.span)
+        return m.Document.model_construct(edition=edition, imports=imports, declarations=declarations, span=body.span)
 
     def declared(self, name: str, span: Span | None, places: dict[str, Span | None]) -> None:
         if name in places:
@@ -129,15 +129,15 @@ class _Elaborator(Studies):
             case _ if head.assigns or head.body is not None:
                 pass
             case (e.Text(value=path), e.Name(parts=("as",)), e.Name(parts=(alias,)) as name):
-                return m.Import(source=path, alias=alias, span=span, name_span=name.span)
+                return m.Import.model_construct(source=path, alias=alias, span=span, name_span=name.span)
             case (e.Name(parts=("std",)), e.Name(parts=("as",)), e.Name(parts=(alias,)) as name):
-                return m.Import(source="std", alias=alias, span=span, name_span=name.span)
+                return m.Import.model_construct(source="std", alias=alias, span=span, name_span=name.span)
             case (names, e.Name(parts=("from",)), e.Text() | e.Name() as origin):
                 listed = names.items if isinstance(names, e.ListOf) else (names,)
                 wanted = tuple(n.parts[0] for n in listed if isinstance(n, e.Name) and len(n.parts) == 1)
                 if wanted and len(wanted) == len(listed):
                     path = origin.value if isinstance(origin, e.Text) else origin.text
-                    return m.Import(source=path, names=wanted, span=span, name_span=names.span)
+                    return m.Import.model_construct(source=path, names=wanted, span=span, name_span=names.span)
             case _:
                 pass
         self.malformed(head, "import", "NL0128")
@@ -153,7 +153,7 @@ class _Elaborator(Studies):
             self.malformed(head, "let")
             return None
         name = head.words[1]
-        return m.Let(name=name.text, value=head.value, span=head.statement.span, name_span=name.span)
+        return m.Let.model_construct(name=name.text, value=head.value, span=head.statement.span, name_span=name.span)
 
     # -- memories and rules ----------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class _Elaborator(Studies):
             else:
                 chain_place = inner.span
                 chain = self.chain(inner)
-        return m.Memory(
+        return m.Memory.model_construct(
             name=name.text, parameters=parameters, fields=fields.values, field_spans=fields.spans,
             chain=chain, span=head.statement.span, name_span=name.span,
         )  # fmt: skip
@@ -198,7 +198,7 @@ class _Elaborator(Studies):
                 self.add_level(inner, levels)
             else:
                 self.unknown(inner, "a chain", ("level",))
-        return m.Chain(
+        return m.Chain.model_construct(
             variant=name.text,
             arguments=arguments,
             levels=levels,
@@ -219,7 +219,7 @@ class _Elaborator(Studies):
         for statement in body.statements:
             self.assign(head_of(statement), fields, "a level")
         levels.append(
-            m.Level(
+            m.Level.model_construct(
                 name=name.text,
                 fields=fields.values,
                 field_spans=fields.spans,
@@ -257,7 +257,7 @@ class _Elaborator(Studies):
                     otherwise = rest
             else:
                 self.assign(inner, fields, "an optimizer", ("memory", "otherwise"))
-        return m.Optimizer(
+        return m.Optimizer.model_construct(
             name=name.text, parameters=parameters, memories=memories, fields=fields.values,
             field_spans=fields.spans,
             otherwise=otherwise, span=head.statement.span, name_span=name.span,
@@ -284,7 +284,7 @@ class _Elaborator(Studies):
             if label.text in labels:
                 self.twice("NL0133", "label", label.text, label.span, labels[label.text])
             labels.setdefault(label.text, label.span)
-        return kind(
+        return kind.model_construct(
             name=name.text,
             parameters=parameters,
             body=list(body.statements),
@@ -310,7 +310,7 @@ class _Elaborator(Studies):
                 self.evaluation(inner, evaluations)
             else:
                 self.assign(inner, fields, "a train", ("level", "eval"))
-        return m.Train(
+        return m.Train.model_construct(
             name=name.text, fields=fields.values, field_spans=fields.spans, levels=levels,
             evaluations=evaluations, span=head.statement.span, name_span=name.span,
         )  # fmt: skip
@@ -324,5 +324,5 @@ class _Elaborator(Studies):
             return
         measures = [s.value for s in head.body.statements]
         evaluations.append(
-            m.Evaluation(clock=phrase_of(head.words[1:]), measures=measures, span=head.statement.span)
+            m.Evaluation.model_construct(clock=phrase_of(head.words[1:]), measures=measures, span=head.statement.span)
         )

@@ -240,7 +240,7 @@ class Elaborating:
                 continue
             places[name] = argument.span
             default = None if argument.name is None else argument.value
-            found.append(m.Parameter(name=name, default=default, span=argument.span))
+            found.append(m.Parameter.model_construct(name=name, default=default, span=argument.span))
         return found
 
     def assign(self, head: Head, fields: Fields, where: str, known: tuple[str, ...] = ()) -> None:

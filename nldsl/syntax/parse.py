@@ -7,13 +7,16 @@ feeds `ERROR` in its place, so that the rest of the file is still read.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
+import zlib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import lark
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
@@ -46,13 +49,38 @@ class _Newlines:
 
 def grammar_text() -> str:
     """The grammar, as written in `nl.lark`."""
-    return resources.files("nldsl.grammar").joinpath("nl.lark").read_text(encoding="utf-8")
+    return _grammar_file("nl.lark")
+
+
+def _grammar_file(name: str) -> str:
+    return resources.files("nldsl.grammar").joinpath(name).read_text(encoding="utf-8")
+
+
+def fingerprint() -> str:
+    """What the parse tables depend on: the grammar and the version of lark."""
+    return f"lark {lark.__version__}, grammar {zlib.crc32(grammar_text().encode()):08x}"
 
 
 @cache
 def _parser() -> tuple[Lark, Builder]:
+    """The parser from its tables, or from the grammar where that or lark has changed since they were made."""
+    made = json.loads(_grammar_file("tables.json"), object_hook=_unpaired)
+    if made["fingerprint"] != fingerprint():
+        return computed()
     builder = Builder()
-    lark = Lark(
+    loaded = Lark._load_from_dict(made["data"], made["memo"], transformer=builder, postlex=_Newlines())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return loaded, builder
+
+
+def _unpaired(value: dict[str, Any]) -> dict[Any, Any]:
+    """A dict whose keys are numbers stands in JSON as `{"pairs": [[key, value], ...]}`."""
+    return dict(value["pairs"]) if value.keys() == {"pairs"} else value
+
+
+def computed() -> tuple[Lark, Builder]:
+    """The parser from the grammar, which takes much longer than from its tables."""
+    builder = Builder()
+    made = Lark(
         grammar_text(),
         parser="lalr",
         lexer="contextual",
@@ -61,7 +89,7 @@ def _parser() -> tuple[Lark, Builder]:
         postlex=_Newlines(),  # type: ignore[arg-type]
         maybe_placeholders=False,
     )
-    return lark, builder
+    return made, builder
 
 
 def parse_nl(source: Source) -> tuple[e.Body, list[Diagnostic]]:
@@ -150,12 +178,12 @@ def _limited(source: Source, findings: list[Diagnostic]) -> list[Diagnostic]:
 
 
 def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Body, list[Diagnostic]]:
-    lark, builder = _parser()
+    parser, builder = _parser()
     with _LOCK:
-        reader = _Reader(lark, builder, source, text, one_value=one_value)
+        reader = _Reader(parser, builder, source, text, one_value=one_value)
         body = reader.run({})
         if reader.unclosed and not one_value:
-            body = _second_reading(lark, builder, source, text, reader) or body
+            body = _second_reading(parser, builder, source, text, reader) or body
             findings = reader.findings
         else:
             findings = reader.findings
@@ -163,12 +191,12 @@ def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Bod
     return body, sorted(start, key=lambda d: d.labels[0].span.start)
 
 
-def _second_reading(lark: Lark, builder: Builder, source: Source, text: str, first: _Reader) -> e.Body | None:
+def _second_reading(parser: Lark, builder: Builder, source: Source, text: str, first: _Reader) -> e.Body | None:
     """Read again, the unclosed braces closed where the indentation says; None if it says nothing."""
     guesses = unclosed_by_indent(text)
     if len(guesses) > len(first.unclosed):
         return None
-    again = _Reader(lark, builder, source, text)
+    again = _Reader(parser, builder, source, text)
     closing: dict[int, int] = {}
     for _, position in guesses:
         closing[position] = closing.get(position, 0) + 1

@@ -46,7 +46,7 @@ class Studies(Elaborating):
                 )
                 continue
             amendments.append(found)
-        return m.Variant(
+        return m.Variant.model_construct(
             name=name.text, base=base.text, base_span=base.span, amendments=amendments,
             span=head.statement.span, name_span=name.span,
         )  # fmt: skip
@@ -58,13 +58,13 @@ class Studies(Elaborating):
         if word in ("set", "add"):
             if head.value is not None and len(head.words) == 2 and isinstance(head.words[1], e.Name):
                 path = head.words[1]
-                return m.Amendment(
+                return m.Amendment.model_construct(
                     action=word, path=path.text, value=head.value, path_span=path.span, span=span
                 )
         elif word == "remove":
             if head.value is None and len(head.words) == 2 and isinstance(head.words[1], e.Name):
                 path = head.words[1]
-                return m.Amendment(action="remove", path=path.text, path_span=path.span, span=span)
+                return m.Amendment.model_construct(action="remove", path=path.text, path_span=path.span, span=span)
         elif word == "replace":
             left = leftmost(statement.value)
             words = left.words if isinstance(left, e.Phrase) else ()
@@ -75,7 +75,7 @@ class Studies(Elaborating):
                 and is_word(words[2], "by")
             ):
                 value = without_leading(statement.value, 3)
-                return m.Amendment(
+                return m.Amendment.model_construct(
                     action="replace", path=words[1].text, value=value, path_span=words[1].span, span=span
                 )
         else:
@@ -108,7 +108,7 @@ class Studies(Elaborating):
                     keep = rest
             else:
                 self.assign(inner, fields, "an ablate", ("without", "vary", "grid", "zip", "keep"))
-        return m.Ablate(
+        return m.Ablate.model_construct(
             name=name.text, base=base.text, base_span=base.span, axes=axes, keep=keep, fields=fields.values,
             field_spans=fields.spans, span=head.statement.span, name_span=name.span,
         )  # fmt: skip
@@ -138,7 +138,7 @@ class Studies(Elaborating):
         ):
             self.malformed(head, word)
             return None
-        return m.Axis(
+        return m.Axis.model_construct(
             action=word,
             paths=[p.text for p in paths],
             path_spans=[p.span for p in paths],
