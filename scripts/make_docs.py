@@ -1,0 +1,204 @@
+"""Write the tables of docs/ that are made from the code: `python scripts/make_docs.py [--check]`.
+
+A page holds `<!-- made: NAME -->` and `<!-- end -->`; what stands between them is written anew.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- made: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP  # noqa: E402
+from nldsl.document import expr as e  # noqa: E402
+from nldsl.document import model as doc  # noqa: E402
+from nldsl.document.printer import print_expr  # noqa: E402
+from nldsl.resolve.flows import MAP_TAKES  # noqa: E402
+from nldsl.resolve.primitives import INF, PRIMITIVES, Primitive, Takes  # noqa: E402
+from nldsl.resolve.rules import RULES, SCHEDULES  # noqa: E402
+from nldsl.resolve.training import MEASURES  # noqa: E402
+from nldsl.syntax import read  # noqa: E402
+
+Row = tuple[str, ...]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """A Markdown table; `|` within cells is escaped."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
+    )
+
+
+def code(text: str) -> str:
+    """`text` as code, or nothing where there is nothing."""
+    return f"`{text}`" if text else ""
+
+
+def argument(take: Takes) -> str:
+    """One argument as it is written, with its default."""
+    if take.kind == "flag":
+        return take.name
+    if take.kind == "word":
+        return f"{take.name} = {take.default}"
+    return take.name if take.required or take.default is None else f"{take.name} = {take.default}"
+
+
+def takes(found: tuple[Takes, ...]) -> str:
+    """The arguments of a primitive or map; those in brackets may be left out."""
+    required = [argument(t) for t in found if t.required]
+    others = [f"[{argument(t)}]" for t in found if not t.required]
+    return code(", ".join([*required, *others]))
+
+
+def span(one: Primitive) -> str:
+    """Where the values of a primitive lie, where that is known."""
+    if one.range is None:
+        return ""
+    low, high = (f"{x:g}" for x in one.range)
+    return f"{low} to {high}" if INF not in one.range else f"{low} and more"
+
+
+def primitives() -> str:
+    """Every stage of a pipeline."""
+    works = {"merged": "all features", "head": "each head", "any": "either"}
+    rows = [(code(p.name), p.summary, takes(p.takes), works[p.layout], span(p)) for p in PRIMITIVES.values()]
+    return table(("stage", "gives", "arguments", "works on", "range"), rows)
+
+
+def maps() -> str:
+    """Every map."""
+    said = {
+        "matrix": "`W z`",
+        "linear": "the same as `matrix`",
+        "vector": "`w * z`, number by number",
+        "mlp": "`W2 act(W1 z)`; with `residual`, `z +` that; with `norm`, normalised before `z` is added",
+        "swiglu": "`W3 (silu(W1 z) * W2 z)`",
+        "cache": "the pairs of the last `window` tokens, or of all of them: no weights",
+    }
+    return table(
+        ("map", "computes", "arguments"), [(code(n), said[n], takes(t)) for n, t in MAP_TAKES.items()]
+    )
+
+
+def rules() -> str:
+    """Every rule of a run's levels."""
+    rows = []
+    for rule in RULES.values():
+        options = ", ".join(f"{k} = {v}" for k, v in rule.options.items())
+        keeps = ", ".join(rule.state)
+        rows.append(
+            (
+                code(rule.name),
+                rule.summary,
+                code(options),
+                keeps + (" (matrices)" if rule.matrices_only else ""),
+            )
+        )
+    return table(("rule", "is", "options beside `rate`", "keeps for each weight"), rows)
+
+
+def schedules() -> str:
+    """Every stage behind a rate."""
+    said = {
+        "warmup": "rises in a straight line over the first `steps`",
+        "cosine": "falls along half a cosine to `floor` times the rate (0 if left out)",
+        "linear": "falls in a straight line to `floor` times the rate (0 if left out)",
+        "constant": "stays",
+    }
+    rows = [(code(f"{n}({', '.join(a)})" if a else n), said[n]) for n, a in SCHEDULES.items()]
+    return table(("stage", "the rate"), rows)
+
+
+def measures() -> str:
+    """Every measure of `eval`."""
+    said = {
+        "loss": "nats per token; always there",
+        "perplexity": "`exp` of the loss",
+        "bits_per_byte": "the loss in bits",
+        "accuracy": "share of tokens that are the likeliest",
+        "needle": "share of digits of a number, said once in `length` tokens, that are recalled at the end",
+    }
+    rows = [(code(f"{n}({', '.join(a)})" if a else n), said[n]) for n, a in MEASURES.items()]
+    return table(("measure", "is"), rows)
+
+
+def engines() -> str:
+    """Every engine, in the order in which they are tried."""
+    rows = [
+        (str(n), e.name, e.reference, code(f"{e.file}.{e.function}"), e.summary)
+        for n, e in enumerate((*ENGINES, TOKEN_LOOP), start=1)
+    ]
+    return table(("tried", "engine", "REF", "function", "in a line"), rows)
+
+
+def library() -> str:
+    """Every part of the standard library, with its parameters and what stands above it."""
+    rows = []
+    for path in sorted((ROOT / "nldsl" / "lib").glob("*.nl")):
+        from nldsl.diagnostics.model import Source
+
+        text = path.read_text(encoding="utf-8")
+        document, _ = read(Source(path.name, text))
+        remark = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
+        for one in document.declarations:
+            if isinstance(one, doc.Memory | doc.Block):
+                rows.append((code(one.name + signature(one.parameters)), remark))
+    return table(("part", "is"), rows)
+
+
+def signature(parameters: list[doc.Parameter]) -> str:
+    """Parameters as they are declared."""
+    shown = [p.name if p.default is None else f"{p.name} = {_text(p.default)}" for p in parameters]
+    return f"({', '.join(shown)})"
+
+
+def _text(value: e.Expr) -> str:
+    return print_expr(value)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "primitives": primitives,
+    "maps": maps,
+    "rules": rules,
+    "schedules": schedules,
+    "measures": measures,
+    "engines": engines,
+    "library": library,
+}
+
+
+def made(text: str) -> str:
+    """A page with its tables written anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[3]}", text)
+
+
+def pages() -> list[Path]:
+    """The pages that hold tables made from the code."""
+    return [p for p in sorted((ROOT / "docs").glob("*.md")) if MARKED.search(p.read_text(encoding="utf-8"))]
+
+
+def main() -> int:
+    """Write the tables; with `--check` only say which pages are stale, and exit with 1."""
+    stale = []
+    for page in pages():
+        old = page.read_text(encoding="utf-8")
+        new = made(old)
+        if new != old:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8", newline="\n")
+    for page in stale:
+        print(f"{'stale' if '--check' in sys.argv else 'written'}: {page.relative_to(ROOT)}")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What pages hold from the code is fresh, and names what there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+import nldsl
+from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
+from nldsl.diagnostics.model import Source
+from nldsl.resolve.expanded import Core, Map
+from nldsl.resolve.memories import FIELDS
+from nldsl.resolve.training import DATA_ARGUMENTS, TRAIN_FIELDS
+from nldsl.syntax.elaborate import DECLARATIONS
+
+from .blocks import ROOT, Block
+
+SCRIPT = ROOT / "scripts" / "make_docs.py"
+LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_fresh() -> None:
+    script = load(SCRIPT)
+    found = script.pages()
+    assert {p.name for p in found} >= {"language.md", "engines.md"}
+    stale = [
+        p.name for p in found if script.made(p.read_text(encoding="utf-8")) != p.read_text(encoding="utf-8")
+    ]
+    assert stale == [], "run: python scripts/make_docs.py"
+
+
+@pytest.mark.parametrize("name", [*DECLARATIONS, *FIELDS, *TRAIN_FIELDS, *DATA_ARGUMENTS])
+def test_the_reference_names_every_declaration_and_field(name: str) -> None:
+    assert f"`{name}" in LANGUAGE or f"{name}," in LANGUAGE or f"{name})" in LANGUAGE
+
+
+REFUSED = {
+    "memory Own(dim) { objective = task, chain nested { level a { map = mlp(dim) } } }": "NL0701",
+    "memory Own(dim) { objective = task, chain independent { level a { map = mlp(dim) } } }": "NL0701",
+    "memory Own(dim) { objective = task, scope = sequence, map = mlp(dim) }": "NL0701",
+    "memory Own(dim) { key = x, value = x, query = x, start = copy of pretrain }": "NL0701",
+    "memory Own(dim) { key = x, value = x, query = x, reset = never }": "NL0701",
+    "memory Own(dim) { key = x, value = x, query = x, rate = 0.01, update = every 16 tokens offset 2 tokens }": "NL0701",
+    "memory Own(dim) { key = x, value = x, query = x, rate = 0.01, update = every 16 tokens flush }": "NL0701",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_said_to_be_refused_is(text: str) -> None:
+    block = Block("refused", 1, False, "memory", text + "\n")
+    assert REFUSED[text] in [d.code for d in nldsl.check_source(block.source)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("objective = classify\n", "NL0701"), ('data = images("cats")\n', "NL0702")]
+)
+def test_runs_that_are_said_to_be_refused_are(text: str, code: str) -> None:
+    assert [d.code for d in nldsl.check_source(Block("refused", 1, False, "run", text).source)] == [code]
+
+
+def test_rules_written_in_a_spec_are_refused() -> None:
+    text = Block(
+        "refused", 1, False, "run", "level a { learns = rest, rule = own(rate = 0.1) }\n"
+    ).source.text
+    own = Source("own.nl", text + "optimizer own(rate) { weight = weight - rate * grad }\n")
+    assert [d.code for d in nldsl.check_source(own)] == ["NL0701"]
+
+
+MLP = Map("mlp", residual=True)
+LOOPED = [
+    Core(Map("matrix"), window=4),
+    Core(Map("matrix"), constrain=(("norm", None, 1),)),
+    Core(Map("matrix"), retain="channel"),
+    Core(Map("matrix"), gradient="stop"),
+    *[Core(Map("matrix"), objective=objective) for objective in ("lp", "huber", "oja")],
+    *[Core(Map("matrix"), rule=rule) for rule in ("muon", "gd_implicit")],
+    *[Core(Map(kind), update=8, anchor=8, read="boundary") for kind in ("vector", "swiglu")],
+    Core(Map("mlp", depth=3), anchor=8),
+    Core(Map("mlp", norm=True), anchor=8),
+    Core(MLP),
+    Core(Map("matrix"), momentum="head"),
+    Core(MLP, rule="dgd", momentum="head", update=8, anchor=8, read="boundary"),
+]
+
+
+@pytest.mark.parametrize("core", LOOPED, ids=str)
+def test_what_no_engine_is_said_to_do_is_looped(core: Core) -> None:
+    assert choose(core).engine is TOKEN_LOOP
+
+
+def test_each_engine_has_its_section() -> None:
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").lower()
+    for engine in ENGINES:
+        assert engine.name.split(",")[0].lower() in page.split("## what no engine")[1], engine.name
