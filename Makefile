@@ -8,8 +8,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 # Demo: the smallest variant of the flagship spec.
 SPEC    ?= specs/hope.nl
-VARIANT ?= Tiny
-BUILD   ?= build/hope-tiny
+VARIANT ?= Demo
+BUILD ?= build/hope-demo
 
 # Two threads at most: the tests' tensors are small, and more threads only wait for each other.
 export OMP_NUM_THREADS ?= 2
@@ -33,8 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## check, draw, compile and train a tiny Hope on real text
 	$(BIN)/nldsl check $(SPEC)
-	$(BIN)/nldsl graph $(SPEC)
-	$(BIN)/nldsl compile $(SPEC) --variant $(VARIANT) -o $(BUILD) --force
+	$(BIN)/nldsl graph $(SPEC) --variant $(VARIANT)
+	$(BIN)/nldsl compile $(SPEC) --variant $(VARIANT) -o $(BUILD)
 	$(BIN)/nldsl train $(BUILD)
 
 test: lint types pytest ## all that CI runs: lint, types, tests

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.kernels import kernel_names
 from nldsl.codegen.emit.numbers import number
 from nldsl.codegen.emit.printer import statement
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import Num
 
+# What `nn.Module` calls its own; a part with such a name would hide it.
 MODULE_NAMES = frozenset(
-    "add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval extra_repr float forward half "
-    "load_state_dict modules named_children parameters requires_grad_ share_memory state_dict to train training type zero_grad self state".split()
+    "T_destination add_module apply bfloat16 buffers call_super_init children compile compile_region cpu cuda double dump_patches "
+    "eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules mtia "
+    "named_buffers named_children named_modules named_parameters parameters register_backward_hook register_buffer "
+    "register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook "
+    "register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter "
+    "register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self set_extra_state set_submodule share_memory "
+    "state state_dict to to_empty train training type xpu zero_grad".split()
 )
+FILE_NAMES = frozenset({"Any", "Config", "F", "State", "Tensor", "annotations", "build", "dataclass", "math", "nn", "self", "torch"})
+
+
+def reserved(name: str) -> bool:
+    """Whether a generated file has another use for a name: Python, an import, or a kernel."""
+    return keyword.iskeyword(name) or hasattr(builtins, name) or name in FILE_NAMES or name in kernel_names()
+
+
+def parameter(name: str) -> str:
+    """A parameter of a spec as a parameter of a constructor: `lambda` becomes `lambda_`."""
+    return f"{name}_" if reserved(name) else name
 
 
 class Namespace:
-    """Names that never collide, not with each other and not with Python's."""
+    """Names that never collide, not with each other and not with `kept`."""
 
-    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
-        self.taken = set(taken)
+    def __init__(self, taken: frozenset[str] = frozenset(), kept: Callable[[str], bool] = keyword.iskeyword) -> None:
+        self.taken, self.kept = set(taken), kept
 
     def fresh(self, wanted: str) -> str:
-        """`wanted`, or `wanted_2` and so on if it is taken.
+        """`wanted`, or `wanted_` if it is kept for something else, or `wanted_2` and so on if it is taken.
 
         >>> names = Namespace(); names.fresh("key"), names.fresh("key"), names.fresh("class")
         ('key', 'key_2', 'class_')
         """
-        base = f"{wanted}_" if keyword.iskeyword(wanted) else wanted
+        base = f"{wanted}_" if self.kept(wanted) else wanted
         name, count = base, 1
         while name in self.taken:
             count += 1
@@ -88,7 +108,7 @@ class ClassWriter:
     def __init__(self, values: dict[str, Num], spell: str = "{}") -> None:
         self.values = {k: v.value for k, v in values.items()}
         self.spell = spell
-        self.attributes = Namespace(MODULE_NAMES)
+        self.attributes = Namespace(kept=lambda name: name in MODULE_NAMES or keyword.iskeyword(name))
         self.used: dict[str, None] = {}
         self.modules: list[c.Step] = []
         self.states: list[tuple[str, c.Code]] = []
@@ -105,9 +125,9 @@ class ClassWriter:
         """A number for the constructor."""
         return number(num, self.values, self._use)
 
-    def _use(self, parameter: str) -> str:
-        self.used.setdefault(parameter)
-        return self.spell.format(parameter)
+    def _use(self, name: str) -> str:
+        self.used.setdefault(name)
+        return self.spell.format(parameter(name))
 
     def constant(self, num: Num, wanted: str) -> c.Code:
         """A number for `forward`: a literal, or an attribute that the constructor computes."""
@@ -147,7 +167,7 @@ class ClassWriter:
 
 def signature(parameters: tuple[str, ...], values: dict[str, int | float]) -> tuple[str, ...]:
     """The parameters of a constructor; whole numbers are `int`."""
-    return ("self", *(f"{p}: {'int' if isinstance(values[p], int) else 'float'}" for p in parameters))
+    return ("self", *(f"{parameter(p)}: {'int' if isinstance(values[p], int) else 'float'}" for p in parameters))
 
 
 def text_of(step: c.Class) -> str:

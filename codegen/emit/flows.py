@@ -81,11 +81,11 @@ class FlowWriter:
             raise KeyError(f"no torch form for `{flow.primitive}`")
         return self.keep(handler(self, flow, x))
 
-    def weights(self, flow: Apply, value: c.Code, kind: str = "") -> str:
+    def weights(self, flow: Apply, value: c.Code, kind: str = "", comment: str = "") -> str:
         """A module with weights of its own; returns how to call it."""
         short = kind or _SHORT.get(flow.primitive, flow.primitive)
         wanted = f"{self.prefix}_{short}" if self.prefix else short
-        return self.owner.module(wanted, value, (self.path or flow.path,))
+        return self.owner.module(wanted, value, (self.path or flow.path,), comment)
 
     def number(self, flow: Apply, name: str) -> c.Code:
         value = flow.arguments[name]
@@ -175,8 +175,8 @@ def _started(function: str, inverse: Callable[[float], float]) -> Callable[[Flow
         if not isinstance(start, Num):
             return c.Invoke(function, (x,))
         value = inverse(float(start))
-        filled = c.call("torch.full", c.Several((w.owner.number(f.shape.width),)), c.Atom(f"{value:.6g}"))
-        bias = w.weights(f, c.call("nn.Parameter", filled), "start")
+        filled = c.call("torch.full", c.Several((w.owner.number(f.shape.width),)), c.Atom(repr(float(f"{value:.6g}"))))
+        bias = w.weights(f, c.call("nn.Parameter", filled), "start", f"begins at {float(start):g}")
         return c.Invoke(function, (c.Infix("+", x, c.name(bias)),))
 
     return write

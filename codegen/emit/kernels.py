@@ -98,6 +98,13 @@ def _with_comments(lines: list[str], first: int, after: int) -> int:
     return first
 
 
+@cache
+def kernel_names() -> frozenset[str]:
+    """Every name that the engines define; no part of a generated model may take one."""
+    modules = (entry.name.removesuffix(".py") for entry in files("nldsl.codegen.engines").iterdir() if entry.name.endswith(".py"))
+    return frozenset(name for module in modules for name in read(module).definitions)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """What a build's `kernels.py` holds."""

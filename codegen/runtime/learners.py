@@ -203,7 +203,7 @@ class Trainer:
                 learner.gathered += self.segment
             value = loss.item()
             if not math.isfinite(value):
-                raise self._blame_weights(f"the loss is {value} at step {self.step + 1}")
+                raise self._blame_loss(f"the loss is {value} at step {self.step + 1}", inputs)
             facts["loss"] += value * share
             self._update(self._due(last), facts)
             if not last:
@@ -249,6 +249,19 @@ class Trainer:
                     where = f"the gradient of level `{learner.level.name}` (`{name}`)"
                     return _diverged(f"{where} is not finite at step {self.step + 1}", learner)
         return _diverged(f"the gradients together are too large at step {self.step + 1}", learners[0])
+
+    def _blame_loss(self, what: str, tokens: Tensor) -> UserError:
+        """The error of a loss that is not finite: of a part that leaves the numbers by itself, or of weights."""
+        finite = all(bool(p.isfinite().all()) for p in self.model.parameters())
+        part = first_not_finite(self.model, tokens) if finite else None
+        if part is None:
+            return self._blame_weights(what)
+        name, kind = part
+        return UserError(
+            f"{what}: all weights are finite, and `{name}` ({kind}) leaves the numbers within a sequence",
+            help="bound what its fast weights learn: keys and values of length 1, a smaller rate, a retain below 1",
+            kind="diverged",
+        )
 
     def _blame_weights(self, what: str) -> UserError:
         """The error of a loss or weights that are not finite: names the level that is, or has the largest."""
@@ -333,6 +346,37 @@ def _diverged(message: str, learner: Learner) -> UserError:
         f"lower its rate (`--set levels.{name}.rate={rate / 10:g}`), warm up longer, or clip (`--set clip=1`)"
     )
     return UserError(message, help=advice, kind="diverged")
+
+
+def first_not_finite(model: nn.Module, tokens: Tensor) -> tuple[str, str] | None:
+    """The module where numbers first stop being finite, by name and class; None if they all are."""
+    names = {module: name for name, module in model.named_modules()}
+    found: list[str] = []
+
+    def tensors(value: Any) -> list[Tensor]:
+        if isinstance(value, Tensor):
+            return [value] if value.is_floating_point() else []
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+        return [tensor for part in parts for tensor in tensors(part)]
+
+    def finite(value: Any) -> bool:
+        return all(bool(tensor.isfinite().all()) for tensor in tensors(value))
+
+    def look(module: nn.Module, given: Any, result: Any) -> None:
+        if not found and not finite(result):
+            name = names[module]
+            found.append(name if finite(given) else name.rpartition(".")[0])  # fed by its parent
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        return None
+    return found[0] or "the model", type(model.get_submodule(found[0])).__name__
 
 
 def scale(tensors: list[Tensor], factor: float) -> None:

@@ -163,7 +163,7 @@ def assign(expanded: Expanded) -> Assignment:
     for extra in rest[1:]:
         result.twice.append((weights[0], rest[0], extra))
     result.levels = [_outer(key, order[key], tuple(group), groups) for key, group in groups.items()]
-    result.levels.sort(key=lambda x: x.name != x.declared.name)
+    result.levels.sort(key=lambda x: (x.clock.unit != "token", x.clock.period))
     return result
 
 

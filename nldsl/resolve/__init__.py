@@ -186,6 +186,6 @@ def memory(
     except Unresolved:
         return None, findings.items
     if not isinstance(use.instance, MemoryInstance):
-        findings.add("NL0507", f"`{name}` learns from the task, so it has no core of its own", found[0].where(), help="compile a model that uses it")
+        findings.add("NL0518", f"`{name}` learns from the task, so it has no core of its own", found[0].where(), help="compile a model that uses it")
         return None, findings.items
     return use.instance, findings.items

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,8 @@ class Build:
         return self.modules["settings"].SETTINGS
 
 
-def load(folder: Path | str) -> Build:
-    """Execute the modules of `folder` and return them.
+def load(folder: Path | str, names: Sequence[str] = ORDER) -> Build:
+    """Execute the modules of `folder` and return them; only those in `names`, which are in `ORDER`'s order.
 
     While one executes, the plain names that it imports mean the folder's own modules; afterwards
     `sys.modules` has only private names more than before.  Raises `RunError` (NL0801: no such
@@ -78,15 +78,16 @@ def load(folder: Path | str) -> Build:
     folder = Path(folder)
     if not folder.is_dir():
         raise _missing(folder)
-    lacking = [name for name in ORDER if name not in OPTIONAL and not (folder / f"{name}.py").is_file()]
-    if len(lacking) == len(ORDER) - len(OPTIONAL):
+    needed = [name for name in names if name not in OPTIONAL]
+    lacking = [name for name in needed if not (folder / f"{name}.py").is_file()]
+    if len(lacking) == len(needed):
         raise _missing(folder)
     if lacking:
         raise _damaged(folder, f"it has no `{lacking[0]}.py`")
     package = f"_nldsl_build_{next(_numbers)}"
     modules: dict[str, ModuleType] = {}
-    with _lock, _plain_names(modules):
-        for name in ORDER:
+    with _lock, _plain_names(modules, names[-1]):
+        for name in names:
             path = folder / f"{name}.py"
             if path.is_file():
                 modules[name] = sys.modules[name] = _execute(f"{package}_{name}", path, folder)
@@ -110,7 +111,7 @@ def _execute(name: str, path: Path, folder: Path) -> ModuleType:
 
 
 @contextmanager
-def _plain_names(modules: dict[str, ModuleType]) -> Iterator[None]:
+def _plain_names(modules: dict[str, ModuleType], last: str) -> Iterator[None]:
     """Set aside what the plain names mean outside, and put it back; write no byte code meanwhile."""
     before = {name: sys.modules.pop(name) for name in ORDER if name in sys.modules}
     dont_write = sys.dont_write_bytecode
@@ -122,7 +123,7 @@ def _plain_names(modules: dict[str, ModuleType]) -> Iterator[None]:
         for name in ORDER:
             sys.modules.pop(name, None)
         sys.modules.update(before)
-        if "train" not in modules:  # loading failed: leave nothing behind
+        if last not in modules:  # loading failed: leave nothing behind
             for module in modules.values():
                 sys.modules.pop(module.__name__, None)
 

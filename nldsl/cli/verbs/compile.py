@@ -44,8 +44,8 @@ def compile_spec(
         return int(bool(stale))
     if Path(folder).is_file():
         raise Problem(f"`{folder}` is a file, and a folder is needed", "name another one after `-o`")
-    spec.compile(folder, force=force)
-    console.say(f"wrote {folder}")
+    build = spec.compile(folder, force=force)
+    console.say(f"wrote {folder}: {len(build.files)} files, {build.parameters:,} parameters")
     if not verify:
         return 0
     from nldsl.cli.verbs.verify import verify as probe

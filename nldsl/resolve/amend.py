@@ -1,0 +1,363 @@
+"""Amendments: `set`, `add`, `remove` and `replace` on paths of a spec.
+
+A path begins at a declaration (`SelfModifying.rate`), at a field of the amended `train` block
+(`model.dim`, `steps`) or at one of its levels, and goes on through fields, levels, labels, stages
+and arguments.  It must exist: a typo never makes a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+from nldsl.diagnostics.model import Span
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
+from nldsl.resolve.calls import function_name
+from nldsl.resolve.findings import Findings
+from nldsl.resolve.memories import FIELDS
+from nldsl.resolve.modules import Module
+from nldsl.resolve.primitives import PRIMITIVES
+from nldsl.resolve.rules import RULES, SCHEDULES
+from nldsl.resolve.training import DATA_ARGUMENTS, TRAIN_FIELDS
+
+Change = Callable[[e.Expr | None], e.Expr | None]
+"""From the old value (None where there was none) to the new one (None to remove)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchPath(Exception):
+    """Nothing is called `part`; `candidates` are."""
+
+    part: str
+    candidates: tuple[str, ...]
+
+
+class _Removed(e.Expr):
+    """Stands for an expression that goes away."""
+
+
+REMOVED = _Removed()
+
+
+def copied(module: Module, seen: dict[int, Module] | None = None) -> Module:
+    """The module and all it imports, ready to be changed; expressions are shared, they never change."""
+    seen = {} if seen is None else seen
+    if id(module) in seen:
+        return seen[id(module)]
+    document = module.document.model_copy(update={"declarations": [_copy(d) for d in module.document.declarations]})
+    new = Module(module.path, module.source, document, library_names=module.library_names)
+    seen[id(module)] = new
+    new.imported = {k: (copied(m, seen), n) for k, (m, n) in module.imported.items()}
+    new.aliases = {k: copied(m, seen) for k, m in module.aliases.items()}
+    return new
+
+
+def _copy(node: doc.Node) -> doc.Node:
+    update: dict[str, object] = {}
+    for name in type(node).model_fields:
+        value = getattr(node, name)
+        if isinstance(value, dict):
+            update[name] = dict(value)
+        elif isinstance(value, list):
+            update[name] = [_copy(v) if isinstance(v, doc.Node) else v for v in value]
+        elif isinstance(value, doc.Node):
+            update[name] = _copy(value)
+    return node.model_copy(update=update)
+
+
+def apply(amendments: list[doc.Amendment], base: doc.Train | doc.Model, module: Module, findings: Findings) -> None:
+    """Change `base` and what it uses, in place (of a copy made by `copied`)."""
+    for amendment in amendments:
+        amend(amendment, base, module, findings)
+
+
+def amend(amendment: doc.Amendment, base: doc.Train | doc.Model, module: Module, findings: Findings) -> bool:
+    """Apply one amendment; records a finding and returns False when its path matches nothing."""
+    parts = amendment.path.split(".")
+    value = amendment.value
+    existed: list[bool] = []
+
+    def change(old: e.Expr | None) -> e.Expr | None:
+        existed.append(old is not None)
+        return value if amendment.action in ("set", "add", "replace") else None
+
+    try:
+        _walk(parts, base, module, change)
+    except NoSuchPath as problem:
+        _report(amendment, problem, findings)
+        return False
+    if amendment.action in ("remove", "replace") and existed == [False]:
+        _report(amendment, NoSuchPath(parts[-1], ()), findings)
+        return False
+    return True
+
+
+def value_at(path: str, base: doc.Train | doc.Model, module: Module) -> e.Expr | None:
+    """The value at a path, None where it is left out; records nothing and changes nothing (of a copy made by `copied`).
+
+    Raises `NoSuchPath`.
+    """
+    found: list[e.Expr | None] = []
+
+    def look(old: e.Expr | None) -> e.Expr | None:
+        found.append(old)
+        return old
+
+    _walk(path.split("."), base, module, look)
+    return found[-1] if found else None
+
+
+def no_such_path(path: str, problem: NoSuchPath, findings: Findings) -> None:
+    """Record that a path asked for outside of any spec matches nothing."""
+    _report(amendment("set", path, None, None), problem, findings)
+
+
+def _report(amendment: doc.Amendment, problem: NoSuchPath, findings: Findings) -> None:
+    near = nearest(problem.part, list(problem.candidates))
+    prefix = amendment.path.split(problem.part)[0]
+    hint = f"maybe `{prefix}{near[0]}`" if near else None
+    if hint is None and problem.candidates:
+        hint = "known here: " + ", ".join(f"`{c}`" for c in problem.candidates[:12])
+    findings.add(
+        "NL0601", f"the path `{amendment.path}` matches nothing", amendment.path_span or amendment.where(),
+        f"nothing is called `{problem.part}` here", help=hint or "name a part that the spec has",
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------- declarations
+
+
+def _walk(parts: list[str], base: doc.Train | doc.Model, module: Module, change: Change) -> None:
+    head, rest = parts[0], parts[1:]
+    if isinstance(base, doc.Train):
+        if head in ("train", base.name) and rest:
+            _train(rest, base, module, change)
+            return
+        if head in (*TRAIN_FIELDS, *(level.name for level in base.levels)):
+            _train(parts, base, module, change)
+            return
+    if head in ("model", base.name) and isinstance(base, doc.Model) and rest:
+        _declaration(rest, base, module, change)
+        return
+    found = module.lookup(head)
+    if found is None or not rest:
+        names = [d.name for d in module.document.declarations if not isinstance(d, doc.Variant | doc.Ablate)]
+        fields = list(TRAIN_FIELDS) if isinstance(base, doc.Train) else ["model"]
+        raise NoSuchPath(head, (*names, *module.imported, *fields))
+    _declaration(rest, found[0], found[1], change)
+
+
+def _train(parts: list[str], train: doc.Train, module: Module, change: Change) -> None:
+    head, rest = parts[0], parts[1:]
+    for level in train.levels:
+        if level.name == head:
+            _fields(rest or [head], level.fields, ("learns", "rule", "update", "reduce"), module, change)
+            return
+    _fields(parts, train.fields, TRAIN_FIELDS, module, change)
+
+
+def _declaration(parts: list[str], declaration: object, module: Module, change: Change) -> None:
+    head, rest = parts[0], parts[1:]
+    if isinstance(declaration, doc.Train):
+        _train(parts, declaration, module, change)
+        return
+    if isinstance(declaration, doc.Let) or not hasattr(declaration, "parameters"):
+        raise NoSuchPath(head, ())
+    if isinstance(declaration, doc.Memory):
+        if head in declaration.fields or (head in FIELDS and not any(p.name == head for p in declaration.parameters)):
+            _fields(parts, declaration.fields, FIELDS, module, change)
+            return
+        for level in declaration.chain.levels if declaration.chain else ():
+            if level.name == head:
+                _level(rest, declaration.chain, level, module, change)
+                return
+    if isinstance(declaration, doc.Block | doc.Model) and _labelled(declaration, head, rest, module, change):
+        return
+    for parameter in declaration.parameters:  # type: ignore[attr-defined]
+        if parameter.name == head:
+            old = parameter.default
+            parameter.default = rewrite(old, rest, module, change) if rest and old is not None else change(old)
+            return
+    raise NoSuchPath(head, tuple(_names(declaration)))
+
+
+def _level(parts: list[str], chain: doc.Chain | None, level: doc.Level, module: Module, change: Change) -> None:
+    if parts:
+        _fields(parts, level.fields, ("map", "update", "reduce"), module, change)
+        return
+    if chain is not None and change(e.Name((level.name,))) is None:
+        chain.levels.remove(level)
+        return
+    raise NoSuchPath(level.name, tuple(level.fields))
+
+
+def _names(declaration: object) -> list[str]:
+    names = [p.name for p in getattr(declaration, "parameters", [])]
+    names += list(getattr(declaration, "fields", {}))
+    if isinstance(declaration, doc.Memory) and declaration.chain is not None:
+        names += [level.name for level in declaration.chain.levels]
+    if isinstance(declaration, doc.Block | doc.Model):
+        names += [s.label.text for s in declaration.body if s.label is not None]
+    return names
+
+
+def _fields(parts: list[str], values: dict[str, e.Expr], known: tuple[str, ...], module: Module, change: Change) -> None:
+    head, rest = parts[0], parts[1:]
+    if head not in values and (rest or head not in known):
+        raise NoSuchPath(head, tuple(dict.fromkeys((*values, *known))))
+    old = values.get(head)
+    new = rewrite(old, rest, module, change) if rest and old is not None else change(old)
+    if new is None or new is REMOVED:
+        values.pop(head, None)
+    else:
+        values[head] = new
+
+
+def _labelled(declaration: doc.Block | doc.Model, head: str, rest: list[str], module: Module, change: Change) -> bool:
+    for index, statement in enumerate(declaration.body):
+        if statement.label is not None and statement.label.text == head:
+            if rest:
+                new = rewrite(statement.value, rest, module, change)
+            else:
+                new = change(statement.value)
+            if new is None or new is REMOVED:
+                del declaration.body[index]
+            else:
+                declaration.body[index] = replace(statement, value=new)
+            return True
+    for index, statement in enumerate(declaration.body):
+        try:
+            new = rewrite(statement.value, [head, *rest], module, change)
+        except NoSuchPath:
+            continue
+        if new is None or new is REMOVED:
+            del declaration.body[index]
+        else:
+            declaration.body[index] = replace(statement, value=new)
+        return True
+    return False
+
+
+# --------------------------------------------------------------------------- expressions
+
+
+def rewrite(node: e.Expr, parts: list[str], module: Module, change: Change) -> e.Expr:
+    """`node` with the part at `parts` changed; `REMOVED` if the whole node goes away."""
+    if not parts:
+        new = change(node)
+        return REMOVED if new is None else new
+    if isinstance(node, e.Call):
+        known = arguments_known(node.function.text, module)
+        index = next((i for i, a in enumerate(node.arguments) if a.name == parts[0]), None)
+        if index is None and known is not None and parts[0] in known:
+            index = next((i for i, a in enumerate(node.arguments) if a.name is None and i == known.index(parts[0])), None)
+        if index is not None:
+            return _argument(node, index, parts, module, change)
+        if known is not None and parts[0] in known and len(parts) == 1:
+            new = change(None)
+            return node if new is None else replace(node, arguments=(*node.arguments, e.Argument(new, parts[0])))
+    if isinstance(node, e.Name) and len(parts) == 1:
+        known = arguments_known(node.text, module)
+        if known is not None and parts[0] in known:
+            new = change(None)
+            return node if new is None else e.Call(node, (e.Argument(new, parts[0]),), span=node.span)
+    return _descend(node, parts, module, change)
+
+
+def _argument(node: e.Call, index: int, parts: list[str], module: Module, change: Change) -> e.Call:
+    old = node.arguments[index]
+    new = rewrite(old.value, parts[1:], module, change)
+    rest = list(node.arguments)
+    if new is REMOVED:
+        del rest[index]
+    else:
+        rest[index] = replace(old, value=new)
+    return replace(node, arguments=tuple(rest))
+
+
+def arguments_known(name: str, module: Module) -> list[str] | None:
+    """The names of the arguments that a call of `name` takes, in order."""
+    found = module.lookup(name)
+    if found is not None and hasattr(found[0], "parameters"):
+        return [p.name for p in found[0].parameters]  # type: ignore[attr-defined]
+    if name in PRIMITIVES:
+        return [t.name for t in PRIMITIVES[name].takes]
+    if name in RULES:
+        return ["rate", *RULES[name].options]
+    if name in SCHEDULES:
+        return list(SCHEDULES[name])
+    return list(DATA_ARGUMENTS) if name == "text" else None
+
+
+def _matches(node: e.Expr, part: str) -> bool:
+    return function_name(node) == part or (isinstance(node, e.Phrase) and node.head == part)
+
+
+def _descend(node: e.Expr, parts: list[str], module: Module, change: Change) -> e.Expr:
+    seen: list[str] = []
+    for child in node.children():
+        if isinstance(child, e.Name) and isinstance(node, e.Call):
+            continue
+        if isinstance(child, e.Statement) and isinstance(child.target, e.Name) and child.target.text == parts[0]:
+            new = rewrite(child.value, parts[1:], module, change)
+            return _rebuilt(node, child, REMOVED if new is REMOVED else replace(child, value=new))
+        if _matches(child, parts[0]):
+            if isinstance(child, e.Phrase) and len(parts) == 1 and change(child) is None:
+                return _rebuilt(node, child, child.words[1] if len(child.words) > 1 else REMOVED)
+            return _rebuilt(node, child, rewrite(child, parts[1:], module, change))
+        try:
+            return _rebuilt(node, child, _descend(child, parts, module, change))
+        except NoSuchPath as problem:
+            seen += problem.candidates
+            name = function_name(child) or (child.head if isinstance(child, e.Phrase) else None)
+            seen += [name] if name else []
+    raise NoSuchPath(parts[0], tuple(dict.fromkeys(seen)))
+
+
+def _rebuilt(node: e.Expr, old: e.Expr, new: e.Expr) -> e.Expr:
+    if new is REMOVED:
+        return _without(node, old)
+    changes: dict[str, object] = {}
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if value is old:
+            changes[f.name] = new
+        elif isinstance(value, tuple) and any(v is old for v in value):
+            changes[f.name] = tuple(new if v is old else v for v in value)
+    return replace(node, **changes)  # type: ignore[arg-type]
+
+
+def _without(node: e.Expr, old: e.Expr) -> e.Expr:
+    """`node` when one of its parts goes away: a term leaves its sum, a stage its pipeline."""
+    match node:
+        case e.Binary(op="+" | "-" | "*" | "/", left=left, right=right):
+            return right if left is old else left
+        case e.Pipe(source=source, stages=stages):
+            if source is old:
+                return REMOVED
+            rest = tuple(s for s in stages if s is not old)
+            return e.Pipe(source, rest, span=node.span) if rest else source
+        case e.ListOf(items=items):
+            return e.ListOf(tuple(i for i in items if i is not old), span=node.span)
+        case e.Body(statements=statements):
+            return replace(node, statements=tuple(s for s in statements if s is not old))
+        case e.Phrase(words=words):
+            return e.Phrase(tuple(w for w in words if w is not old), span=node.span)
+        case _:
+            return REMOVED
+
+
+def amendment(action: str, path: str, value: e.Expr | None, span: Span | None) -> doc.Amendment:
+    """An amendment made by a program (`--set`, an ablation) rather than written in a spec."""
+    return doc.Amendment.model_construct(action=action, path=path, value=value, span=span, path_span=span)  # type: ignore[arg-type]
+
+
+def in_words(item: doc.Amendment) -> str:
+    """`set model.dim = 64`, as shown to people."""
+    if item.action == "remove" or item.value is None:
+        return f"remove {item.path}"
+    joint = "by" if item.action == "replace" else "="
+    return f"{item.action} {item.path} {joint} {print_expr(item.value)}"

@@ -1,0 +1,429 @@
+"""The expanded spec: every parameter bound, every part an instance with known shapes.
+
+This is what checks, the level graph and code generation read.  Numbers keep the expression
+they were written as (`Num.symbol`, in the parameters of the definition they stand in), so that
+generated classes can say `4 * dim` where the author did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nldsl.diagnostics.model import Span
+from nldsl.document.expr import Expr
+from nldsl.levels.graph import Clock
+
+Layout = Literal["tokens", "flat", "heads", "gate", "per head", "scalar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Num:
+    """A number, the expression it came from in the scope it is used in, and where that stands."""
+
+    value: int | float
+    symbol: Expr | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H], `scalar` []."""
+
+    layout: Layout
+    width: Num
+    heads: Num | None = None
+
+    @property
+    def features(self) -> int:
+        """Numbers per token."""
+        return int(self.width) * (int(self.heads) if self.layout == "heads" and self.heads else 1)
+
+    def __str__(self) -> str:
+        match self.layout:
+            case "tokens":
+                return "[batch, tokens]"
+            case "flat":
+                return f"[batch, tokens, {int(self.width)}]"
+            case "heads":
+                return f"[batch, {int(self.heads or 1)} heads, tokens, {int(self.width)}]"
+            case "gate":
+                return f"[batch, {int(self.heads or 1)} heads, tokens]"
+            case "per head":
+                return f"[{int(self.heads or 1)} heads]"
+            case "scalar":
+                return "a number"
+
+
+# --------------------------------------------------------------------------- maps and memories
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The function whose weights change.  `hidden` and `depth` are for `mlp`, `window` for `cache`."""
+
+    kind: Literal["matrix", "vector", "mlp", "swiglu", "cache"]
+    hidden: Num | None = None
+    depth: int = 2
+    residual: bool = False
+    norm: bool = False
+    activation: str = "gelu"
+    window: int | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def weights(self, key_width: int, value_width: int) -> tuple[tuple[int, int], ...]:
+        """Shapes (rows, columns) of the weight matrices, first applied first."""
+        match self.kind:
+            case "matrix":
+                return ((value_width, key_width),)
+            case "vector":
+                return ((1, key_width),)
+            case "mlp":
+                hidden = int(self.hidden or 4 * key_width)
+                inner = ((hidden, hidden),) * (self.depth - 2)
+                return ((hidden, key_width), *inner, (value_width, hidden)) if self.depth > 1 else ((value_width, key_width),)
+            case "swiglu":
+                hidden = int(self.hidden or 4 * key_width)
+                return ((hidden, key_width), (hidden, key_width), (value_width, hidden))
+            case "cache":
+                return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The algebra of one memory, free of projections: what engines are chosen by.
+
+    The words are those of the language reference ("Meaning"): `anchor` is `retained`, `current`
+    or a period in tokens; `update` is the period in tokens after which reads see what was written.
+    """
+
+    map: Map
+    objective: str = "l2"
+    objective_parameter: float | None = None
+    target: Literal["value", "self"] = "value"
+    target_unit: bool = False  # `self |> unit`: targets keep length 1
+    rule: str = "gd"
+    rate: Literal["none", "head", "channel"] = "none"
+    retain: Literal["none", "head", "channel"] = "none"
+    momentum: Literal["none", "head", "channel"] = "none"
+    erase: bool = False
+    update: int = 1
+    anchor: str | int = "retained"
+    read: Literal["after", "before", "boundary"] = "after"
+    partial: str = "drop"
+    window: int | None = None
+    normalise: bool = False
+    constrain: tuple[tuple[str, float | None, int], ...] = ()
+    gradient: str = "through"
+    gradient_tokens: int | None = None
+    start: str = "zeros"
+
+    @property
+    def period(self) -> int:
+        """Tokens between the points where gradients or reads are anchored; 1 when every token is one."""
+        return max(self.update, self.anchor if isinstance(self.anchor, int) else 1)
+
+
+# --------------------------------------------------------------------------- flows
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A value on its way through a pipeline."""
+
+    shape: Shape
+    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return ()
+
+    def walk(self) -> Iterator[Flow]:
+        """This flow and all it is computed from, inputs first."""
+        for one in self.inputs():
+            yield from one.walk()
+        yield self
+
+
+@dataclass(frozen=True, slots=True)
+class Variable(Flow):
+    """A named value: `x`, `tokens`, `read`, a local."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Flow):
+    """A number."""
+
+    number: Num
+
+
+@dataclass(frozen=True, slots=True)
+class Apply(Flow):
+    """A primitive applied to its input.  `path` is the spec path of this stage."""
+
+    primitive: str
+    input: Flow
+    arguments: dict[str, Num | str | bool]
+    path: str
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive(Flow):
+    """A projection that is itself a memory (`adaptive mlp(residual)`), read on the head's slice of its input."""
+
+    input: Flow
+    map: Map
+    path: str
+    settings: dict[str, str | int]  # key, target, update overrides
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic(Flow):
+    """`left op right`, element by element."""
+
+    op: str
+    left: Flow
+    right: Flow
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class Use(Flow):
+    """A block or memory instance applied to its input."""
+
+    instance: BlockInstance | MemoryInstance | ChainInstance
+    input: Flow
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat(Flow):
+    """`repeat(count, [A, B])`: the instances one after the other, `count` times, each time with weights of its own."""
+
+    instances: tuple[BlockInstance | MemoryInstance | ChainInstance, ...]
+    count: Num
+    input: Flow
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+# --------------------------------------------------------------------------- instances
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One statement of a block: `label: target = flow`."""
+
+    flow: Flow
+    target: str | None
+    label: str | None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInstance:
+    """A block with its parameters bound.  `arguments` are spelled in the scope of the caller."""
+
+    name: str
+    path: str
+    arguments: dict[str, Num]
+    width: Num  # of the input, in the block's own scope
+    lines: tuple[Line, ...]
+    shape: Shape
+    span: Span | None = field(default=None, compare=False, repr=False)
+    declared: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInstance:
+    """A memory that learns inside the sequence.  `flows` holds key, value, query, rate, retain, momentum, erase, out."""
+
+    name: str
+    path: str
+    arguments: dict[str, Num]
+    width: Num
+    heads: Num
+    key_width: Num
+    value_width: Num
+    locals: tuple[tuple[str, Flow], ...]
+    flows: dict[str, Flow]
+    core: Core
+    shape: Shape
+    start: str
+    taught_by: str | None
+    reset: str
+    plastic: bool
+    fields: dict[str, Span | None] = field(compare=False, repr=False)
+    span: Span | None = field(default=None, compare=False, repr=False)
+    declared: Span | None = field(default=None, compare=False, repr=False)
+
+    def where(self, name: str) -> Span | None:
+        """The span of the value of field `name`, or of the use of the memory."""
+        return self.fields.get(name) or self.span or self.declared
+
+    def adaptives(self) -> tuple[tuple[str, Adaptive], ...]:
+        """Adaptive projections with the field they stand in."""
+        found = []
+        for name, flow in (*self.locals, *self.flows.items()):
+            found += [(name, node) for node in flow.walk() if isinstance(node, Adaptive)]
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLevel:
+    """One set of shared weights with its clock (Nested Learning, Eq. 70-74)."""
+
+    name: str
+    path: str
+    map: Map
+    clock: Clock
+    reduce: str
+    span: Span | None = field(default=None, compare=False, repr=False)
+    clock_span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainInstance:
+    """A memory with `objective = task`: weights shared by all sequences that learn from the model's own loss."""
+
+    name: str
+    path: str
+    arguments: dict[str, Num]
+    width: Num
+    variant: str
+    levels: tuple[ChainLevel, ...]
+    shape: Shape
+    span: Span | None = field(default=None, compare=False, repr=False)
+    declared: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInstance:
+    """A model with its parameters bound: from `tokens` [B,T] to logits [B,T,vocab]."""
+
+    name: str
+    arguments: dict[str, Num]
+    lines: tuple[Line, ...]
+    vocab: int
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+# --------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A learning rule of an outer level with all its options; `rate` is the peak, `stages` its schedule."""
+
+    name: str
+    rate: float
+    stages: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    options: dict[str, float | int | str] = field(default_factory=dict)
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainLevel:
+    """An outer level: the component paths it learns (`rest` for what no other level claims), its rule and clock."""
+
+    name: str
+    learns: tuple[str, ...]
+    rule: Rule
+    clock: Clock
+    reduce: str = "mean"
+    span: Span | None = field(default=None, compare=False, repr=False)
+    learns_spans: tuple[Span | None, ...] = field(default=(), compare=False, repr=False)
+    clock_span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where the stream comes from.  `length` in tokens of a sequence, `batch` in sequences of a step."""
+
+    kind: str
+    source: str
+    tokenizer: str
+    length: int
+    batch: int
+    split: str
+    seed: int = 0
+    span: Span | None = field(default=None, compare=False, repr=False)
+    spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """`eval every N steps { measures }`."""
+
+    every: int
+    measures: tuple[tuple[str, dict[str, float | int | str]], ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A `train` block, evaluated."""
+
+    name: str
+    data: Data
+    objective: str
+    steps: int
+    levels: tuple[TrainLevel, ...]
+    evaluations: tuple[Evaluate, ...] = ()
+    clip: float | None = 1.0
+    precision: str = "float32"
+    seed: int = 0
+    checkpoint_every: int | None = None
+    compile: bool = False
+    span: Span | None = field(default=None, compare=False, repr=False)
+    spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """A resolved spec.  `model` is None for a file that only declares memories; `training` for one without `train`."""
+
+    name: str
+    model: ModelInstance | None
+    training: Training | None
+    variant: str | None = None
+
+    def instances(self) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
+        """Every instance below the model with the number of its copies, in depth order."""
+        if self.model is not None:
+            for line in self.model.lines:
+                yield from _instances(line.flow, 1)
+
+
+def _instances(flow: Flow, copies: int) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
+    for node in flow.walk():
+        used: tuple[BlockInstance | MemoryInstance | ChainInstance, ...] = ()
+        times = copies
+        if isinstance(node, Use):
+            used = (node.instance,)
+        elif isinstance(node, Repeat):
+            used, times = node.instances, copies * int(node.count)
+        for instance in used:
+            yield instance, times
+            if isinstance(instance, BlockInstance):
+                for line in instance.lines:
+                    yield from _instances(line.flow, times)

@@ -1,0 +1,376 @@
+"""Pipelines to flows: every stage with its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
+from nldsl.resolve.calls import arguments_of, function_name, primitive_arguments
+from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, Constant, Flow, Map, Num, Repeat, Shape, Use, Variable
+from nldsl.resolve.findings import Unresolved
+from nldsl.resolve.primitives import PRIMITIVES, Takes
+from nldsl.resolve.scope import Amount, Scope, Word
+
+MAP_TAKES: dict[str, tuple[Takes, ...]] = {
+    "matrix": (),
+    "linear": (),
+    "vector": (),
+    "mlp": PRIMITIVES["mlp"].takes,
+    "swiglu": PRIMITIVES["swiglu"].takes,
+    "cache": (Takes("window"), Takes("all", "flag", default=False)),
+}
+
+
+@dataclass(slots=True)
+class Context:
+    """Where a pipeline stands: names it can read, the heads of the memory around it, the path so far."""
+
+    scope: Scope
+    path: str
+    lookup: Callable[[str], Flow | None]
+    known: Callable[[], list[str]]
+    instantiate: Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Use | Flow]
+    heads: Num | None = None
+    adaptive_ok: bool = False
+    vocab: list[Num] = field(default_factory=list)
+
+    def at(self, part: str) -> Context:
+        return replace(self, path=f"{self.path}.{part}")
+
+
+def times(a: Num, b: Num) -> Num:
+    """The product of two numbers, with its spelling."""
+    if a.value == 1:
+        return b
+    if b.value == 1:
+        return a
+    symbol = e.Binary("*", a.symbol, b.symbol) if a.symbol is not None and b.symbol is not None else None
+    if isinstance(a.symbol, e.Binary) and a.symbol.op == "/" and a.symbol.right == b.symbol:
+        symbol = a.symbol.left  # (dim / heads) * heads is dim
+    return Num(a.value * b.value, symbol)
+
+
+def share(width: Num, heads: Num) -> Num:
+    """`width / heads`, both known to divide."""
+    if heads.value == 1:
+        return width
+    symbol = e.Binary("/", width.symbol, heads.symbol) if width.symbol is not None and heads.symbol is not None else None
+    if isinstance(width.symbol, e.Binary) and width.symbol.op == "*" and width.symbol.right == heads.symbol:
+        symbol = width.symbol.left
+    return Num(int(width) // int(heads), symbol)
+
+
+def merged(flow: Flow) -> Flow:
+    """All heads of a token side by side: `[B,H,T,d]` to `[B,T,H*d]`."""
+    if flow.shape.layout != "heads":
+        return flow
+    shape = Shape("flat", times(flow.shape.width, flow.shape.heads or Num(1)))
+    return Apply(shape, "merge heads", flow, {}, "", span=flow.span)
+
+
+def split(flow: Flow, heads: Num, scope: Scope, what: str) -> Flow:
+    """`[B,T,H*d]` to `[B,H,T,d]`."""
+    if flow.shape.layout == "heads":
+        return flow
+    if flow.shape.layout != "flat":
+        raise scope.findings.stop("NL0404", f"{what} is {flow.shape}", flow.span, "features of each token are wanted here")
+    if int(flow.shape.width) % int(heads):
+        raise scope.findings.stop(
+            "NL0403", f"{int(flow.shape.width)} features do not divide into {int(heads)} heads", flow.span or heads.span, what,
+            others=((heads.span, f"{int(heads)} heads"),) if heads.span is not flow.span else (),
+            help=f"use a number of heads that divides {int(flow.shape.width)}: {_divisors(int(flow.shape.width))}",
+        )  # fmt: skip
+    return Apply(Shape("heads", share(flow.shape.width, heads), heads), "split heads", flow, {}, "", span=flow.span)
+
+
+def _divisors(n: int) -> str:
+    return ", ".join(str(d) for d in range(1, min(n, 64) + 1) if n % d == 0)
+
+
+class Flows:
+    """Builds flows; raises `Unresolved` after recording what is wrong."""
+
+    def build(self, node: e.Expr, context: Context) -> Flow:
+        """The flow of an expression."""
+        match node:
+            case e.Pipe(source=source, stages=stages):
+                flow = self.build(source, context)
+                for stage in stages:
+                    flow = self.stage(stage, flow, context)
+                return flow
+            case e.Name():
+                return self._name(node, context)
+            case e.Number() | e.Quantity():
+                return Constant(Shape("scalar", Num(1)), context.scope.number(node), span=node.span)
+            case e.Unary(operand=operand):
+                return self._arithmetic(e.Binary("*", e.Number(-1), operand, span=node.span), context)
+            case e.Binary():
+                return self._arithmetic(node, context)
+            case e.Call():
+                return self._call(node, context)
+            case _:
+                raise context.scope.findings.stop(
+                    "NL0208", f"`{print_expr(node)}` is not a pipeline", node.span, "a value is wanted here",
+                    help="start from a name such as `x` and go on with `|>`",
+                )  # fmt: skip
+
+    def _name(self, node: e.Name, context: Context) -> Flow:
+        found = context.lookup(node.text)
+        if found is not None:
+            return replace(found, span=node.span)
+        value = context.scope.value(node)
+        if isinstance(value, Num | Amount):
+            number = value if isinstance(value, Num) else value.number
+            return Constant(Shape("scalar", Num(1)), number, span=node.span)
+        if isinstance(value, e.Expr):
+            return self.build(value, context)
+        near = nearest(node.text, context.known())
+        if node.text in PRIMITIVES:
+            hint = f"`{node.text}` is a stage: write `x |> {node.text}`"
+        elif near:
+            hint = f"maybe `{near[0]}`"
+        else:
+            hint = f"names known here: {', '.join(f'`{k}`' for k in context.known())}"
+        raise context.scope.findings.stop("NL0200", f"`{node.text}` is not known here", node.span, "unknown name", help=hint)
+
+    def _call(self, node: e.Call, context: Context) -> Flow:
+        name = node.function.text
+        if all(not isinstance(n, e.Pipe) for n in node.walk()) and name in ("sqrt", "exp", "log", "min", "max", "floor", "ceil", "round", "abs"):
+            return Constant(Shape("scalar", Num(1)), context.scope.number(node), span=node.span)
+        raise context.scope.findings.stop(
+            "NL0208", f"`{print_expr(node)}` has no input", node.span, "a stage without a source",
+            help=f"write `x |> {print_expr(node)}`",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ arithmetic
+
+    def _arithmetic(self, node: e.Binary, context: Context) -> Flow:
+        left, right = self.build(node.left, context), self.build(node.right, context)
+        if isinstance(left, Constant) and isinstance(right, Constant):
+            return Constant(left.shape, context.scope.number(node), span=node.span)
+        left, right = self._alike(left, right)
+        shape = self._together(node, left, right, context)
+        return Arithmetic(shape, node.op, left, right, span=node.span)
+
+    def _alike(self, left: Flow, right: Flow) -> tuple[Flow, Flow]:
+        layouts = {left.shape.layout, right.shape.layout}
+        if layouts == {"heads", "flat"}:
+            return merged(left), merged(right)
+        return left, right
+
+    def _together(self, node: e.Binary, left: Flow, right: Flow, context: Context) -> Shape:
+        a, b = left.shape, right.shape
+        if b.layout == "scalar":
+            return a
+        if a.layout == "scalar":
+            return b
+        order = {"per head": 0, "gate": 1, "heads": 2}
+        if a.layout != b.layout and a.layout in order and b.layout in order:
+            return a if order[a.layout] > order[b.layout] else b
+        if a.layout == b.layout and a.features == b.features:
+            return a
+        raise context.scope.findings.stop(
+            "NL0401", f"`{node.op}` joins {a} and {b}", node.span, "the sizes differ",
+            others=((left.span, str(a)), (right.span, str(b))),
+            help="bring both to one width, for instance with `linear(...)`",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ stages
+
+    def stage(self, node: e.Expr, flow: Flow, context: Context) -> Flow:
+        """Apply one stage of a pipeline."""
+        if isinstance(node, e.Phrase) and node.head == "adaptive":
+            return self._adaptive(node, flow, context)
+        name = function_name(node)
+        if name is None:
+            hint = "put arithmetic in parentheses before the pipeline: `(x |> silu) * 2`" if isinstance(node, e.Binary) else None
+            raise context.scope.findings.stop("NL0208", f"`{print_expr(node)}` is not a stage", node.span, "a part is wanted here", help=hint)
+        bound = context.scope.values.get(name)
+        if isinstance(bound, e.Expr):
+            return self.stage(bound, flow, context)
+        if isinstance(bound, Word) and isinstance(node, e.Name):
+            node, name = e.Name((bound.text,), span=node.span), bound.text
+        if name == "repeat":
+            return self._repeat(node, flow, context)
+        found = context.scope.module.lookup(name)
+        if found is not None and isinstance(found[0], doc.Memory | doc.Block):
+            return context.instantiate(node, found[0], found[1], merged(flow), context)
+        if name in PRIMITIVES:
+            return self._primitive(node, name, flow, context)
+        raise self._unknown_stage(node, name, context)
+
+    def _unknown_stage(self, node: e.Expr, name: str, context: Context) -> Unresolved:
+        parts = [n for n in context.scope.module.names() if _usable(context.scope, n)]
+        library = context.scope.module.library_names
+        near = nearest(name, [*PRIMITIVES, *parts, "repeat", "adaptive"])
+        if name in library:
+            hint = f"add `import [{name}] from std` at the top"
+        elif near:
+            hint = f"maybe `{near[0]}`"
+        else:
+            hint = "declare it with `memory` or `block`, import it, or use a primitive: " + ", ".join(f"`{p}`" for p in PRIMITIVES)
+        return context.scope.findings.stop("NL0200", f"there is no part called `{name}`", node.span, "unknown part", help=hint)
+
+    def _primitive(self, node: e.Expr, name: str, flow: Flow, context: Context) -> Flow:
+        primitive = PRIMITIVES[name]
+        arguments = primitive_arguments(node, name, primitive.takes, context.scope)
+        path = f"{context.path}.{name}"
+        if name == "embed":
+            return self._embed(node, flow, arguments, path, context)
+        if flow.shape.layout not in ("flat", "heads", "gate"):
+            raise context.scope.findings.stop(
+                "NL0404", f"`{name}` is given {flow.shape}", node.span, "features of each token are wanted here",
+                others=((flow.span, str(flow.shape)),),
+                help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None,
+            )  # fmt: skip
+        if primitive.layout == "merged":
+            flow = merged(flow)
+        if primitive.layout == "head" and context.heads is not None:
+            flow = split(flow, context.heads, context.scope, f"the input of `{name}`")
+        if name == "rope":
+            self._even(node, flow, context)
+        shape = self._shape(node, name, flow.shape, arguments, context)
+        return Apply(shape, name, flow, arguments, path, span=node.span)
+
+    def _even(self, node: e.Expr, flow: Flow, context: Context) -> None:
+        if flow.shape.layout != "heads":
+            raise context.scope.findings.stop("NL0404", "`rope` stands outside a memory", node.span, "there are no heads here",
+                                              help="use `rope` in the `key` and `query` of a memory")  # fmt: skip
+        if int(flow.shape.width) % 2:
+            raise context.scope.findings.stop("NL0405", f"`rope` turns pairs, but a head has {int(flow.shape.width)} features",
+                                              node.span, "an odd width", help="choose `dim` and `heads` so that `dim / heads` is even")  # fmt: skip
+
+    def _shape(self, node: e.Expr, name: str, shape: Shape, arguments: dict[str, Num | str | bool], context: Context) -> Shape:
+        width = arguments.get("width")
+        if name == "linear" and isinstance(width, Num):
+            self._positive(width, "a width", context)
+            return Shape("flat", width)
+        if name == "conv" and isinstance(width, Num):
+            self._positive(width, "the reach of a convolution", context)
+        if name == "unembed":
+            vocab = arguments.get("vocab") or (context.vocab[0] if context.vocab else None)
+            if not isinstance(vocab, Num):
+                raise context.scope.findings.stop("NL0409", "`unembed` does not know the vocabulary", node.span, "no number of tokens",
+                                                  help="write `unembed(vocab)`, or embed the tokens before")  # fmt: skip
+            arguments["vocab"] = vocab
+            return Shape("flat", vocab)
+        hidden = arguments.get("hidden")
+        if isinstance(hidden, Num):
+            self._positive(hidden, "a hidden width", context)
+        return shape
+
+    def _positive(self, number: Num, what: str, context: Context) -> None:
+        if not isinstance(number.value, int) or number.value < 1:
+            raise context.scope.findings.stop("NL0205", f"{what} is {number.value}", number.span, "needs a whole number of at least 1")
+
+    def _embed(self, node: e.Expr, flow: Flow, arguments: dict[str, Num | str | bool], path: str, context: Context) -> Flow:
+        if flow.shape.layout != "tokens":
+            raise context.scope.findings.stop("NL0404", f"`embed` is given {flow.shape}", node.span, "token ids are wanted here",
+                                              help="use it once, on `tokens`")  # fmt: skip
+        vocab, width = arguments["vocab"], arguments["width"]
+        for number, what in ((vocab, "the vocabulary"), (width, "a width")):
+            if isinstance(number, Num):
+                self._positive(number, what, context)
+        context.vocab.insert(0, vocab)  # type: ignore[arg-type]
+        return Apply(Shape("flat", width), "embed", flow, arguments, path, span=node.span)  # type: ignore[arg-type]
+
+    def _repeat(self, node: e.Expr, flow: Flow, context: Context) -> Flow:
+        arguments = arguments_of(node)
+        if len(arguments) != 2 or any(a.name for a in arguments):
+            raise context.scope.findings.stop("NL0202", "`repeat` takes a count and what to repeat", node.span,
+                                              help="write `repeat(depth, Block(dim))` or `repeat(n, [A(dim), B(dim)])`")  # fmt: skip
+        count = context.scope.integer(arguments[0].value, "the count of `repeat`")
+        items = arguments[1].value.items if isinstance(arguments[1].value, e.ListOf) else (arguments[1].value,)
+        uses = []
+        for item in items:
+            one = self.stage(item, flow, context)
+            if not isinstance(one, Use):
+                raise context.scope.findings.stop("NL0209", f"`repeat` repeats blocks and memories, and `{print_expr(item)}` is neither",
+                                                  item.span, "not a block", help="wrap it in a `block`")  # fmt: skip
+            if one.shape.features != flow.shape.features:
+                raise context.scope.findings.stop("NL0402", f"`{print_expr(item)}` turns {flow.shape} into {one.shape}", item.span,
+                                                  "cannot follow itself")  # fmt: skip
+            uses.append(one)
+        return Repeat(flow.shape, tuple(u.instance for u in uses), count, flow, span=node.span)
+
+    # ------------------------------------------------------------------ adaptive projections and maps
+
+    def _adaptive(self, node: e.Phrase, flow: Flow, context: Context) -> Flow:
+        findings = context.scope.findings
+        if not context.adaptive_ok or context.heads is None:
+            raise findings.stop("NL0210", "`adaptive` stands outside a memory's own pipelines", node.span, "nothing writes it here",
+                                help="use it in the key, value, query, rate or retain of a `memory`")  # fmt: skip
+        if len(node.words) < 2 or isinstance(node.words[1], e.Body):
+            raise findings.stop("NL0210", "`adaptive` is followed by no map", node.span, help="write `adaptive mlp(residual)` or `adaptive linear`")
+        flow = split(flow, context.heads, context.scope, "the input of `adaptive`")
+        projection = self.map(node.words[1], context.scope, flow.shape.width)
+        if projection.kind not in ("mlp", "matrix"):
+            raise findings.stop("NL0210", f"an adaptive projection cannot be `{projection.kind}`", node.words[1].span,
+                                help="use `mlp(...)` or `linear`")  # fmt: skip
+        settings: dict[str, str | int] = {}
+        for statement in node.body.statements if node.body else ():
+            key = statement.target.text if isinstance(statement.target, e.Name) else ""
+            if key == "update":
+                clock = context.scope.clock(statement.value)
+                if clock.unit != "token":
+                    raise findings.stop("NL0303", f"an adaptive projection is counted in {clock.unit}s", statement.value.span,
+                                        "this unit does not fit", help="count it in tokens")  # fmt: skip
+                settings["update"] = clock.period
+            elif key == "key":
+                settings["key"] = context.scope.word(statement.value, "the key of a projection", ("own", "shared"))
+            elif key == "target":
+                settings["target"] = context.scope.word(statement.value, "the target of a projection", ("value", "self"))
+            else:
+                raise findings.stop("NL0202", f"`adaptive` has no setting `{key}`", statement.span, "unknown setting",
+                                    help="it has `key`, `target` and `update`")  # fmt: skip
+        return Adaptive(flow.shape, flow, projection, f"{context.path}.adaptive", settings, span=node.span)
+
+    def map(self, node: e.Expr, scope: Scope, width: Num) -> Map:
+        """The map of a memory or adaptive projection over vectors of `width` features."""
+        value = scope.value(node)
+        if isinstance(value, e.Expr):
+            node = value
+        name = value.text if isinstance(value, Word) else function_name(node)
+        if name not in MAP_TAKES:
+            near = nearest(name or "", list(MAP_TAKES))
+            hint = f"maybe `{near[0]}`" if near else f"a map is one of {', '.join(f'`{m}`' for m in MAP_TAKES)}"
+            raise scope.findings.stop("NL0203", f"`{print_expr(node)}` is not a map", node.span, "not a choice", help=hint)
+        takes = MAP_TAKES[name]
+        if name == "cache" and isinstance(node, e.Call) and len(node.positional) == 1:
+            only = scope.value(node.positional[0])
+            if isinstance(only, Word) and only.text == "all":
+                return Map("cache", span=node.span)
+        arguments = primitive_arguments(node, name, takes, scope)
+        if name == "cache":
+            window = arguments.get("window")
+            return Map("cache", window=int(window) if isinstance(window, Num) else None, span=node.span)
+        if name in ("matrix", "linear"):
+            return Map("matrix", span=node.span)
+        if name == "vector":
+            return Map("vector", span=node.span)
+        hidden = arguments.get("hidden")
+        if not isinstance(hidden, Num):
+            hidden = times(Num(4, e.Number(4)), width)
+        depth = arguments.get("depth")
+        return Map(
+            name,  # type: ignore[arg-type]
+            hidden,
+            int(depth) if isinstance(depth, Num) else 2,
+            bool(arguments.get("residual")),
+            bool(arguments.get("norm")),
+            str(arguments.get("activation", "gelu")),
+            span=node.span,
+        )
+
+
+def _usable(scope: Scope, name: str) -> bool:
+    found = scope.module.lookup(name)
+    return found is not None and isinstance(found[0], doc.Memory | doc.Block)
+
+
+def variable(name: str, shape: Shape) -> Variable:
+    return Variable(shape, name)

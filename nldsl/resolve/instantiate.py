@@ -1,0 +1,164 @@
+"""Instances of blocks and models: their lines, one after the other, with shapes."""
+
+from __future__ import annotations
+
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
+from nldsl.resolve.calls import bind
+from nldsl.resolve.expanded import BlockInstance, Flow, Line, ModelInstance, Num, Shape, Use, Variable
+from nldsl.resolve.findings import Findings, Unresolved
+from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.memories import Memories
+from nldsl.resolve.modules import Module
+from nldsl.resolve.scope import Scope
+
+
+class Builder:
+    """Makes instances; one for each resolution."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.flows = Flows()
+        self.memories = Memories(self.flows, self.instantiate)
+        self.stack: list[tuple[str, e.Expr]] = []
+
+    # ------------------------------------------------------------------ entry points
+
+    def model(self, call: e.Expr, declaration: doc.Model, module: Module, caller: Scope) -> ModelInstance:
+        """The model named by a `train` block, with its arguments."""
+        bound = bind(call, declaration.name, declaration.parameters, module, caller)
+        start = Shape("tokens", Num(1))
+        vocab: list[Num] = []
+        lines = self._lines(declaration, bound.scope, declaration.name, {"tokens": start}, None, vocab)
+        if not lines:
+            raise self.findings.stop("NL0211", f"the model `{declaration.name}` says nothing", declaration.where(), "an empty body",
+                                     help="begin with `tokens |> embed(vocab, dim)`")  # fmt: skip
+        last = lines[-1].flow
+        if not vocab or last.shape.layout != "flat" or last.shape.features != int(vocab[0]):
+            raise self.findings.stop(
+                "NL0406", f"the model `{declaration.name}` ends in {last.shape}, not in logits over the vocabulary", lines[-1].span,
+                "the end of the model", help="begin with `tokens |> embed(vocab, dim)` and end with `unembed(tied)`",
+            )  # fmt: skip
+        return ModelInstance(declaration.name, bound.arguments, tuple(lines), int(vocab[0]), declaration.where())
+
+    def instantiate(self, call: e.Expr, declaration: doc.Memory | doc.Block, module: object, flow: Flow, context: Context) -> Use:
+        """A block or memory as a stage of a pipeline."""
+        assert isinstance(module, Module)
+        self._no_cycle(call, declaration)
+        self.stack.append((declaration.name, call))
+        try:
+            bound = bind(call, declaration.name, declaration.parameters, module, context.scope)
+            width = self._width(call, bound.arguments, bound.scope, flow)
+            if isinstance(declaration, doc.Memory):
+                path = f"{context.path}.{declaration.name}"
+                instance = self.memories.build(call, declaration, bound, width, path)
+            else:
+                instance = self._block(call, declaration, bound.scope, bound.arguments, width)
+        finally:
+            self.stack.pop()
+        return Use(instance.shape, instance, flow, span=call.span)
+
+    def _no_cycle(self, call: e.Expr, declaration: doc.Memory | doc.Block) -> None:
+        names = [n for n, _ in self.stack]
+        if declaration.name not in names:
+            return
+        first = names.index(declaration.name)
+        ring = " -> ".join([*names[first:], declaration.name])
+        raise self.findings.stop(
+            "NL0212", f"`{declaration.name}` contains itself", call.span, "used inside itself",
+            others=tuple((c.span, f"`{n}` is used here") for n, c in self.stack[first:]), notes=(ring,),
+            help="use `repeat(n, ...)` to stack a part several times",
+        )  # fmt: skip
+
+    def _width(self, call: e.Expr, arguments: dict[str, Num], scope: Scope, flow: Flow) -> Num:
+        """The width of the input, spelled with the parameters of the part that receives it."""
+        width = flow.shape.width
+        if flow.shape.layout != "flat":
+            raise self.findings.stop("NL0404", f"`{print_expr(call)}` is given {flow.shape}", call.span, "features of each token are wanted here",
+                                     help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None)  # fmt: skip
+        dim = arguments.get("dim")
+        if dim is not None and dim.value != width.value:
+            raise self.findings.stop(
+                "NL0402", f"`{print_expr(call)}` has `dim = {dim.value}` but receives {int(width)} features", call.span, "does not fit",
+                others=((flow.span, str(flow.shape)),), help=f"give it `dim = {int(width)}`, or bring the input to {dim.value} with `linear({dim.value})`",
+            )  # fmt: skip
+        for name, given in arguments.items():
+            if given.symbol is not None and given.symbol == width.symbol and given.value == width.value:
+                return Num(width.value, e.Name((name,)))
+        return Num(width.value, e.Name(("dim",)) if dim is not None else None)
+
+    # ------------------------------------------------------------------ bodies
+
+    def _block(self, call: e.Expr, declaration: doc.Block, scope: Scope, arguments: dict[str, Num], width: Num) -> BlockInstance:
+        lines = self._lines(declaration, scope, declaration.name, {"x": Shape("flat", width)}, width, [])
+        if not lines:
+            raise self.findings.stop("NL0211", f"the block `{declaration.name}` says nothing", declaration.where(), "an empty body",
+                                     help="write for instance `mixer: x = x + (x |> rmsnorm |> DeltaNet(dim))`")  # fmt: skip
+        rebound = [line for line in lines if line.target == "x"]
+        shape = (rebound or lines)[-1].flow.shape
+        return BlockInstance(declaration.name, declaration.name, arguments, width, tuple(lines), shape, call.span, declaration.where())
+
+    def _lines(
+        self, declaration: doc.Block | doc.Model, scope: Scope, path: str, inputs: dict[str, Shape], width: Num | None, vocab: list[Num]
+    ) -> list[Line]:
+        variables: dict[str, Flow] = {name: Variable(shape, name) for name, shape in inputs.items()}
+        broken: set[str] = set()
+        assigned: dict[str, e.Statement] = {}
+        labels: dict[str, e.Statement] = {}
+        lines: list[Line] = []
+        failed = False
+
+        def lookup(name: str) -> Flow | None:
+            if name in broken:
+                raise Unresolved(name)
+            return variables.get(name)
+
+        for statement in declaration.body:
+            label = statement.label.text if statement.label is not None else None
+            context = Context(scope, f"{path}.{label}" if label else path, lookup, lambda: list(variables), self.instantiate, vocab=vocab)
+            try:
+                target = self._target(statement, assigned, labels, inputs)
+                flow = self._value(statement, context)
+                lines.append(Line(flow, target, label, statement.span))
+                if target is not None:
+                    variables[target] = Variable(flow.shape, target)
+            except Unresolved:
+                failed = True
+                if isinstance(statement.target, e.Name):
+                    broken.add(statement.target.text)
+        if failed:
+            raise Unresolved(declaration.name)
+        return lines
+
+    def _value(self, statement: e.Statement, context: Context) -> Flow:
+        if isinstance(statement.value, e.Phrase):
+            head = statement.value.head or "this"
+            near = nearest(head, ["adaptive", "repeat"])
+            raise self.findings.stop(
+                "NL0208", f"`{head} ...` is not a pipeline", statement.value.span, "a value is wanted here",
+                help=f"maybe `{near[0]}`" if near else "start from a name such as `x` and go on with `|>`",
+            )  # fmt: skip
+        return self.flows.build(statement.value, context)
+
+    def _target(
+        self, statement: e.Statement, assigned: dict[str, e.Statement], labels: dict[str, e.Statement], inputs: dict[str, Shape]
+    ) -> str | None:
+        if statement.label is not None:
+            label = statement.label.text
+            if label in labels:
+                raise self.findings.stop("NL0213", f"the label `{label}` is used twice", statement.label.span, "again here",
+                                         others=((labels[label].label.span, "first here"),), help="a label is a path: give each line its own")  # type: ignore[union-attr]  # fmt: skip
+            labels[label] = statement
+        if statement.target is None:
+            return None
+        if not isinstance(statement.target, e.Name) or len(statement.target.parts) != 1:
+            raise self.findings.stop("NL0208", f"`{print_expr(statement.target)}` cannot be assigned", statement.target.span, "not a plain name",
+                                     help="assign to a plain name, or bind `x` again")  # fmt: skip
+        name = statement.target.text
+        if name in assigned and name not in inputs:
+            raise self.findings.stop("NL0213", f"`{name}` is assigned twice", statement.target.span, "again here",
+                                     others=((assigned[name].target.span, "first here"),), help="only `x` may be bound again; use another name")  # type: ignore[union-attr]  # fmt: skip
+        assigned[name] = statement
+        return name

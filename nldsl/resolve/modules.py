@@ -1,0 +1,140 @@
+"""Linking files: which names a file can see, its own and imported ones."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nldsl.diagnostics.model import Diagnostic, Source, Span
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import model as doc
+from nldsl.resolve.findings import Findings
+
+Reader = Callable[[str], Source]
+"""Hands over the text of a file by its path relative to the spec's folder; raises `OSError` or `UnicodeError`."""
+
+Parse = Callable[[Source], tuple[doc.Document, list[Diagnostic]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The standard library: names and, for each, the text that declares it."""
+
+    names: tuple[str, ...]
+    read: Callable[[str], Source]
+
+
+@dataclass(slots=True)
+class Module:
+    """One file: its document, and the modules its imports lead to."""
+
+    path: str
+    source: Source
+    document: doc.Document
+    imported: dict[str, tuple[Module, str]] = field(default_factory=dict)
+    aliases: dict[str, Module] = field(default_factory=dict)
+    library_names: tuple[str, ...] = ()
+
+    def lookup(self, name: str) -> tuple[object, Module] | None:
+        """The declaration a name means in this file and the module it stands in."""
+        head, _, rest = name.partition(".")
+        if rest and head in self.aliases:
+            return self.aliases[head].lookup(rest)
+        if name in self.imported:
+            module, original = self.imported[name]
+            return module.lookup(original)
+        found = self.document.find(name)
+        return (found, self) if found is not None else None
+
+    def names(self) -> list[str]:
+        """Every name the file can see."""
+        own = [d.name for d in self.document.declarations]
+        aliased = [f"{a}.{d.name}" for a, m in self.aliases.items() for d in m.document.declarations]
+        return own + list(self.imported) + aliased
+
+
+class Linker:
+    """Reads imports depth first and finds cycles."""
+
+    def __init__(self, read: Reader | None, parse: Parse, library: Library, findings: Findings) -> None:
+        self.read, self.parse, self.library, self.findings = read, parse, library, findings
+        self.done: dict[str, Module] = {}
+        self.stack: list[tuple[str, Span | None]] = []
+
+    def link(self, path: str, source: Source, document: doc.Document) -> Module:
+        """The module of a document with everything it imports."""
+        module = Module(path, source, document, library_names=self.library.names)
+        self.done[path] = module
+        self.stack.append((path, None))
+        for item in document.imports:
+            self._import(module, item)
+        self.stack.pop()
+        return module
+
+    def _import(self, module: Module, item: doc.Import) -> None:
+        if item.source == "std":
+            for name in item.names:
+                self._from_std(module, item, name)
+            return
+        target = self._file(module, item)
+        if target is None:
+            return
+        if item.alias is not None:
+            module.aliases[item.alias] = target
+        for name in item.names:
+            if target.document.find(name) is None and name not in target.imported:
+                self._unknown(item, name, [d.name for d in target.document.declarations])
+                continue
+            module.imported[name] = (target, name)
+
+    def _from_std(self, module: Module, item: doc.Import, name: str) -> None:
+        if name not in self.library.names:
+            self._unknown(item, name, list(self.library.names))
+            return
+        key = f"std/{name}"
+        if key not in self.done:
+            source = self.library.read(name)
+            document, found = self.parse(source)
+            self.findings.items += [d for d in found if d.severity == "error"]
+            self.link(key, source, document)
+        module.imported[name] = (self.done[key], name)
+
+    def _unknown(self, item: doc.Import, name: str, candidates: list[str]) -> None:
+        near = nearest(name, candidates)
+        hint = f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{c}`' for c in sorted(candidates)) or 'no declaration'}"
+        self.findings.add("NL0013", f"`{item.source}` does not declare `{name}`", item.where(), "imported here", help=hint)
+
+    def _file(self, module: Module, item: doc.Import) -> Module | None:
+        folder = posixpath.dirname(module.path)
+        path = posixpath.normpath(posixpath.join(folder, item.source))
+        if posixpath.isabs(item.source) or path.startswith("..") or ":" in item.source:
+            self.findings.add(
+                "NL0012", f"the import `{item.source}` leaves the folder of the spec", item.where(), "points outside",
+                help="copy the file beside the spec, and import it by its path from there",
+            )  # fmt: skip
+            return None
+        on_stack = [p for p, _ in self.stack]
+        if path in on_stack:
+            ring = [*on_stack[on_stack.index(path) :], path]
+            self.findings.add(
+                "NL0010", "the imports form a cycle", item.where(), "closes the cycle",
+                notes=(" -> ".join(ring),), help="move what both files need into a third one",
+            )  # fmt: skip
+            return None
+        if path in self.done:
+            return self.done[path]
+        if self.read is None:
+            self.findings.add("NL0011", f"the file `{item.source}` cannot be read here", item.where(), "imported here",
+                              help="check the spec from a file, so that its imports can be found")  # fmt: skip
+            return None
+        try:
+            source = self.read(path)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or ("it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error))
+            self.findings.add("NL0011", f"the file `{item.source}` cannot be read: {reason}", item.where(), "imported here",
+                              help="give the path relative to the file that imports it")  # fmt: skip
+            return None
+        document, found = self.parse(source)
+        self.findings.items += found
+        return self.link(path, source, document)

@@ -1,0 +1,262 @@
+"""A `train` block, evaluated: data, outer levels with rules and clocks, evaluation."""
+
+from __future__ import annotations
+
+from nldsl.diagnostics.model import Span
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
+from nldsl.levels.graph import Clock
+from nldsl.resolve.calls import function_name
+from nldsl.resolve.expanded import Data, Evaluate, Num, Rule, Training, TrainLevel
+from nldsl.resolve.findings import Findings, Unresolved
+from nldsl.resolve.modules import Module
+from nldsl.resolve.rules import RULES, SCHEDULES
+from nldsl.resolve.scope import Amount, Scope, Word
+
+TRAIN_FIELDS = ("model", "data", "objective", "steps", "seed", "clip", "precision", "checkpoint", "compile")
+LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
+DATA_ARGUMENTS = ("source", "tokenizer", "length", "batch", "split", "seed")
+WORDS = {"accumulate": ("ema", "sum"), "divide": ("root", "relative")}
+MEASURES = {"loss": (), "perplexity": (), "bits_per_byte": (), "accuracy": (), "needle": ("length",)}
+
+
+def train(declaration: doc.Train, module: Module, findings: Findings) -> Training:
+    """Evaluate everything but the model; raises `Unresolved` after recording what is wrong."""
+    return _Train(declaration, Scope(module, findings, {}, declaration.name)).build()
+
+
+class _Train:
+    def __init__(self, declaration: doc.Train, scope: Scope) -> None:
+        self.declaration, self.scope, self.findings = declaration, scope, scope.findings
+        self.failed = False
+
+    def build(self) -> Training:
+        declaration, values = self.declaration, self.declaration.fields
+        for name in values:
+            if name not in TRAIN_FIELDS:
+                self._unknown(name, declaration.field_spans.get(name) or values[name].span, TRAIN_FIELDS, "a `train` block")
+        data = self._try(self._data)
+        steps = self._try(lambda: self._count("steps", 1000))
+        levels = [self._try(lambda level=level: self._level(level)) for level in declaration.levels]
+        evaluations = [self._try(lambda one=one: self._evaluation(one)) for one in declaration.evaluations]
+        objective = self._try(self._objective)
+        seed = self._try(lambda: self._count("seed", 0, least=0))
+        clip = self._try(self._clip)
+        precision = self._try(lambda: self._word("precision", ("float32", "bfloat16", "auto"), "float32"))
+        checkpoint = self._try(self._checkpoint)
+        compiled = self._try(lambda: self._word("compile", ("true", "false", "yes", "no"), "false"))
+        if self.failed or data is None or steps is None:
+            raise Unresolved(declaration.name)
+        if not declaration.levels:
+            raise self.findings.stop("NL0310", f"`{declaration.name}` has no level, so nothing learns", declaration.where(), "no `level`",
+                                     help="write `level pretrain { learns = rest, rule = adamw(rate = 3e-4) }`")  # fmt: skip
+        return Training(
+            declaration.name, data, str(objective), steps, tuple(x for x in levels if x), tuple(x for x in evaluations if x),
+            clip, str(precision), int(seed or 0), checkpoint, compiled in ("true", "yes"), declaration.where(),
+            {n: v.span for n, v in values.items()},
+        )  # fmt: skip
+
+    def _try(self, make):  # noqa: ANN001, ANN202  -- generic over what `make` returns
+        try:
+            return make()
+        except Unresolved:
+            self.failed = True
+            return None
+
+    def _unknown(self, name: str, span: Span | None, known: tuple[str, ...], what: str) -> None:
+        near = nearest(name, list(known))
+        hint = f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{k}`' for k in known)}"
+        self.findings.add("NL0214", f"{what} has no field `{name}`", span, "unknown field", help=hint)
+
+    # ------------------------------------------------------------------ plain fields
+
+    def _count(self, name: str, default: int, least: int = 1) -> int:
+        value = self.declaration.fields.get(name)
+        if value is None:
+            return default
+        found = self.scope.value(value)
+        if isinstance(found, Amount):
+            if found.unit != "step":
+                raise self.findings.stop("NL0303", f"`{name}` is counted in {found.unit}s", value.span, "this unit does not fit", help="count it in steps")
+            return int(found.number)
+        return int(self.scope.integer(value, f"`{name}`", least=least))
+
+    def _word(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.declaration.fields.get(name)
+        return default if value is None else self.scope.word(value, f"`{name}`", choices)
+
+    def _objective(self) -> str:
+        value = self.declaration.fields.get("objective")
+        if value is None:
+            return "next_token"
+        if print_expr(value) != "next_token":
+            raise self.findings.stop("NL0701", f"no code can be made yet for the outer objective `{print_expr(value)}`", value.span, "this objective",
+                                     help="use `next_token`")  # fmt: skip
+        return "next_token"
+
+    def _clip(self) -> float | None:
+        value = self.declaration.fields.get("clip")
+        if value is None:
+            return 1.0
+        found = self.scope.value(value)
+        if isinstance(found, Word) and found.text in ("none", "never"):
+            return None
+        number = float(self.scope.number(value))
+        if number <= 0:
+            raise self.findings.stop("NL0205", f"gradients are clipped at {number}", value.span, "needs a positive number, or `none`")
+        return number
+
+    def _checkpoint(self) -> int | None:
+        value = self.declaration.fields.get("checkpoint")
+        if value is None:
+            return None
+        clock = self.scope.clock(value)
+        if clock.unit != "step":
+            raise self.findings.stop("NL0303", f"checkpoints are counted in {clock.unit}s", value.span, "this unit does not fit", help="count them in steps")
+        return clock.period
+
+    # ------------------------------------------------------------------ data
+
+    def _data(self) -> Data:
+        value = self.declaration.fields.get("data")
+        if value is None:
+            raise self.findings.stop("NL0206", f"`{self.declaration.name}` has no `data`", self.declaration.where(), "a field is missing",
+                                     help='write `data = text("sotu", tokenizer = bytes, length = 256, batch = 8, split = manifest)`')  # fmt: skip
+        if function_name(value) != "text" or not isinstance(value, e.Call):
+            raise self.findings.stop("NL0702", f"no data can be read yet from `{print_expr(value)}`", value.span, "this kind of data",
+                                     help='use `text("sotu", ...)` or `text("file.txt", ...)`')  # fmt: skip
+        given: dict[str, e.Expr] = {}
+        for index, argument in enumerate(value.arguments):
+            name = argument.name or (DATA_ARGUMENTS[index] if index < len(DATA_ARGUMENTS) else "")
+            if name not in DATA_ARGUMENTS:
+                near = nearest(name, list(DATA_ARGUMENTS)) if name else []
+                raise self.findings.stop("NL0202", f"`text` has no argument `{name}`", argument.span, "unknown argument",
+                                         help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{a}`' for a in DATA_ARGUMENTS)}")  # fmt: skip
+            given[name] = argument.value
+        if "source" not in given:
+            raise self.findings.stop("NL0201", "`text` needs a source", value.span, help='write `text("sotu", ...)`')
+        source = self.scope.value(given["source"])
+        text = source.text if isinstance(source, Word) else print_expr(given["source"])
+        tokenizer = self.scope.word(given["tokenizer"], "the tokenizer", ("bytes",)) if "tokenizer" in given else "bytes"
+        split = self.scope.word(given["split"], "the split", ("manifest", "tail")) if "split" in given else ("manifest" if text == "sotu" else "tail")
+        if split == "manifest" and text != "sotu":
+            raise self.findings.stop("NL0203", f"`{text}` has no manifest", given["split"].span, "not a choice", help="use `split = tail`: the last tenth is held out")
+        return Data(
+            "text", text, tokenizer, self._tokens(given, "length", 256), self._tokens(given, "batch", 8), split,
+            int(self.scope.integer(given["seed"], "the seed", least=0)) if "seed" in given else 0,
+            value.span, {n: v.span for n, v in given.items()},
+        )  # fmt: skip
+
+    def _tokens(self, given: dict[str, e.Expr], name: str, default: int) -> int:
+        if name not in given:
+            return default
+        unit = "token" if name == "length" else "sequence"
+        found = self.scope.value(given[name])
+        if isinstance(found, Amount):
+            if found.unit != unit:
+                raise self.findings.stop("NL0303", f"`{name}` is counted in {found.unit}s", given[name].span, "this unit does not fit",
+                                         help=f"count it in {unit}s")  # fmt: skip
+            return int(found.number)
+        return int(self.scope.integer(given[name], f"`{name}`"))
+
+    # ------------------------------------------------------------------ levels
+
+    def _level(self, level: doc.Level) -> TrainLevel:
+        for name, value in level.fields.items():
+            if name not in LEVEL_FIELDS:
+                self._unknown(name, level.field_spans.get(name) or value.span, LEVEL_FIELDS, "a `level`")
+                self.failed = True
+        for name in ("learns", "rule"):
+            if name not in level.fields:
+                hint = "learns = rest" if name == "learns" else "rule = adamw(rate = 3e-4)"
+                raise self.findings.stop("NL0206", f"the level `{level.name}` has no `{name}`", level.where(), "a field is missing", help=f"write `{hint}`")
+        learns = level.fields["learns"]
+        items = learns.items if isinstance(learns, e.ListOf) else (learns,)
+        paths = tuple(print_expr(i) for i in items)
+        clock = self.scope.clock(level.fields["update"]) if "update" in level.fields else None
+        reduce = self.scope.word(level.fields["reduce"], "how gradients add up", ("mean", "sum")) if "reduce" in level.fields else ""
+        span = level.fields["update"].span if "update" in level.fields else None
+        return TrainLevel(level.name, paths, self.rule(level.fields["rule"]), clock or Clock(0, "always"), reduce,
+                          level.where(), tuple(i.span for i in items), span)  # fmt: skip
+
+    def rule(self, node: e.Expr) -> Rule:
+        """`adamw(rate = 3e-4 |> warmup(100) |> cosine, decay = 0.1)`."""
+        name = function_name(node) or print_expr(node)
+        found = self.scope.module.lookup(name)
+        if found is not None and isinstance(found[0], doc.Optimizer):
+            raise self.findings.stop("NL0701", f"no code can be made yet for rules written in a spec, such as `{name}`", node.span, "this rule",
+                                     others=((found[0].where(), "declared here"),),
+                                     help=f"use one of {', '.join(f'`{r}`' for r in RULES)}")  # fmt: skip
+        if name not in RULES:
+            near = nearest(name, list(RULES))
+            raise self.findings.stop("NL0501", f"there is no rule called `{name}`", node.span, "unknown rule",
+                                     help=f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{r}`' for r in RULES)}")  # fmt: skip
+        info = RULES[name]
+        names = ["rate", *info.options]
+        rate: float | None = None
+        stages: list[tuple[str, tuple[float, ...]]] = []
+        options: dict[str, float | int | str] = {}
+        for index, argument in enumerate(node.arguments if isinstance(node, e.Call) else ()):
+            key = argument.name or (names[index] if index < len(names) else "")
+            if key == "rate":
+                rate, stages = self._rate(argument.value)
+            elif key in info.options:
+                options[key] = self._option(key, argument.value, info.options[key])
+            else:
+                near = nearest(key, names) if key else []
+                raise self.findings.stop("NL0202", f"`{name}` has no option `{key}`", argument.span, "unknown option",
+                                         help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+        if rate is None:
+            raise self.findings.stop("NL0201", f"`{name}` needs `rate`", node.span, "not given here", help=f"write `{name}(rate = 3e-4)`")
+        return Rule(name, rate, tuple(stages), info.options | options, node.span)
+
+    def _rate(self, node: e.Expr) -> tuple[float, list[tuple[str, tuple[float, ...]]]]:
+        stages: list[tuple[str, tuple[float, ...]]] = []
+        source = node
+        if isinstance(node, e.Pipe):
+            source = node.source
+            for stage in node.stages:
+                name = function_name(stage)
+                if name not in SCHEDULES:
+                    near = nearest(name or "", list(SCHEDULES))
+                    raise self.findings.stop("NL0203", f"`{print_expr(stage)}` is not a schedule", stage.span, "unknown schedule",
+                                             help=f"maybe `{near[0]}`" if near else f"use {', '.join(f'`{s}`' for s in SCHEDULES)}")  # fmt: skip
+                values = [self.scope.value(a.value) for a in (stage.arguments if isinstance(stage, e.Call) else ())]
+                numbers = tuple(float(v.number if isinstance(v, Amount) else v) for v in values if isinstance(v, Amount | Num))
+                stages.append((name, numbers))
+        number = float(self.scope.number(source))
+        if number < 0:
+            raise self.findings.stop("NL0502", f"a rate is {number:g}", source.span, "negative", help="rates are positive; the rule subtracts the gradient")
+        return number, stages
+
+    def _option(self, key: str, node: e.Expr, default: float | int | str) -> float | int | str:
+        if isinstance(default, str):
+            return self.scope.word(node, f"`{key}`", WORDS[key])
+        found = self.scope.value(node)
+        if isinstance(found, Amount):
+            return int(found.number)
+        number = self.scope.number(node).value
+        return int(number) if isinstance(default, int) else float(number)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluation(self, item: doc.Evaluation) -> Evaluate:
+        clock = self.scope.clock(item.clock)
+        if clock.unit != "step":
+            raise self.findings.stop("NL0303", f"evaluation is counted in {clock.unit}s", item.clock.span, "this unit does not fit", help="count it in steps")
+        measures = []
+        for measure in item.measures:
+            name = function_name(measure) or print_expr(measure)
+            if name not in MEASURES:
+                near = nearest(name, list(MEASURES))
+                raise self.findings.stop("NL0203", f"there is no measure called `{name}`", measure.span, "unknown measure",
+                                         help=f"maybe `{near[0]}`" if near else f"use {', '.join(f'`{m}`' for m in MEASURES)}")  # fmt: skip
+            options: dict[str, float | int | str] = {}
+            for argument in measure.arguments if isinstance(measure, e.Call) else ():
+                if argument.name not in MEASURES[name]:
+                    raise self.findings.stop("NL0202", f"`{name}` has no argument `{argument.name or print_expr(argument.value)}`", argument.span, "unknown argument")
+                options[argument.name] = self.scope.number(argument.value).value
+            measures.append((name, options))
+        return Evaluate(clock.period, tuple(measures), item.where())
