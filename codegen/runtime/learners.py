@@ -154,6 +154,9 @@ def _groups(parameters: dict[str, nn.Parameter], level: Level, settings: Setting
 # --------------------------------------------------------------------------- one step
 
 
+ORDINARY = 1e4  # weights below this are not what makes a loss overflow
+
+
 class Trainer:
     """The model, its levels and its text, and one step of the loop."""
 
@@ -252,13 +255,13 @@ class Trainer:
 
     def _blame_loss(self, what: str, tokens: Tensor) -> UserError:
         """The error of a loss that is not finite: of a part that leaves the numbers by itself, or of weights."""
-        finite = all(bool(p.isfinite().all()) for p in self.model.parameters())
-        part = first_not_finite(self.model, tokens) if finite else None
+        largest = max((p.detach().abs().max().item() for p in self.model.parameters() if p.numel()), default=0.0)
+        part = first_not_finite(self.model, tokens) if largest < ORDINARY else None
         if part is None:
             return self._blame_weights(what)
         name, kind = part
         return UserError(
-            f"{what}: all weights are finite, and `{name}` ({kind}) leaves the numbers within a sequence",
+            f"{what}: no weight is larger than {largest:.3g}, and `{name}` ({kind}) leaves the numbers by itself",
             help="bound what its fast weights learn: keys and values of length 1, a smaller rate, a retain below 1",
             kind="diverged",
         )
