@@ -47,7 +47,7 @@ def files(request: Request) -> dict[str, str | bytes]:
     found: dict[str, str | bytes] = {
         "model.py": made.text,
         "kernels.py": kernels(made.kernels, request),
-        "levels.json": render(request.graph, "json"),
+        "levels.json": levels(request, made),
         "spec.nl": request.spec_text,
         "ruff.toml": "line-length = 110\n",
     }
@@ -62,6 +62,24 @@ def files(request: Request) -> dict[str, str | bytes]:
     found["README.md"] = readme(request, made)
     found[RECORD] = record(found, request)
     return dict(sorted(found.items()))
+
+
+def levels(request: Request, made: model_file.ModelFile) -> str:
+    """`levels.json`: the level graph, and where in the model its weights lie.
+
+    `weights` gives patterns over parameter names by spec path; `gradients` says how the loss flows through
+    the updates of each memory.  Both are what `compile --verify` compares the model with.
+    """
+    data = json.loads(render(request.graph, "json"))
+    data["weights"] = dict(sorted(made.patterns.items()))
+    memories = (one for one, _ in request.expanded.instances() if isinstance(one, MemoryInstance))
+    data["gradients"] = {one.path: _gradient(one) for one in memories}
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _gradient(instance: MemoryInstance) -> str:
+    tokens = instance.core.gradient_tokens
+    return instance.core.gradient if tokens is None else f"{instance.core.gradient} {tokens} tokens"
 
 
 def record(found: dict[str, str | bytes], request: Request) -> str:

@@ -12,6 +12,9 @@ Version 1.  Keys:
   `span` is `file:line` or null;
 - `edges`: `source`, `target`, `kind`; knowledge flows from source to target.
 
+In a build, `weights` gives the parameter names of each path, as patterns, and `gradients` how the loss flows
+through the updates of each memory.
+
 A key is only ever added; a change of meaning raises the version.
 """
 
