@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -47,6 +46,8 @@ def _invoke(arguments: list[str]) -> int:
 
 def _ending(error: BaseException, arguments: list[str], console: Console) -> int:
     if os.environ.get("NLDSL_DEBUG") == "1" and not isinstance(error, SystemExit | click.exceptions.Exit):
+        import traceback
+
         traceback.print_exception(error)
     match error:
         case click.exceptions.Exit():
@@ -87,6 +88,8 @@ def _ending(error: BaseException, arguments: list[str], console: Console) -> int
 
 def _bug(error: BaseException, arguments: list[str], console: Console) -> int:
     from nldsl.cli.about import version
+
+    import traceback
 
     last = traceback.extract_tb(error.__traceback__)[-1:] if error.__traceback__ else []
     place = f" at {os.path.basename(last[0].filename)}:{last[0].lineno}" if last else ""  # noqa: PTH119
