@@ -78,6 +78,11 @@ def spelled(span: Span | None) -> str:
     return " ".join(span.text.split()) if span is not None else ""
 
 
+def trimmed(text: str) -> str:
+    """A comment that fits on its line."""
+    return text if len(text) <= 98 else f"{text[:95]}..."
+
+
 def notes(span: Span | None) -> str:
     """The comment lines that stand right above a declaration in its source."""
     if span is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace
+from nldsl.codegen.emit.printer import flat
 from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, Constant, Flow, Num, Repeat, Shape, Use, Variable
 
 MAX_NESTING = 3
@@ -30,6 +32,7 @@ class FlowWriter:
     path: str
     use: Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
     adaptive: Callable[[FlowWriter, Adaptive, c.Code], c.Code] | None = None
+    per_head: Callable[[str, Flow], c.Code] | None = None
     variables: dict[str, c.Code] = field(default_factory=dict)
     looped: bool = False
     carried: list[str] = field(default_factory=list)
@@ -48,12 +51,12 @@ class FlowWriter:
             case Arithmetic():
                 return self._arithmetic(flow)
             case Apply():
-                return self._apply(flow, self.write(flow.input))
+                return self._apply(flow, self.keep(self.write(flow.input)))
             case Adaptive():
                 assert self.adaptive is not None
-                return self.adaptive(self, flow, self.write(flow.input))
+                return self.adaptive(self, flow, self.keep(self.write(flow.input)))
             case Use() | Repeat():
-                return self.use(self, flow, self.write(flow.input))
+                return self.use(self, flow, self.keep(self.write(flow.input)))
             case _:
                 raise TypeError(f"no such flow: {type(flow).__name__}")
 
@@ -69,9 +72,21 @@ class FlowWriter:
         return target
 
     def _arithmetic(self, flow: Arithmetic) -> c.Code:
-        left, right = self.write(flow.left), self.write(flow.right)
-        left, right = _broadcast(left, flow.left.shape, flow.shape), _broadcast(right, flow.right.shape, flow.shape)
+        left = self._operand(flow.left, flow.shape)
+        here = len(self.steps)
+        right = self._operand(flow.right, flow.shape)
+        if len(self.steps) > here and mentions(left, self.result):  # what stands right would overwrite it
+            kept = c.name(self.names.fresh(self.result))
+            self.steps.insert(here, c.Assign(kept, left))
+            left = kept
         return c.Infix({"^": "**"}.get(flow.op, flow.op), left, right)
+
+    def _operand(self, flow: Flow, to: Shape) -> c.Code:
+        """One side of an operation, laid out to meet the other."""
+        if flow.shape.layout == "per head" and to.layout != "per head" and self.per_head is not None:
+            return c.Indexed(self.per_head(self.prefix, flow), {"heads": ":, None, None", "gate": ":, None"}[to.layout])
+        value = self.write(flow)
+        return c.Indexed(value, "..., None") if (flow.shape.layout, to.layout) == ("gate", "heads") else value
 
     # ------------------------------------------------------------------ primitives
 
@@ -79,7 +94,7 @@ class FlowWriter:
         handler = _HANDLERS.get(flow.primitive)
         if handler is None:
             raise KeyError(f"no torch form for `{flow.primitive}`")
-        return self.keep(handler(self, flow, x))
+        return handler(self, flow, x)
 
     def weights(self, flow: Apply, value: c.Code, kind: str = "", comment: str = "") -> str:
         """A module with weights of its own; returns how to call it."""
@@ -118,14 +133,13 @@ def depth(value: c.Code) -> int:
             return 0
 
 
-def _broadcast(value: c.Code, shape: Shape, to: Shape) -> c.Code:
-    """A gate or a number for each head, laid out to meet `[B, H, T, d]` or `[B, H, T]`."""
-    if shape.layout == to.layout or shape.layout == "scalar":
-        return value
-    if shape.layout == "gate":
-        return c.Indexed(value, "..., None")
-    axes = {"heads": "None, :, None, None", "gate": "None, :, None"}[to.layout]
-    return c.Indexed(value, axes)
+def mentions(value: c.Code, name: str) -> bool:
+    """Whether an expression reads the variable `name`.
+
+    >>> mentions(c.call("f", "key", "self.value"), "key"), mentions(c.call("f", "self.key"), "key")
+    (True, False)
+    """
+    return re.search(rf"(?<![\w.\"]){re.escape(name)}(?![\w\"=])", flat(value)) is not None
 
 
 # --------------------------------------------------------------------------- one function for each primitive

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, signature, spelled
+from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, reserved, signature, spelled, trimmed
 from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
 from nldsl.codegen.plan.engines import Choice
-from nldsl.resolve.expanded import ChainInstance, ChainLevel, Constant, Flow, Map, MemoryInstance, Num, Repeat, Shape, Use, Variable
+from nldsl.diagnostics.model import Span
+from nldsl.resolve.expanded import (
+    Adaptive,
+    Apply,
+    Arithmetic,
+    ChainInstance,
+    ChainLevel,
+    Flow,
+    Map,
+    MemoryInstance,
+    Num,
+    Repeat,
+    Shape,
+    Use,
+    Variable,
+)
 
-LOCALS = frozenset({"self", "x", "state", "read", "y", "core", "position", "head"})
+LOCALS = frozenset({"x", "state", "read", "y", "core", "position", "head"})
 INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase")
 
 UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
@@ -19,15 +35,19 @@ UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
 class MemoryWriter:
     """Writes the class of one memory."""
 
+    kept: frozenset[str] = LOCALS
+
     def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
         self.instance, self.use = instance, use
         self.owner = ClassWriter(instance.arguments)
-        self.names = Namespace(LOCALS)
+        self.names = Namespace(kept=lambda name: name in self.kept or reserved(name))
         self.steps: list[c.Step] = []
-        self.flows: dict[str, Flow] = {**dict(instance.locals), **{k: v for k, v in instance.flows.items() if k != "out"}}
+        constants = {n: f for n, f in instance.locals if f.shape.layout in ("scalar", "per head")}
+        everything = {**dict(instance.locals), **instance.flows}
+        self.flows: dict[str, Flow] = {n: inlined(f, constants) for n, f in everything.items() if n not in constants}
+        self.out = self.flows.pop("out", None)
+        self.local = {name: self.names.fresh(name) for name in self.flows}
         self.done: set[str] = set()
-        for name in self.flows:
-            self.names.taken.add(name)
 
     # ------------------------------------------------------------------ whole classes
 
@@ -42,13 +62,13 @@ class MemoryWriter:
         return self.finish(summary)
 
     def begin(self) -> None:
-        if any(getattr(n, "primitive", "") == "rope" for f in self.instance.flows.values() for n in f.walk()):
+        if any(getattr(n, "primitive", "") == "rope" for f in self.flows.values() for n in f.walk()):
             self.steps.append(c.Assign(c.name("position"), c.call("state.get", '"position"', 0)))
             self.owner.keep("position", c.call("torch.as_tensor", c.Infix("+", c.name("position"), c.name("x.shape[1]"))))
 
     def end(self) -> None:
         """From what was read to the output."""
-        out = self.instance.flows.get("out")
+        out = self.out
         if out is None:
             self.steps.append(c.Assign(c.name("y"), c.Invoke(self.owner.kernel("merge_heads", "parts"), (c.name("read"),))))
             return
@@ -66,13 +86,19 @@ class MemoryWriter:
     # ------------------------------------------------------------------ fields
 
     def writer(self, prefix: str, result: str, path: str) -> FlowWriter:
-        return FlowWriter(self.owner, self.names, self.steps, prefix, result, path, self.use, position="position")
+        return FlowWriter(
+            self.owner, self.names, self.steps, prefix, result, path, self.use,
+            per_head=self.of_heads, variables=self.variables(), position="position",
+        )  # fmt: skip
+
+    def variables(self) -> dict[str, c.Code]:
+        """What the names in pipelines are called here."""
+        return {name: c.name(local) for name, local in self.local.items()}
 
     def mention(self, name: str) -> None:
         span = self.instance.fields.get(name)
         if span is not None:
-            text = f"{origin(span)}  {name} = {spelled(span)}"
-            self.steps.append(c.Comment(text if len(text) <= 98 else f"{text[:95]}..."))
+            self.steps.append(c.Comment(trimmed(f"{origin(span)}  {name} = {spelled(span)}")))
 
     def field(self, name: str) -> None:
         """Write a field, and first what it reads."""
@@ -84,28 +110,30 @@ class MemoryWriter:
             if isinstance(node, Variable) and node.name in self.flows:
                 self.field(node.name)
         self.mention(name)
-        self.assign(name, flow, self.writer(name, name, f"{self.instance.path}.projections"))
+        self.assign(name, flow, self.writer(name, self.local[name], f"{self.instance.path}.projections"))
 
     def assign(self, name: str, flow: Flow, writer: FlowWriter) -> None:
+        target = c.name(self.local[name])
         if flow.shape.layout == "per head":
-            value = self.per_head(name, flow)
+            value: c.Code = c.Method(c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name("key[..., 0]"),))
         elif flow.shape.layout == "scalar":
-            assert isinstance(flow, Constant)
             value = c.call("torch.full_like", "key[..., 0]", writer.write(flow))
         else:
             value = writer.write(flow)
-        if value != c.name(name):
-            self.steps.append(c.Assign(c.name(name), value, shape_words(flow.shape)))
+        if value != target:
+            self.steps.append(c.Assign(target, value, shape_words(flow.shape)))
+        elif self.steps and isinstance(last := self.steps[-1], c.Assign) and last.target == target:
+            self.steps[-1] = replace(last, comment=shape_words(flow.shape))
 
-    def per_head(self, name: str, flow: Flow) -> c.Code:
-        """A gate that is one constant for each head: computed once, in the constructor."""
+    def of_heads(self, name: str, flow: Flow) -> c.Code:
+        """One constant for each head, `[H]`: computed once, in the constructor."""
         heads = c.call("torch.arange", c.call("float", self.owner.number(self.instance.heads)))
         inner = FlowWriter(self.owner, Namespace(), [], name, name, "", self.use, variables={"head": heads})
         attribute = self.owner.attributes.fresh(f"{name}_of_heads")
         built = inner.write(flow)
         self.owner.modules.append(c.Do(c.call("self.register_buffer", f'"{attribute}"', built, persistent="False")))
         self.owner.buffers.append(attribute)
-        return c.Method(c.Indexed(c.name(f"self.{attribute}"), ":, None"), "expand_as", (c.name("key[..., 0]"),))
+        return c.name(f"self.{attribute}")
 
     # ------------------------------------------------------------------ the core
 
@@ -152,6 +180,19 @@ class MemoryWriter:
         return [c.Atom(str(n)) for n in shape]
 
 
+def inlined(flow: Flow, constants: dict[str, Flow]) -> Flow:
+    """A flow with constants written where they were named."""
+    match flow:
+        case Variable(name=name) if name in constants:
+            return inlined(constants[name], constants)
+        case Arithmetic(left=left, right=right):
+            return replace(flow, left=inlined(left, constants), right=inlined(right, constants))
+        case Apply(input=source) | Adaptive(input=source) | Use(input=source) | Repeat(input=source):
+            return replace(flow, input=inlined(source, constants))
+        case _:
+            return flow
+
+
 def fast_starts(owner: ClassWriter, heads: c.Code, shapes: list[tuple[c.Code, c.Code]]) -> c.Code:
     """`fast_starts(heads, (rows, columns), ...)`."""
     return c.Invoke(owner.kernel("fast_starts", "parts"), (heads, *(c.Several(s) for s in shapes)))
@@ -194,13 +235,13 @@ def shape_words(shape: Shape) -> str:
     return {"heads": "[B, H, T, d]", "gate": "[B, H, T]", "flat": "[B, T, d]", "per head": "[B, H, T]", "scalar": "[B, H, T]"}.get(shape.layout, "")
 
 
-def docstring(declared, summary: str) -> str:  # noqa: ANN001  -- Span | None
-    """What the spec says above the declaration, where it stands, and how it is computed."""
+def docstring(declared: Span | None, summary: str = "") -> str:
+    """What the spec says above the declaration, how it is computed, and where it stands."""
     said = notes(declared)
-    place = f"Spec: {origin(declared)}." if declared is not None else ""
-    head = said or summary
-    tail = " ".join(t for t in (summary if said else "", place) if t)
-    return f"{head}\n\n{tail}\n" if tail else head
+    place = f"From {origin(declared)}." if declared is not None else ""
+    if not summary:
+        return f"{said}\n\n{place}" if said else place
+    return f"{said}\n\n{summary}\n{place}" if said else f"{summary}\n\n{place}"
 
 
 def finished(owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool) -> tuple[Written, dict[str, str]]:

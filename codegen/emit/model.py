@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, snake, spelled, text_of
+from nldsl.codegen.emit.classes import (
+    ClassWriter,
+    Namespace,
+    Written,
+    notes,
+    origin,
+    parameter,
+    reserved,
+    snake,
+    spelled,
+    text_of,
+    trimmed,
+)
 from nldsl.codegen.emit.flows import FlowWriter
 from nldsl.codegen.emit.memories import MemoryWriter, chain, docstring, finished
 from nldsl.codegen.emit.numbers import literal
@@ -13,7 +25,18 @@ from nldsl.codegen.emit.printer import file, flat
 from nldsl.codegen.emit.projections import ProjectionWriter
 from nldsl.codegen.plan import engines, projections
 from nldsl.document import expr as e
-from nldsl.resolve.expanded import BlockInstance, ChainInstance, Line, MemoryInstance, ModelInstance, Num, Repeat, Use
+from nldsl.resolve.expanded import (
+    Arithmetic,
+    BlockInstance,
+    ChainInstance,
+    Line,
+    MemoryInstance,
+    ModelInstance,
+    Num,
+    Repeat,
+    Use,
+    Variable,
+)
 
 Instance = BlockInstance | MemoryInstance | ChainInstance
 
@@ -38,7 +61,7 @@ class ModelEmitter:
     written: dict[str, list[tuple[str, Written]]] = field(default_factory=dict)
     classes: list[Written] = field(default_factory=list)
     kernels: dict[str, str] = field(default_factory=dict)
-    names: Namespace = field(default_factory=lambda: Namespace(frozenset({"Config", "State", "Tensor", "build", "nn", "F", "torch", "math"})))
+    names: Namespace = field(default_factory=lambda: Namespace(kept=reserved))
 
     # ------------------------------------------------------------------ parts
 
@@ -72,10 +95,13 @@ class ModelEmitter:
     def _block(self, instance: BlockInstance) -> tuple[Written, dict[str, str]]:
         owner = ClassWriter(instance.arguments)
         steps: list[c.Step] = []
-        names = Namespace(frozenset({"self", "x", "y", "state"} | {line.target for line in instance.lines if line.target}))
+        names = Namespace(frozenset({"x"}), kept=_kept_in_flows)
+        variables = _variables(instance.lines, names)
+        scratch = names.fresh("y")
         last: c.Code = c.name("x")
         for line in instance.lines:
-            last = self._line(line, owner, names, steps)
+            writer = FlowWriter(owner, names, steps, line.label or "", _result(line, variables, scratch), "", self.use, variables=variables)
+            last = _line(line, writer)
         result = c.name("x") if any(line.target == "x" for line in instance.lines) else last
         stateful = bool(owner.states)
         if stateful:
@@ -83,22 +109,10 @@ class ModelEmitter:
             steps.append(c.Return(c.Several((result, owner.state()), bare=True)))
         else:
             steps.append(c.Return(result))
-        made, kernels = finished(owner, instance.name, docstring(instance.declared, "A block."), steps, stateful=stateful)
+        made, kernels = finished(owner, instance.name, docstring(instance.declared), steps, stateful=stateful)
         marked = (c.Verbatim("    compile_region = True  # `torch.compile` compiles each kind of block once"), c.Blank(), *made.step.body)
         made.step = c.Class(made.name, made.step.bases, marked, made.step.docstring)
         return made, kernels
-
-    def _line(self, line: Line, owner: ClassWriter, names: Namespace, steps: list[c.Step]) -> c.Code:
-        if line.span is not None:
-            text = f"{origin(line.span)}  {spelled(line.span)}"
-            steps.append(c.Comment(text if len(text) <= 98 else f"{text[:95]}..."))
-        writer = FlowWriter(owner, names, steps, line.label or "", "y", "", self.use)
-        value = writer.write(line.flow)
-        if line.target is None:
-            return value
-        if value != c.name(line.target):
-            steps.append(c.Assign(c.name(line.target), value))
-        return c.name(line.target)
 
     # ------------------------------------------------------------------ instances in pipelines
 
@@ -112,7 +126,7 @@ class ModelEmitter:
         writer.owner.children.append((attribute, made))
         if not made.stateful:
             return c.Invoke(f"self.{attribute}", (x,))
-        new = c.name(writer.names.fresh(f"{attribute}_state"))
+        new = c.name(writer.names.fresh(f"{attribute.rstrip('_')}_state"))
         writer.owner.keep(attribute, new)
         target = c.name(writer.result)
         value = c.Invoke(f"self.{attribute}", (x, c.call("state.get", f'"{attribute}"')))
@@ -120,13 +134,9 @@ class ModelEmitter:
         return target
 
     def _construct(self, owner: ClassWriter, instance: Instance, made: Written) -> c.Code:
-        given = [(p, owner.number(self._argument(instance, p))) for p in made.parameters]
+        given = [(parameter(p), owner.number(instance.arguments[p])) for p in made.parameters]
         first = given[:1] if given and given[0][0] == "dim" else []
         return c.Invoke(made.name, tuple(v for _, v in first), tuple(given[len(first) :]))
-
-    @staticmethod
-    def _argument(instance: Instance, parameter: str) -> Num:
-        return instance.arguments[parameter]
 
     def _repeat(self, writer: FlowWriter, flow: Repeat, x: c.Code) -> c.Code:
         owner = writer.owner
@@ -148,7 +158,8 @@ class ModelEmitter:
         new = c.name(writer.names.fresh(f"{attribute}_state"))
         owner.keep(attribute, new)
         writer.steps.append(c.Assign(new, c.name("[]"), annotation="list[Any]"))
-        before = f'state.get("{attribute}") or [None] * len({name})'
+        old = c.name(writer.names.fresh(f"{attribute}_before"))
+        writer.steps.append(c.Assign(old, c.name(f'state.get("{attribute}") or [None] * len({name})')))
         if all(made.stateful for _, made in parts):
             step: tuple[c.Step, ...] = (
                 c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
@@ -163,7 +174,7 @@ class ModelEmitter:
                 c.Nested("else", (c.Assign(c.Several((target, c.name("after")), bare=True), c.Several((c.Invoke("block", (target,)), c.name("None")), bare=True)),)),
                 c.Do(c.Method(new, "append", (c.name("after"),))),
             )  # fmt: skip
-        writer.steps.append(c.Nested(f"for block, before in zip({name}, {before}, strict=True)", step))
+        writer.steps.append(c.Nested(f"for block, before in zip({name}, {old.text}, strict=True)", step))
         return target
 
     # ------------------------------------------------------------------ the model
@@ -172,31 +183,32 @@ class ModelEmitter:
         """The model's class and its `Config`."""
         own = {k: Num(v.value, e.Name((k,))) for k, v in instance.arguments.items()}
         owner = ClassWriter(own, "config.{}")
-        steps: list[c.Step] = [c.Assign(c.name("state"), c.name("state or {}"))]
-        names = Namespace(frozenset({"self", "x", "state", "tokens"} | {line.target for line in instance.lines if line.target}))
+        steps: list[c.Step] = []
+        names = Namespace(frozenset({"tokens"}), kept=_kept_in_flows)
+        variables = _variables(instance.lines, names)
+        scratch = names.fresh("y" if "x" in variables else "x")
         embedding: list[str] = []
-        logits: c.Code = c.name("x")
+        logits: c.Code = c.name("tokens")
         for line in instance.lines:
-            if line.span is not None:
-                steps.append(c.Comment(_trimmed(f"{origin(line.span)}  {spelled(line.span)}")))
-            writer = FlowWriter(owner, names, steps, line.label or "", "x", "", self.use, embedding=embedding)
-            logits = writer.write(line.flow)
-            if line.target is not None and logits != c.name(line.target):
-                steps.append(c.Assign(c.name(line.target), logits))
+            result = _result(line, variables, scratch)
+            writer = FlowWriter(owner, names, steps, line.label or "", result, "", self.use, variables=variables, embedding=embedding)
+            logits = _line(line, writer)
+        if owner.states:
+            steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
         steps.append(c.Return(c.Several((logits, owner.state()), bare=True)))
         init = c.Function(
             "__init__", ("self", "config: Config"), "None",
             (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules, c.Do(c.call(self._kernel("initialise", "parts"), "self"))),
         )  # fmt: skip
-        say = "`tokens` `[B, T]` and what an earlier call handed on; gives logits `[B, T, vocab]` and the new state."
+        say = "`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."
         forward = c.Function("forward", ("self", "tokens: Tensor", "state: State | None = None"), "tuple[Tensor, State]", tuple(steps), say)
         self.kernels |= owner.kernels
         name = self.names.fresh(instance.name)
-        step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span, "The model."))
+        step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span))
         made = Written(name, (), True, step, owner.own, owner.children)
         self.classes.append(made)
         fields = [
-            c.Verbatim(f"    {k}: {'int' if isinstance(v.value, int) else 'float'} = {literal(v.value).text}")
+            c.Verbatim(f"    {parameter(k)}: {'int' if isinstance(v.value, int) else 'float'} = {literal(v.value).text}")
             for k, v in instance.arguments.items() if k in owner.used
         ] or [c.Verbatim("    pass")]  # fmt: skip
         config = c.Class("Config", (), tuple(fields), "Sizes of the model.", ("dataclass(frozen=True)",))
@@ -207,8 +219,36 @@ class ModelEmitter:
         return name
 
 
-def _trimmed(text: str) -> str:
-    return text if len(text) <= 98 else f"{text[:95]}..."
+def _kept_in_flows(name: str) -> bool:
+    return name in ("state", "block", "before", "after") or reserved(name)
+
+
+def _variables(lines: tuple[Line, ...], names: Namespace) -> dict[str, c.Code]:
+    """What the targets of lines are called in the method."""
+    targets = dict.fromkeys(line.target for line in lines if line.target)
+    return {target: c.name(target if target in names.taken else names.fresh(target)) for target in targets}
+
+
+def _line(line: Line, writer: FlowWriter) -> c.Code:
+    """One line of a block or model: where it stands, its steps, its target."""
+    if line.span is not None:
+        writer.steps.append(c.Comment(trimmed(f"{origin(line.span)}  {spelled(line.span)}")))
+    value = writer.write(line.flow)
+    if line.target is None:
+        return value
+    target = writer.variables[line.target]
+    if value != target:
+        writer.steps.append(c.Assign(target, value))
+    return target
+
+
+def _result(line: Line, variables: dict[str, c.Code], scratch: str) -> str:
+    """The variable for what a line computes on its way: its target, unless the line reads that once more."""
+    nodes = list(line.flow.walk())
+    reads = [node.name for node in nodes if isinstance(node, Variable)]
+    once = reads == [line.target] and not any(isinstance(node, Arithmetic) for node in nodes)
+    target = variables.get(line.target or "")
+    return target.text if isinstance(target, c.Atom) and (once or line.target not in reads) else scratch
 
 
 def patterns(made: Written, prefix: str = "") -> dict[str, list[str]]:
@@ -238,7 +278,7 @@ def write(model: ModelInstance, header: str, lowering: str = "chunked") -> Model
     text = file(c.File(header + _features(model), (), tuple(body)))
     kernels = dict(sorted(emitter.kernels.items()))
     found = patterns(made)
-    sizes = {k: v.value for k, v in model.arguments.items() if f"    {k}: " in text}
+    sizes = {parameter(k): v.value for k, v in model.arguments.items() if f"    {parameter(k)}: " in text}
     return ModelFile(_with_imports(text, kernels), kernels, found, _stacked(found), [one.name for one in emitter.classes], sizes)
 
 

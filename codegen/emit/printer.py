@@ -147,7 +147,9 @@ def _docstring(text: str, indent: int) -> list[str]:
     if not text:
         return []
     pad = " " * indent
-    lines = text.strip().split("\n")
+    text = text.strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    text = f"{text[:-1]}\\\"" if text.endswith('"') else text
+    lines = text.split("\n")
     if len(lines) == 1 and len(text) + indent + 6 <= WIDTH:
         return [f'{pad}"""{lines[0]}"""']
     lines = [part for line in lines for part in textwrap.wrap(line, WIDTH - indent - 4) or [""]]

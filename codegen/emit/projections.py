@@ -5,7 +5,7 @@ from __future__ import annotations
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import Written
 from nldsl.codegen.emit.flows import FlowWriter
-from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, fast_starts, literal, map_shapes, setting, shape_words
+from nldsl.codegen.emit.memories import LOCALS, MemoryWriter, UseWriter, fast_starts, literal, map_shapes, setting, shape_words
 from nldsl.codegen.plan.projections import Fold
 from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 
@@ -13,14 +13,13 @@ from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 class ProjectionWriter(MemoryWriter):
     """A memory whose class loops over periods: read everything at the start, write everything at the end."""
 
+    kept = LOCALS | {"running", "anchor", "phase", "reads", "begin", "end", "opens", "targets", "now", "moments"}
+
     def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
         super().__init__(instance, use)
-        self.names.taken |= {"running", "anchor", "phase", "reads", "begin", "end", "opens", "targets", "starts", "now", "moments"}
         self.inside = self._inside()
         self.index: dict[int, int] = {}
-        self.body: list[c.Step] = []
         self.carried: list[str] = []
-        self.static: list[str] = []
 
     def _inside(self) -> set[str]:
         """Fields that depend on fast weights: they are computed in every period."""
@@ -30,6 +29,7 @@ class ProjectionWriter(MemoryWriter):
             changed = False
             for name, flow in self.flows.items():
                 depends = any(isinstance(n, Adaptive) or (isinstance(n, Variable) and n.name in inside) for n in flow.walk())
+                depends |= flow.shape.layout in ("scalar", "per head") and "key" in inside  # they take its shape
                 if depends and name not in inside:
                     inside.add(name)
                     changed = True
@@ -63,9 +63,11 @@ class ProjectionWriter(MemoryWriter):
         shapes = map_shapes(instance.core.map, instance.key_width, instance.value_width, owner)
         made = fast_starts(owner, heads, shapes)
         names = [owner.module("start", made, (instance.path,))]
-        for name, node in instance.adaptives():
-            self.index[id(node)] = len(names)
-            names.append(owner.module(f"{name}_memory", made, (f"{instance.path}.{name}.adaptive",)))
+        for name, flow in self.flows.items():
+            for node in flow.walk():
+                if isinstance(node, Adaptive):
+                    self.index[id(node)] = len(names)
+                    names.append(owner.module(f"{name}_memory", made, (f"{instance.path}.{name}.adaptive",)))
         return names
 
     def _prologue(self, starts: list[str], fold: Fold) -> None:
@@ -93,7 +95,7 @@ class ProjectionWriter(MemoryWriter):
             self.field(name)
         self.mention_read()
         read_after = core.update == 1 and core.read == "after"
-        query = c.name("query") if "query" in self.inside else self._slice("query")
+        query = self._now("query")
         settings = {"residual": literal(core.map.residual and core.map.kind == "mlp"), "activation": literal(core.map.activation)}
         answer, one = owner.kernel("answer", "self_modifying"), owner.kernel("one_memory", "self_modifying")
 
@@ -103,7 +105,7 @@ class ProjectionWriter(MemoryWriter):
 
         if not read_after:
             self.steps.append(reading("anchor"))
-        value = c.name("value") if "value" in self.inside else self._slice("value")
+        value: c.Code = self._now("value")
         if core.target == "self":
             self.steps.append(c.Comment("every memory makes its own target from the value"))
             value = c.Invoke(answer, (c.name("anchor"), value), tuple(settings.items()))
@@ -122,7 +124,7 @@ class ProjectionWriter(MemoryWriter):
         self.steps.append(c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body))
 
     def _fold(self, fold: Fold) -> None:
-        key = c.name("key") if "key" in self.inside else self._slice("key")
+        key = self._now("key")
         rate, retain = self._gate("rate"), self._gate("retain")
         named = [(k, setting(self.owner, self.instance.core.map, v)) for k, v in fold.keywords.items()]
         function = self.owner.kernel(fold.function, fold.file)
@@ -138,11 +140,12 @@ class ProjectionWriter(MemoryWriter):
 
     def _gate(self, name: str) -> c.Code:
         if name not in self.flows:
-            return c.call("torch.ones_like", "key[..., 0]")
-        return c.name(name) if name in self.inside else self._slice(name)
+            return c.call("torch.ones_like", c.Indexed(self._now("key"), "..., 0"))
+        return self._now(name)
 
-    def _slice(self, name: str) -> c.Code:
-        return c.Indexed(c.name(name), ":, :, begin:end")
+    def _now(self, name: str) -> c.Code:
+        """A field of the tokens of this period."""
+        return c.name(self.local[name]) if name in self.inside else c.Indexed(c.name(self.local[name]), ":, :, begin:end")
 
     def mention_read(self) -> None:
         self.steps.append(c.Comment("what the memory answers, before this period is written" if self.instance.core.update > 1 else "what the memory answers"))
@@ -158,17 +161,17 @@ class ProjectionWriter(MemoryWriter):
                 self.field(node.name)
         self.mention(name)
         writer = FlowWriter(
-            self.owner, self.names, self.steps, name, name, f"{self.instance.path}.projections", self.use, self._adaptive,
-            variables=self._variables(), looped=True, carried=self.carried, position="position",
+            self.owner, self.names, self.steps, name, self.local[name], f"{self.instance.path}.projections", self.use, self._adaptive,
+            self.of_heads, self._variables(), looped=True, carried=self.carried, position="position",
         )  # fmt: skip
         self.assign(name, flow, writer)
 
     def _variables(self) -> dict[str, c.Code]:
-        hoisted: dict[str, c.Code] = {"x": c.name("now")}
+        hoisted: dict[str, c.Code] = {**self.variables(), "x": c.name("now")}
         for name, flow in self.flows.items():
             if name not in self.inside:
                 index = ":, :, begin:end" if flow.shape.layout in ("heads", "gate") else ":, begin:end"
-                hoisted[name] = c.Indexed(c.name(name), index)
+                hoisted[name] = c.Indexed(c.name(self.local[name]), index)
         return hoisted
 
     def _adaptive(self, writer: FlowWriter, node: Adaptive, x: c.Code) -> c.Code:
