@@ -10,7 +10,17 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve import amend
 from nldsl.resolve.calls import function_name
-from nldsl.resolve.expanded import Expanded, Flow, MemoryInstance, ModelInstance, Num, Shape, Training, Use, Variable
+from nldsl.resolve.expanded import (
+    Expanded,
+    Flow,
+    MemoryInstance,
+    ModelInstance,
+    Num,
+    Shape,
+    Training,
+    Use,
+    Variable,
+)
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.flows import Context
 from nldsl.resolve.instantiate import Builder
@@ -23,7 +33,9 @@ __all__ = ["Library", "Linker", "Module", "Resolution", "link", "memory", "resol
 
 @dataclass(slots=True)
 class Resolution:
-    """What came out: the expanded spec (None after errors), the amended module it was made from, and all findings."""
+    """What came out: the expanded spec (None after errors), the amended module it was made from, and all
+    findings.
+    """
 
     expanded: Expanded | None
     module: Module
@@ -32,14 +44,18 @@ class Resolution:
     findings: list[Diagnostic] = field(default_factory=list)
 
 
-def link(path: str, source: Source, document: doc.Document, read: Reader | None, parse: Parse, library: Library) -> tuple[Module, list[Diagnostic]]:
+def link(
+    path: str, source: Source, document: doc.Document, read: Reader | None, parse: Parse, library: Library
+) -> tuple[Module, list[Diagnostic]]:
     """The module of a document with all it imports."""
     findings = Findings()
     module = Linker(read, parse, library, findings).link(path, source, document)
     return module, findings.items
 
 
-def resolve(module: Module, *, variant: str | None = None, extra: list[doc.Amendment] | None = None) -> Resolution:
+def resolve(
+    module: Module, *, variant: str | None = None, extra: list[doc.Amendment] | None = None
+) -> Resolution:
     """Expand the spec of a linked module: its `train` block (or model), as amended by `variant` and `extra`."""
     findings = Findings()
     try:
@@ -51,14 +67,21 @@ def resolve(module: Module, *, variant: str | None = None, extra: list[doc.Amend
     root = changed.document.find(base.name) if base is not None else None
     if root is None and extra:
         for one in extra:
-            findings.add("NL0601", f"the path `{one.path}` matches nothing", one.path_span, "there is no `train` block or model to change")
+            findings.add(
+                "NL0601",
+                f"the path `{one.path}` matches nothing",
+                one.path_span,
+                "there is no `train` block or model to change",
+            )
     if root is not None:
         amend.apply(amendments, root, changed, findings)  # type: ignore[arg-type]
     expanded = None if findings.has_errors else _expand(changed, root, variant, findings)  # type: ignore[arg-type]
     return Resolution(expanded, changed, root, amendments, findings.items)  # type: ignore[arg-type]
 
 
-def _base(module: Module, variant: str | None, findings: Findings) -> tuple[doc.Train | doc.Model | None, list[doc.Variant]]:
+def _base(
+    module: Module, variant: str | None, findings: Findings
+) -> tuple[doc.Train | doc.Model | None, list[doc.Variant]]:
     """The declaration to expand, and the variants to apply, outermost base first."""
     chain: list[doc.Variant] = []
     if variant is None:
@@ -72,18 +95,39 @@ def _base(module: Module, variant: str | None, findings: Findings) -> tuple[doc.
         if isinstance(found, doc.Train | doc.Model):
             return found, list(reversed(chain))
         if not isinstance(found, doc.Variant):
-            known = [d.name for d in module.document.declarations if isinstance(d, doc.Variant | doc.Train | doc.Model)]
+            known = [
+                d.name
+                for d in module.document.declarations
+                if isinstance(d, doc.Variant | doc.Train | doc.Model)
+            ]
             near = nearest(name, known)
-            hint = f"maybe `{near[0]}`" if near else f"the spec has {', '.join(f'`{k}`' for k in known) or 'none'}"
-            raise findings.stop("NL0602", f"there is no variant or `train` block called `{name}`", span, "unknown base", help=hint)
+            hint = (
+                f"maybe `{near[0]}`"
+                if near
+                else f"the spec has {', '.join(f'`{k}`' for k in known) or 'none'}"
+            )
+            raise findings.stop(
+                "NL0602",
+                f"there is no variant or `train` block called `{name}`",
+                span,
+                "unknown base",
+                help=hint,
+            )
         if found in chain:
-            raise findings.stop("NL0603", f"the variant `{found.name}` is based on itself", found.base_span or found.where(), "closes the cycle",
-                                help="base it on a `train` block")  # fmt: skip
+            raise findings.stop(
+                "NL0603",
+                f"the variant `{found.name}` is based on itself",
+                found.base_span or found.where(),
+                "closes the cycle",
+                help="base it on a `train` block",
+            )
         chain.append(found)
         name, span = found.base, found.base_span or found.where()
 
 
-def _expand(module: Module, base: doc.Train | doc.Model | None, variant: str | None, findings: Findings) -> Expanded | None:
+def _expand(
+    module: Module, base: doc.Train | doc.Model | None, variant: str | None, findings: Findings
+) -> Expanded | None:
     training: Training | None = None
     model: ModelInstance | None = None
     failed = False
@@ -114,14 +158,26 @@ def _train_model(base: doc.Train, module: Module, scope: Scope, builder: Builder
     findings = scope.findings
     call = base.fields.get("model")
     if call is None:
-        raise findings.stop("NL0206", f"`{base.name}` has no `model`", base.where(), "a field is missing", help="write `model = MyModel(dim = 64)`")
+        raise findings.stop(
+            "NL0206",
+            f"`{base.name}` has no `model`",
+            base.where(),
+            "a field is missing",
+            help="write `model = MyModel(dim = 64)`",
+        )
     name = function_name(call)
     found = module.lookup(name) if name else None
     if found is None or not isinstance(found[0], doc.Model):
         models = [n for n in module.names() if isinstance((module.lookup(n) or (None,))[0], doc.Model)]
         near = nearest(name or "", models)
-        hint = f"maybe `{near[0]}`" if near else f"models known here: {', '.join(f'`{m}`' for m in models) or 'none'}"
-        raise findings.stop("NL0200", f"there is no model called `{name}`", call.span, "unknown model", help=hint)
+        hint = (
+            f"maybe `{near[0]}`"
+            if near
+            else f"models known here: {', '.join(f'`{m}`' for m in models) or 'none'}"
+        )
+        raise findings.stop(
+            "NL0200", f"there is no model called `{name}`", call.span, "unknown model", help=hint
+        )
     return builder.model(call, found[0], found[1], scope)
 
 
@@ -148,9 +204,16 @@ def _names(declaration: doc.Node) -> list[e.Name]:
 
 
 def alone(
-    declaration: doc.Memory | doc.Block, module: Module, builder: Builder, findings: Findings, dim: int = 64, given: tuple[e.Argument, ...] = ()
+    declaration: doc.Memory | doc.Block,
+    module: Module,
+    builder: Builder,
+    findings: Findings,
+    dim: int = 64,
+    given: tuple[e.Argument, ...] = (),
 ) -> Use:
-    """An instance of a memory or block outside any model; parameters without default that are not `given` get `dim`."""
+    """An instance of a memory or block outside any model; parameters without default that are not `given` get
+    `dim`.
+    """
     named = {a.name for a in given}
     missing = [p for p in declaration.parameters if p.default is None and p.name not in named]
     arguments = (*(e.Argument(e.Number(dim), p.name) for p in missing), *given)
@@ -159,11 +222,13 @@ def alone(
     scope = Scope(module, findings)
     no_names: list[str] = []
 
-    def lookup(name: str) -> Flow | None:
+    def lookup(_: str) -> Flow | None:
         return None
 
     context = Context(scope, declaration.name, lookup, lambda: no_names, builder.instantiate)
-    return builder.instantiate(e.Call(e.Name((declaration.name,)), arguments), declaration, module, x, context)
+    return builder.instantiate(
+        e.Call(e.Name((declaration.name,)), arguments), declaration, module, x, context
+    )
 
 
 def memory(
@@ -178,14 +243,25 @@ def memory(
     if found is None or not isinstance(found[0], doc.Memory):
         memories = [n for n in module.names() if isinstance((module.lookup(n) or (None,))[0], doc.Memory)]
         near = nearest(name, memories)
-        findings.add("NL0200", f"there is no memory called `{name}`", None,
-                     help=f"maybe `{near[0]}`" if near else f"known: {', '.join(f'`{m}`' for m in memories) or 'none'}")  # fmt: skip
+        findings.add(
+            "NL0200",
+            f"there is no memory called `{name}`",
+            None,
+            help=f"maybe `{near[0]}`"
+            if near
+            else f"known: {', '.join(f'`{m}`' for m in memories) or 'none'}",
+        )
         return None, findings.items
     try:
         use = alone(found[0], found[1], Builder(findings), findings, dim, given)
     except Unresolved:
         return None, findings.items
     if not isinstance(use.instance, MemoryInstance):
-        findings.add("NL0518", f"`{name}` learns from the task, so it has no core of its own", found[0].where(), help="compile a model that uses it")
+        findings.add(
+            "NL0518",
+            f"`{name}` learns from the task, so it has no core of its own",
+            found[0].where(),
+            help="compile a model that uses it",
+        )
         return None, findings.items
     return use.instance, findings.items

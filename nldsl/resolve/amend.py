@@ -47,7 +47,9 @@ def copied(module: Module, seen: dict[int, Module] | None = None) -> Module:
     seen = {} if seen is None else seen
     if id(module) in seen:
         return seen[id(module)]
-    document = module.document.model_copy(update={"declarations": [_copy(d) for d in module.document.declarations]})
+    document = module.document.model_copy(
+        update={"declarations": [_copy(d) for d in module.document.declarations]}
+    )
     new = Module(module.path, module.source, document, library_names=module.library_names)
     seen[id(module)] = new
     new.imported = {k: (copied(m, seen), n) for k, (m, n) in module.imported.items()}
@@ -68,7 +70,9 @@ def _copy(node: doc.Node) -> doc.Node:
     return node.model_copy(update=update)
 
 
-def apply(amendments: list[doc.Amendment], base: doc.Train | doc.Model, module: Module, findings: Findings) -> None:
+def apply(
+    amendments: list[doc.Amendment], base: doc.Train | doc.Model, module: Module, findings: Findings
+) -> None:
     """Change `base` and what it uses, in place (of a copy made by `copied`)."""
     for amendment in amendments:
         amend(amendment, base, module, findings)
@@ -96,7 +100,8 @@ def amend(amendment: doc.Amendment, base: doc.Train | doc.Model, module: Module,
 
 
 def value_at(path: str, base: doc.Train | doc.Model, module: Module) -> e.Expr | None:
-    """The value at a path, None where it is left out; records nothing and changes nothing (of a copy made by `copied`).
+    """The value at a path, None where it is left out; records nothing and changes nothing (of a copy made by
+    `copied`).
 
     Raises `NoSuchPath`.
     """
@@ -122,9 +127,12 @@ def _report(amendment: doc.Amendment, problem: NoSuchPath, findings: Findings) -
     if hint is None and problem.candidates:
         hint = "known here: " + ", ".join(f"`{c}`" for c in problem.candidates[:12])
     findings.add(
-        "NL0601", f"the path `{amendment.path}` matches nothing", amendment.path_span or amendment.where(),
-        f"nothing is called `{problem.part}` here", help=hint or "name a part that the spec has",
-    )  # fmt: skip
+        "NL0601",
+        f"the path `{amendment.path}` matches nothing",
+        amendment.path_span or amendment.where(),
+        f"nothing is called `{problem.part}` here",
+        help=hint or "name a part that the spec has",
+    )
 
 
 # --------------------------------------------------------------------------- declarations
@@ -167,7 +175,9 @@ def _declaration(parts: list[str], declaration: object, module: Module, change: 
     if isinstance(declaration, doc.Let) or not hasattr(declaration, "parameters"):
         raise NoSuchPath(head, ())
     if isinstance(declaration, doc.Memory):
-        if head in declaration.fields or (head in FIELDS and not any(p.name == head for p in declaration.parameters)):
+        if head in declaration.fields or (
+            head in FIELDS and not any(p.name == head for p in declaration.parameters)
+        ):
             _fields(parts, declaration.fields, FIELDS, module, change)
             return
         for level in declaration.chain.levels if declaration.chain else ():
@@ -179,12 +189,16 @@ def _declaration(parts: list[str], declaration: object, module: Module, change: 
     for parameter in declaration.parameters:  # type: ignore[attr-defined]
         if parameter.name == head:
             old = parameter.default
-            parameter.default = rewrite(old, rest, module, change) if rest and old is not None else change(old)
+            parameter.default = (
+                rewrite(old, rest, module, change) if rest and old is not None else change(old)
+            )
             return
     raise NoSuchPath(head, tuple(_names(declaration)))
 
 
-def _level(parts: list[str], chain: doc.Chain | None, level: doc.Level, module: Module, change: Change) -> None:
+def _level(
+    parts: list[str], chain: doc.Chain | None, level: doc.Level, module: Module, change: Change
+) -> None:
     if parts:
         _fields(parts, level.fields, ("map", "update", "reduce"), module, change)
         return
@@ -204,7 +218,9 @@ def _names(declaration: object) -> list[str]:
     return names
 
 
-def _fields(parts: list[str], values: dict[str, e.Expr], known: tuple[str, ...], module: Module, change: Change) -> None:
+def _fields(
+    parts: list[str], values: dict[str, e.Expr], known: tuple[str, ...], module: Module, change: Change
+) -> None:
     head, rest = parts[0], parts[1:]
     if head not in values and (rest or head not in known):
         raise NoSuchPath(head, tuple(dict.fromkeys((*values, *known))))
@@ -216,7 +232,9 @@ def _fields(parts: list[str], values: dict[str, e.Expr], known: tuple[str, ...],
         values[head] = new
 
 
-def _labelled(declaration: doc.Block | doc.Model, head: str, rest: list[str], module: Module, change: Change) -> bool:
+def _labelled(
+    declaration: doc.Block | doc.Model, head: str, rest: list[str], module: Module, change: Change
+) -> bool:
     for index, statement in enumerate(declaration.body):
         if statement.label is not None and statement.label.text == head:
             if rest:
@@ -253,12 +271,17 @@ def rewrite(node: e.Expr, parts: list[str], module: Module, change: Change) -> e
         known = arguments_known(node.function.text, module)
         index = next((i for i, a in enumerate(node.arguments) if a.name == parts[0]), None)
         if index is None and known is not None and parts[0] in known:
-            index = next((i for i, a in enumerate(node.arguments) if a.name is None and i == known.index(parts[0])), None)
+            index = next(
+                (i for i, a in enumerate(node.arguments) if a.name is None and i == known.index(parts[0])),
+                None,
+            )
         if index is not None:
             return _argument(node, index, parts, module, change)
         if known is not None and parts[0] in known and len(parts) == 1:
             new = change(None)
-            return node if new is None else replace(node, arguments=(*node.arguments, e.Argument(new, parts[0])))
+            return (
+                node if new is None else replace(node, arguments=(*node.arguments, e.Argument(new, parts[0])))
+            )
     if isinstance(node, e.Name) and len(parts) == 1:
         known = arguments_known(node.text, module)
         if known is not None and parts[0] in known:
@@ -301,7 +324,11 @@ def _descend(node: e.Expr, parts: list[str], module: Module, change: Change) -> 
     for child in node.children():
         if isinstance(child, e.Name) and isinstance(node, e.Call):
             continue
-        if isinstance(child, e.Statement) and isinstance(child.target, e.Name) and child.target.text == parts[0]:
+        if (
+            isinstance(child, e.Statement)
+            and isinstance(child.target, e.Name)
+            and child.target.text == parts[0]
+        ):
             new = rewrite(child.value, parts[1:], module, change)
             return _rebuilt(node, child, REMOVED if new is REMOVED else replace(child, value=new))
         if _matches(child, parts[0]):

@@ -29,6 +29,7 @@ def function_name(node: e.Expr) -> str | None:
 
 
 def arguments_of(node: e.Expr) -> tuple[e.Argument, ...]:
+    """The arguments of a call; none of a bare name."""
     return node.arguments if isinstance(node, e.Call) else ()
 
 
@@ -41,16 +42,32 @@ def bind(node: e.Expr, name: str, parameters: list[doc.Parameter], module: Modul
         key = argument.name
         if key is None:
             if index >= len(known):
-                raise findings.stop("NL0202", f"`{name}` takes {len(known)} arguments", argument.span, "one too many",
-                                    help=f"its parameters are {', '.join(f'`{k}`' for k in known) or 'none'}")  # fmt: skip
+                raise findings.stop(
+                    "NL0202",
+                    f"`{name}` takes {len(known)} arguments",
+                    argument.span,
+                    "one too many",
+                    help=f"its parameters are {', '.join(f'`{k}`' for k in known) or 'none'}",
+                )
             key = known[index]
         if key not in known:
             near = nearest(key, known)
-            hint = f"maybe `{near[0]}`" if near else f"its parameters are {', '.join(f'`{k}`' for k in known) or 'none'}"
-            raise findings.stop("NL0202", f"`{name}` has no parameter `{key}`", argument.span, "unknown parameter", help=hint)
+            hint = (
+                f"maybe `{near[0]}`"
+                if near
+                else f"its parameters are {', '.join(f'`{k}`' for k in known) or 'none'}"
+            )
+            raise findings.stop(
+                "NL0202", f"`{name}` has no parameter `{key}`", argument.span, "unknown parameter", help=hint
+            )
         if key in given:
-            raise findings.stop("NL0202", f"`{key}` is given twice", argument.span, "again here",
-                                others=((given[key].span, "first here"),))  # fmt: skip
+            raise findings.stop(
+                "NL0202",
+                f"`{key}` is given twice",
+                argument.span,
+                "again here",
+                others=((given[key].span, "first here"),),
+            )
         given[key] = argument
     inside = Scope(module, findings, {}, name)
     outside = Scope(module, findings, {}, name)  # the same values, numbers spelled as the caller would
@@ -60,9 +77,14 @@ def bind(node: e.Expr, name: str, parameters: list[doc.Parameter], module: Modul
         elif parameter.default is not None:
             value = outside.value(parameter.default)
         else:
-            raise findings.stop("NL0201", f"`{name}` needs `{parameter.name}`", node.span, "not given here",
-                                others=((parameter.span, "the parameter"),),
-                                help=f"write `{name}({parameter.name} = ...)`")  # fmt: skip
+            raise findings.stop(
+                "NL0201",
+                f"`{name}` needs `{parameter.name}`",
+                node.span,
+                "not given here",
+                others=((parameter.span, "the parameter"),),
+                help=f"write `{name}({parameter.name} = ...)`",
+            )
         outside.values[parameter.name] = value
         inside.values[parameter.name] = _own(parameter.name, value)
     arguments = {k: v for k, v in outside.values.items() if isinstance(v, Num)}
@@ -77,7 +99,9 @@ def _own(name: str, value: Value) -> Value:
     return value
 
 
-def primitive_arguments(node: e.Expr, name: str, takes: tuple[Takes, ...], scope: Scope) -> dict[str, Num | str | bool]:
+def primitive_arguments(
+    node: e.Expr, name: str, takes: tuple[Takes, ...], scope: Scope
+) -> dict[str, Num | str | bool]:
     """The arguments of a primitive or map, checked against what it takes; defaults filled in."""
     findings = scope.findings
     values: dict[str, Num | str | bool] = {}
@@ -87,7 +111,10 @@ def primitive_arguments(node: e.Expr, name: str, takes: tuple[Takes, ...], scope
         if argument.name is not None:
             take = next((t for t in takes if t.name == argument.name), None)
         elif isinstance(value, Word):
-            take = next((t for t in takes if (t.kind == "flag" and t.name == value.text) or value.text in t.words), None)
+            take = next(
+                (t for t in takes if (t.kind == "flag" and t.name == value.text) or value.text in t.words),
+                None,
+            )
         else:
             take = next((t for t in numbers if t.name not in values), None)
         if take is None:
@@ -99,9 +126,17 @@ def primitive_arguments(node: e.Expr, name: str, takes: tuple[Takes, ...], scope
         if take.name in values:
             continue
         if take.required:
-            raise findings.stop("NL0201", f"`{name}` needs `{take.name}`", node.span, "not given here", help=f"write `{name}(...)` with it")
+            raise findings.stop(
+                "NL0201",
+                f"`{name}` needs `{take.name}`",
+                node.span,
+                "not given here",
+                help=f"write `{name}(...)` with it",
+            )
         if take.default is not None:
-            values[take.name] = Num(take.default, e.Number(take.default)) if take.kind == "number" else take.default  # type: ignore[arg-type]
+            values[take.name] = (
+                Num(take.default, e.Number(take.default)) if take.kind == "number" else take.default
+            )  # type: ignore[arg-type]
     return values
 
 
@@ -111,7 +146,9 @@ def _unknown(argument: e.Argument, name: str, takes: tuple[Takes, ...], scope: S
     near = nearest(spelled, names) if spelled else []
     takes_text = ", ".join(f"`{t.name}`" for t in takes) or "no arguments"
     hint = f"maybe `{near[0]}`" if near else f"`{name}` takes {takes_text}"
-    return scope.findings.stop("NL0202", f"`{name}` does not take this argument", argument.span, "unknown argument", help=hint)
+    return scope.findings.stop(
+        "NL0202", f"`{name}` does not take this argument", argument.span, "unknown argument", help=hint
+    )
 
 
 def _typed(take: Takes, value: Value, argument: e.Argument, scope: Scope) -> Num | str | bool:
@@ -125,4 +162,9 @@ def _typed(take: Takes, value: Value, argument: e.Argument, scope: Scope) -> Num
         raise scope.findings.stop("NL0203", f"`{take.name}` is either `true` or `false`", argument.span)
     if isinstance(value, Word) and value.text in take.words:
         return value.text
-    raise scope.findings.stop("NL0203", f"`{take.name}` is one of {', '.join(f'`{w}`' for w in take.words)}", argument.span, "not a choice")
+    raise scope.findings.stop(
+        "NL0203",
+        f"`{take.name}` is one of {', '.join(f'`{w}`' for w in take.words)}",
+        argument.span,
+        "not a choice",
+    )

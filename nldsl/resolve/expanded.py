@@ -35,7 +35,9 @@ class Num:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H], `scalar` []."""
+    """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H],
+    `scalar` [].
+    """
 
     layout: Layout
     width: Num
@@ -88,7 +90,11 @@ class Map:
             case "mlp":
                 hidden = int(self.hidden or 4 * key_width)
                 inner = ((hidden, hidden),) * (self.depth - 2)
-                return ((hidden, key_width), *inner, (value_width, hidden)) if self.depth > 1 else ((value_width, key_width),)
+                return (
+                    ((hidden, key_width), *inner, (value_width, hidden))
+                    if self.depth > 1
+                    else ((value_width, key_width),)
+                )
             case "swiglu":
                 hidden = int(self.hidden or 4 * key_width)
                 return ((hidden, key_width), (hidden, key_width), (value_width, hidden))
@@ -216,7 +222,9 @@ class Use(Flow):
 
 @dataclass(frozen=True, slots=True)
 class Repeat(Flow):
-    """`repeat(count, [A, B])`: the instances one after the other, `count` times, each time with weights of its own."""
+    """`repeat(count, [A, B])`: the instances one after the other, `count` times, each time with weights of
+    its own.
+    """
 
     instances: tuple[BlockInstance | MemoryInstance | ChainInstance, ...]
     count: Num
@@ -255,7 +263,9 @@ class BlockInstance:
 
 @dataclass(frozen=True, slots=True)
 class MemoryInstance:
-    """A memory that learns inside the sequence.  `flows` holds key, value, query, rate, retain, momentum, erase, out."""
+    """A memory that learns inside the sequence.  `flows` holds key, value, query, rate, retain, momentum,
+    erase, out.
+    """
 
     name: str
     path: str
@@ -343,7 +353,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class TrainLevel:
-    """An outer level: the component paths it learns (`rest` for what no other level claims), its rule and clock."""
+    """An outer level: the component paths it learns (`rest` for what no other level claims), its rule and
+    clock.
+    """
 
     name: str
     learns: tuple[str, ...]
@@ -400,7 +412,9 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """A resolved spec.  `model` is None for a file that only declares memories; `training` for one without `train`."""
+    """A resolved spec.  `model` is None for a file that only declares memories; `training` for one without
+    `train`.
+    """
 
     name: str
     model: ModelInstance | None
@@ -414,7 +428,9 @@ class Expanded:
                 yield from _instances(line.flow, 1)
 
 
-def _instances(flow: Flow, copies: int) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
+def _instances(
+    flow: Flow, copies: int
+) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
     for node in flow.walk():
         used: tuple[BlockInstance | MemoryInstance | ChainInstance, ...] = ()
         times = copies

@@ -10,7 +10,19 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import arguments_of, function_name, primitive_arguments
-from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, Constant, Flow, Map, Num, Repeat, Shape, Use, Variable
+from nldsl.resolve.expanded import (
+    Adaptive,
+    Apply,
+    Arithmetic,
+    Constant,
+    Flow,
+    Map,
+    Num,
+    Repeat,
+    Shape,
+    Use,
+    Variable,
+)
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.primitives import PRIMITIVES, Takes
 from nldsl.resolve.scope import Amount, Scope, Word
@@ -58,7 +70,11 @@ def share(width: Num, heads: Num) -> Num:
     """`width / heads`, both known to divide."""
     if heads.value == 1:
         return width
-    symbol = e.Binary("/", width.symbol, heads.symbol) if width.symbol is not None and heads.symbol is not None else None
+    symbol = (
+        e.Binary("/", width.symbol, heads.symbol)
+        if width.symbol is not None and heads.symbol is not None
+        else None
+    )
     if isinstance(width.symbol, e.Binary) and width.symbol.op == "*" and width.symbol.right == heads.symbol:
         symbol = width.symbol.left
     return Num(int(width) // int(heads), symbol)
@@ -77,14 +93,24 @@ def split(flow: Flow, heads: Num, scope: Scope, what: str) -> Flow:
     if flow.shape.layout == "heads":
         return flow
     if flow.shape.layout != "flat":
-        raise scope.findings.stop("NL0404", f"{what} is {flow.shape}", flow.span, "features of each token are wanted here")
+        raise scope.findings.stop(
+            "NL0404", f"{what} is {flow.shape}", flow.span, "features of each token are wanted here"
+        )
     if int(flow.shape.width) % int(heads):
         raise scope.findings.stop(
-            "NL0403", f"{int(flow.shape.width)} features do not divide into {int(heads)} heads", flow.span or heads.span, what,
+            "NL0403",
+            f"{int(flow.shape.width)} features do not divide into {int(heads)} heads",
+            flow.span or heads.span,
+            what,
             others=((heads.span, f"{int(heads)} heads"),) if heads.span is not flow.span else (),
-            help=f"use a number of heads that divides {int(flow.shape.width)}: {_divisors(int(flow.shape.width))}",
-        )  # fmt: skip
-    return Apply(Shape("heads", share(flow.shape.width, heads), heads), "split heads", flow, {}, "", span=flow.span)
+            help=(
+                f"use a number of heads that divides {int(flow.shape.width)}: "
+                f"{_divisors(int(flow.shape.width))}"
+            ),
+        )
+    return Apply(
+        Shape("heads", share(flow.shape.width, heads), heads), "split heads", flow, {}, "", span=flow.span
+    )
 
 
 def _divisors(n: int) -> str:
@@ -114,9 +140,12 @@ class Flows:
                 return self._call(node, context)
             case _:
                 raise context.scope.findings.stop(
-                    "NL0208", f"`{print_expr(node)}` is not a pipeline", node.span, "a value is wanted here",
+                    "NL0208",
+                    f"`{print_expr(node)}` is not a pipeline",
+                    node.span,
+                    "a value is wanted here",
                     help="start from a name such as `x` and go on with `|>`",
-                )  # fmt: skip
+                )
 
     def _name(self, node: e.Name, context: Context) -> Flow:
         found = context.lookup(node.text)
@@ -135,16 +164,31 @@ class Flows:
             hint = f"maybe `{near[0]}`"
         else:
             hint = f"names known here: {', '.join(f'`{k}`' for k in context.known())}"
-        raise context.scope.findings.stop("NL0200", f"`{node.text}` is not known here", node.span, "unknown name", help=hint)
+        raise context.scope.findings.stop(
+            "NL0200", f"`{node.text}` is not known here", node.span, "unknown name", help=hint
+        )
 
     def _call(self, node: e.Call, context: Context) -> Flow:
         name = node.function.text
-        if all(not isinstance(n, e.Pipe) for n in node.walk()) and name in ("sqrt", "exp", "log", "min", "max", "floor", "ceil", "round", "abs"):
+        if all(not isinstance(n, e.Pipe) for n in node.walk()) and name in (
+            "sqrt",
+            "exp",
+            "log",
+            "min",
+            "max",
+            "floor",
+            "ceil",
+            "round",
+            "abs",
+        ):
             return Constant(Shape("scalar", Num(1)), context.scope.number(node), span=node.span)
         raise context.scope.findings.stop(
-            "NL0208", f"`{print_expr(node)}` has no input", node.span, "a stage without a source",
+            "NL0208",
+            f"`{print_expr(node)}` has no input",
+            node.span,
+            "a stage without a source",
             help=f"write `x |> {print_expr(node)}`",
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------ arithmetic
 
@@ -174,10 +218,13 @@ class Flows:
         if a.layout == b.layout and a.features == b.features:
             return a
         raise context.scope.findings.stop(
-            "NL0401", f"`{node.op}` joins {a} and {b}", node.span, "the sizes differ",
+            "NL0401",
+            f"`{node.op}` joins {a} and {b}",
+            node.span,
+            "the sizes differ",
             others=((left.span, str(a)), (right.span, str(b))),
             help="bring both to one width, for instance with `linear(...)`",
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------ stages
 
@@ -187,8 +234,18 @@ class Flows:
             return self._adaptive(node, flow, context)
         name = function_name(node)
         if name is None:
-            hint = "put arithmetic in parentheses before the pipeline: `(x |> silu) * 2`" if isinstance(node, e.Binary) else None
-            raise context.scope.findings.stop("NL0208", f"`{print_expr(node)}` is not a stage", node.span, "a part is wanted here", help=hint)
+            hint = (
+                "put arithmetic in parentheses before the pipeline: `(x |> silu) * 2`"
+                if isinstance(node, e.Binary)
+                else None
+            )
+            raise context.scope.findings.stop(
+                "NL0208",
+                f"`{print_expr(node)}` is not a stage",
+                node.span,
+                "a part is wanted here",
+                help=hint,
+            )
         bound = context.scope.values.get(name)
         if isinstance(bound, e.Expr):
             return self.stage(bound, flow, context)
@@ -212,8 +269,12 @@ class Flows:
         elif near:
             hint = f"maybe `{near[0]}`"
         else:
-            hint = "declare it with `memory` or `block`, import it, or use a primitive: " + ", ".join(f"`{p}`" for p in PRIMITIVES)
-        return context.scope.findings.stop("NL0200", f"there is no part called `{name}`", node.span, "unknown part", help=hint)
+            hint = "declare it with `memory` or `block`, import it, or use a primitive: " + ", ".join(
+                f"`{p}`" for p in PRIMITIVES
+            )
+        return context.scope.findings.stop(
+            "NL0200", f"there is no part called `{name}`", node.span, "unknown part", help=hint
+        )
 
     def _primitive(self, node: e.Expr, name: str, flow: Flow, context: Context) -> Flow:
         primitive = PRIMITIVES[name]
@@ -223,10 +284,13 @@ class Flows:
             return self._embed(node, flow, arguments, path, context)
         if flow.shape.layout not in ("flat", "heads", "gate"):
             raise context.scope.findings.stop(
-                "NL0404", f"`{name}` is given {flow.shape}", node.span, "features of each token are wanted here",
+                "NL0404",
+                f"`{name}` is given {flow.shape}",
+                node.span,
+                "features of each token are wanted here",
                 others=((flow.span, str(flow.shape)),),
                 help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None,
-            )  # fmt: skip
+            )
         if primitive.layout == "merged":
             flow = merged(flow)
         if primitive.layout == "head" and context.heads is not None:
@@ -238,13 +302,25 @@ class Flows:
 
     def _even(self, node: e.Expr, flow: Flow, context: Context) -> None:
         if flow.shape.layout != "heads":
-            raise context.scope.findings.stop("NL0404", "`rope` stands outside a memory", node.span, "there are no heads here",
-                                              help="use `rope` in the `key` and `query` of a memory")  # fmt: skip
+            raise context.scope.findings.stop(
+                "NL0404",
+                "`rope` stands outside a memory",
+                node.span,
+                "there are no heads here",
+                help="use `rope` in the `key` and `query` of a memory",
+            )
         if int(flow.shape.width) % 2:
-            raise context.scope.findings.stop("NL0405", f"`rope` turns pairs, but a head has {int(flow.shape.width)} features",
-                                              node.span, "an odd width", help="choose `dim` and `heads` so that `dim / heads` is even")  # fmt: skip
+            raise context.scope.findings.stop(
+                "NL0405",
+                f"`rope` turns pairs, but a head has {int(flow.shape.width)} features",
+                node.span,
+                "an odd width",
+                help="choose `dim` and `heads` so that `dim / heads` is even",
+            )
 
-    def _shape(self, node: e.Expr, name: str, shape: Shape, arguments: dict[str, Num | str | bool], context: Context) -> Shape:
+    def _shape(
+        self, node: e.Expr, name: str, shape: Shape, arguments: dict[str, Num | str | bool], context: Context
+    ) -> Shape:
         width = arguments.get("width")
         if name == "linear" and isinstance(width, Num):
             self._positive(width, "a width", context)
@@ -254,8 +330,13 @@ class Flows:
         if name == "unembed":
             vocab = arguments.get("vocab") or (context.vocab[0] if context.vocab else None)
             if not isinstance(vocab, Num):
-                raise context.scope.findings.stop("NL0409", "`unembed` does not know the vocabulary", node.span, "no number of tokens",
-                                                  help="write `unembed(vocab)`, or embed the tokens before")  # fmt: skip
+                raise context.scope.findings.stop(
+                    "NL0409",
+                    "`unembed` does not know the vocabulary",
+                    node.span,
+                    "no number of tokens",
+                    help="write `unembed(vocab)`, or embed the tokens before",
+                )
             arguments["vocab"] = vocab
             return Shape("flat", vocab)
         hidden = arguments.get("hidden")
@@ -265,12 +346,21 @@ class Flows:
 
     def _positive(self, number: Num, what: str, context: Context) -> None:
         if not isinstance(number.value, int) or number.value < 1:
-            raise context.scope.findings.stop("NL0205", f"{what} is {number.value}", number.span, "needs a whole number of at least 1")
+            raise context.scope.findings.stop(
+                "NL0205", f"{what} is {number.value}", number.span, "needs a whole number of at least 1"
+            )
 
-    def _embed(self, node: e.Expr, flow: Flow, arguments: dict[str, Num | str | bool], path: str, context: Context) -> Flow:
+    def _embed(
+        self, node: e.Expr, flow: Flow, arguments: dict[str, Num | str | bool], path: str, context: Context
+    ) -> Flow:
         if flow.shape.layout != "tokens":
-            raise context.scope.findings.stop("NL0404", f"`embed` is given {flow.shape}", node.span, "token ids are wanted here",
-                                              help="use it once, on `tokens`")  # fmt: skip
+            raise context.scope.findings.stop(
+                "NL0404",
+                f"`embed` is given {flow.shape}",
+                node.span,
+                "token ids are wanted here",
+                help="use it once, on `tokens`",
+            )
         vocab, width = arguments["vocab"], arguments["width"]
         for number, what in ((vocab, "the vocabulary"), (width, "a width")):
             if isinstance(number, Num):
@@ -281,19 +371,34 @@ class Flows:
     def _repeat(self, node: e.Expr, flow: Flow, context: Context) -> Flow:
         arguments = arguments_of(node)
         if len(arguments) != 2 or any(a.name for a in arguments):
-            raise context.scope.findings.stop("NL0202", "`repeat` takes a count and what to repeat", node.span,
-                                              help="write `repeat(depth, Block(dim))` or `repeat(n, [A(dim), B(dim)])`")  # fmt: skip
+            raise context.scope.findings.stop(
+                "NL0202",
+                "`repeat` takes a count and what to repeat",
+                node.span,
+                help="write `repeat(depth, Block(dim))` or `repeat(n, [A(dim), B(dim)])`",
+            )
         count = context.scope.integer(arguments[0].value, "the count of `repeat`")
-        items = arguments[1].value.items if isinstance(arguments[1].value, e.ListOf) else (arguments[1].value,)
+        items = (
+            arguments[1].value.items if isinstance(arguments[1].value, e.ListOf) else (arguments[1].value,)
+        )
         uses = []
         for item in items:
             one = self.stage(item, flow, context)
             if not isinstance(one, Use):
-                raise context.scope.findings.stop("NL0209", f"`repeat` repeats blocks and memories, and `{print_expr(item)}` is neither",
-                                                  item.span, "not a block", help="wrap it in a `block`")  # fmt: skip
+                raise context.scope.findings.stop(
+                    "NL0209",
+                    f"`repeat` repeats blocks and memories, and `{print_expr(item)}` is neither",
+                    item.span,
+                    "not a block",
+                    help="wrap it in a `block`",
+                )
             if one.shape.features != flow.shape.features:
-                raise context.scope.findings.stop("NL0402", f"`{print_expr(item)}` turns {flow.shape} into {one.shape}", item.span,
-                                                  "cannot follow itself")  # fmt: skip
+                raise context.scope.findings.stop(
+                    "NL0402",
+                    f"`{print_expr(item)}` turns {flow.shape} into {one.shape}",
+                    item.span,
+                    "cannot follow itself",
+                )
             uses.append(one)
         return Repeat(flow.shape, tuple(u.instance for u in uses), count, flow, span=node.span)
 
@@ -302,31 +407,59 @@ class Flows:
     def _adaptive(self, node: e.Phrase, flow: Flow, context: Context) -> Flow:
         findings = context.scope.findings
         if not context.adaptive_ok or context.heads is None:
-            raise findings.stop("NL0210", "`adaptive` stands outside a memory's own pipelines", node.span, "nothing writes it here",
-                                help="use it in the key, value, query, rate or retain of a `memory`")  # fmt: skip
+            raise findings.stop(
+                "NL0210",
+                "`adaptive` stands outside a memory's own pipelines",
+                node.span,
+                "nothing writes it here",
+                help="use it in the key, value, query, rate or retain of a `memory`",
+            )
         if len(node.words) < 2 or isinstance(node.words[1], e.Body):
-            raise findings.stop("NL0210", "`adaptive` is followed by no map", node.span, help="write `adaptive mlp(residual)` or `adaptive linear`")
+            raise findings.stop(
+                "NL0210",
+                "`adaptive` is followed by no map",
+                node.span,
+                help="write `adaptive mlp(residual)` or `adaptive linear`",
+            )
         flow = split(flow, context.heads, context.scope, "the input of `adaptive`")
         projection = self.map(node.words[1], context.scope, flow.shape.width)
         if projection.kind not in ("mlp", "matrix"):
-            raise findings.stop("NL0210", f"an adaptive projection cannot be `{projection.kind}`", node.words[1].span,
-                                help="use `mlp(...)` or `linear`")  # fmt: skip
+            raise findings.stop(
+                "NL0210",
+                f"an adaptive projection cannot be `{projection.kind}`",
+                node.words[1].span,
+                help="use `mlp(...)` or `linear`",
+            )
         settings: dict[str, str | int] = {}
         for statement in node.body.statements if node.body else ():
             key = statement.target.text if isinstance(statement.target, e.Name) else ""
             if key == "update":
                 clock = context.scope.clock(statement.value)
                 if clock.unit != "token":
-                    raise findings.stop("NL0303", f"an adaptive projection is counted in {clock.unit}s", statement.value.span,
-                                        "this unit does not fit", help="count it in tokens")  # fmt: skip
+                    raise findings.stop(
+                        "NL0303",
+                        f"an adaptive projection is counted in {clock.unit}s",
+                        statement.value.span,
+                        "this unit does not fit",
+                        help="count it in tokens",
+                    )
                 settings["update"] = clock.period
             elif key == "key":
-                settings["key"] = context.scope.word(statement.value, "the key of a projection", ("own", "shared"))
+                settings["key"] = context.scope.word(
+                    statement.value, "the key of a projection", ("own", "shared")
+                )
             elif key == "target":
-                settings["target"] = context.scope.word(statement.value, "the target of a projection", ("value", "self"))
+                settings["target"] = context.scope.word(
+                    statement.value, "the target of a projection", ("value", "self")
+                )
             else:
-                raise findings.stop("NL0202", f"`adaptive` has no setting `{key}`", statement.span, "unknown setting",
-                                    help="it has `key`, `target` and `update`")  # fmt: skip
+                raise findings.stop(
+                    "NL0202",
+                    f"`adaptive` has no setting `{key}`",
+                    statement.span,
+                    "unknown setting",
+                    help="it has `key`, `target` and `update`",
+                )
         return Adaptive(flow.shape, flow, projection, f"{context.path}.adaptive", settings, span=node.span)
 
     def map(self, node: e.Expr, scope: Scope, width: Num) -> Map:
@@ -337,8 +470,12 @@ class Flows:
         name = value.text if isinstance(value, Word) else function_name(node)
         if name not in MAP_TAKES:
             near = nearest(name or "", list(MAP_TAKES))
-            hint = f"maybe `{near[0]}`" if near else f"a map is one of {', '.join(f'`{m}`' for m in MAP_TAKES)}"
-            raise scope.findings.stop("NL0203", f"`{print_expr(node)}` is not a map", node.span, "not a choice", help=hint)
+            hint = (
+                f"maybe `{near[0]}`" if near else f"a map is one of {', '.join(f'`{m}`' for m in MAP_TAKES)}"
+            )
+            raise scope.findings.stop(
+                "NL0203", f"`{print_expr(node)}` is not a map", node.span, "not a choice", help=hint
+            )
         takes = MAP_TAKES[name]
         if name == "cache" and isinstance(node, e.Call) and len(node.positional) == 1:
             only = scope.value(node.positional[0])
@@ -370,7 +507,3 @@ class Flows:
 def _usable(scope: Scope, name: str) -> bool:
     found = scope.module.lookup(name)
     return found is not None and isinstance(found[0], doc.Memory | doc.Block)
-
-
-def variable(name: str, shape: Shape) -> Variable:
-    return Variable(shape, name)

@@ -33,17 +33,29 @@ class Builder:
         vocab: list[Num] = []
         lines = self._lines(declaration, bound.scope, declaration.name, {"tokens": start}, None, vocab)
         if not lines:
-            raise self.findings.stop("NL0211", f"the model `{declaration.name}` says nothing", declaration.where(), "an empty body",
-                                     help="begin with `tokens |> embed(vocab, dim)`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0211",
+                f"the model `{declaration.name}` says nothing",
+                declaration.where(),
+                "an empty body",
+                help="begin with `tokens |> embed(vocab, dim)`",
+            )
         last = lines[-1].flow
         if not vocab or last.shape.layout != "flat" or last.shape.features != int(vocab[0]):
             raise self.findings.stop(
-                "NL0406", f"the model `{declaration.name}` ends in {last.shape}, not in logits over the vocabulary", lines[-1].span,
-                "the end of the model", help="begin with `tokens |> embed(vocab, dim)` and end with `unembed(tied)`",
-            )  # fmt: skip
-        return ModelInstance(declaration.name, bound.arguments, tuple(lines), int(vocab[0]), declaration.where())
+                "NL0406",
+                f"the model `{declaration.name}` ends in {last.shape}, not in logits over the vocabulary",
+                lines[-1].span,
+                "the end of the model",
+                help="begin with `tokens |> embed(vocab, dim)` and end with `unembed(tied)`",
+            )
+        return ModelInstance(
+            declaration.name, bound.arguments, tuple(lines), int(vocab[0]), declaration.where()
+        )
 
-    def instantiate(self, call: e.Expr, declaration: doc.Memory | doc.Block, module: object, flow: Flow, context: Context) -> Use:
+    def instantiate(
+        self, call: e.Expr, declaration: doc.Memory | doc.Block, module: object, flow: Flow, context: Context
+    ) -> Use:
         """A block or memory as a stage of a pipeline."""
         assert isinstance(module, Module)
         self._no_cycle(call, declaration)
@@ -67,23 +79,39 @@ class Builder:
         first = names.index(declaration.name)
         ring = " -> ".join([*names[first:], declaration.name])
         raise self.findings.stop(
-            "NL0212", f"`{declaration.name}` contains itself", call.span, "used inside itself",
-            others=tuple((c.span, f"`{n}` is used here") for n, c in self.stack[first:]), notes=(ring,),
+            "NL0212",
+            f"`{declaration.name}` contains itself",
+            call.span,
+            "used inside itself",
+            others=tuple((c.span, f"`{n}` is used here") for n, c in self.stack[first:]),
+            notes=(ring,),
             help="use `repeat(n, ...)` to stack a part several times",
-        )  # fmt: skip
+        )
 
     def _width(self, call: e.Expr, arguments: dict[str, Num], scope: Scope, flow: Flow) -> Num:
         """The width of the input, spelled with the parameters of the part that receives it."""
         width = flow.shape.width
         if flow.shape.layout != "flat":
-            raise self.findings.stop("NL0404", f"`{print_expr(call)}` is given {flow.shape}", call.span, "features of each token are wanted here",
-                                     help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None)  # fmt: skip
+            raise self.findings.stop(
+                "NL0404",
+                f"`{print_expr(call)}` is given {flow.shape}",
+                call.span,
+                "features of each token are wanted here",
+                help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None,
+            )
         dim = arguments.get("dim")
         if dim is not None and dim.value != width.value:
             raise self.findings.stop(
-                "NL0402", f"`{print_expr(call)}` has `dim = {dim.value}` but receives {int(width)} features", call.span, "does not fit",
-                others=((flow.span, str(flow.shape)),), help=f"give it `dim = {int(width)}`, or bring the input to {dim.value} with `linear({dim.value})`",
-            )  # fmt: skip
+                "NL0402",
+                f"`{print_expr(call)}` has `dim = {dim.value}` but receives {int(width)} features",
+                call.span,
+                "does not fit",
+                others=((flow.span, str(flow.shape)),),
+                help=(
+                    f"give it `dim = {int(width)}`, or bring the input to {dim.value} with "
+                    f"`linear({dim.value})`"
+                ),
+            )
         for name, given in arguments.items():
             if given.symbol is not None and given.symbol == width.symbol and given.value == width.value:
                 return Num(width.value, e.Name((name,)))
@@ -91,17 +119,39 @@ class Builder:
 
     # ------------------------------------------------------------------ bodies
 
-    def _block(self, call: e.Expr, declaration: doc.Block, scope: Scope, arguments: dict[str, Num], width: Num) -> BlockInstance:
+    def _block(
+        self, call: e.Expr, declaration: doc.Block, scope: Scope, arguments: dict[str, Num], width: Num
+    ) -> BlockInstance:
         lines = self._lines(declaration, scope, declaration.name, {"x": Shape("flat", width)}, width, [])
         if not lines:
-            raise self.findings.stop("NL0211", f"the block `{declaration.name}` says nothing", declaration.where(), "an empty body",
-                                     help="write for instance `mixer: x = x + (x |> rmsnorm |> DeltaNet(dim))`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0211",
+                f"the block `{declaration.name}` says nothing",
+                declaration.where(),
+                "an empty body",
+                help="write for instance `mixer: x = x + (x |> rmsnorm |> DeltaNet(dim))`",
+            )
         rebound = [line for line in lines if line.target == "x"]
         shape = (rebound or lines)[-1].flow.shape
-        return BlockInstance(declaration.name, declaration.name, arguments, width, tuple(lines), shape, call.span, declaration.where())
+        return BlockInstance(
+            declaration.name,
+            declaration.name,
+            arguments,
+            width,
+            tuple(lines),
+            shape,
+            call.span,
+            declaration.where(),
+        )
 
     def _lines(
-        self, declaration: doc.Block | doc.Model, scope: Scope, path: str, inputs: dict[str, Shape], width: Num | None, vocab: list[Num]
+        self,
+        declaration: doc.Block | doc.Model,
+        scope: Scope,
+        path: str,
+        inputs: dict[str, Shape],
+        width: Num | None,
+        vocab: list[Num],
     ) -> list[Line]:
         variables: dict[str, Flow] = {name: Variable(shape, name) for name, shape in inputs.items()}
         broken: set[str] = set()
@@ -117,7 +167,14 @@ class Builder:
 
         for statement in declaration.body:
             label = statement.label.text if statement.label is not None else None
-            context = Context(scope, f"{path}.{label}" if label else path, lookup, lambda: list(variables), self.instantiate, vocab=vocab)
+            context = Context(
+                scope,
+                f"{path}.{label}" if label else path,
+                lookup,
+                lambda: list(variables),
+                self.instantiate,
+                vocab=vocab,
+            )
             try:
                 target = self._target(statement, assigned, labels, inputs)
                 flow = self._value(statement, context)
@@ -137,28 +194,52 @@ class Builder:
             head = statement.value.head or "this"
             near = nearest(head, ["adaptive", "repeat"])
             raise self.findings.stop(
-                "NL0208", f"`{head} ...` is not a pipeline", statement.value.span, "a value is wanted here",
+                "NL0208",
+                f"`{head} ...` is not a pipeline",
+                statement.value.span,
+                "a value is wanted here",
                 help=f"maybe `{near[0]}`" if near else "start from a name such as `x` and go on with `|>`",
-            )  # fmt: skip
+            )
         return self.flows.build(statement.value, context)
 
     def _target(
-        self, statement: e.Statement, assigned: dict[str, e.Statement], labels: dict[str, e.Statement], inputs: dict[str, Shape]
+        self,
+        statement: e.Statement,
+        assigned: dict[str, e.Statement],
+        labels: dict[str, e.Statement],
+        inputs: dict[str, Shape],
     ) -> str | None:
         if statement.label is not None:
             label = statement.label.text
             if label in labels:
-                raise self.findings.stop("NL0213", f"the label `{label}` is used twice", statement.label.span, "again here",
-                                         others=((labels[label].label.span, "first here"),), help="a label is a path: give each line its own")  # type: ignore[union-attr]  # fmt: skip
+                raise self.findings.stop(
+                    "NL0213",
+                    f"the label `{label}` is used twice",
+                    statement.label.span,
+                    "again here",
+                    others=((labels[label].label.span, "first here"),),
+                    help="a label is a path: give each line its own",
+                )  # type: ignore[union-attr]
             labels[label] = statement
         if statement.target is None:
             return None
         if not isinstance(statement.target, e.Name) or len(statement.target.parts) != 1:
-            raise self.findings.stop("NL0208", f"`{print_expr(statement.target)}` cannot be assigned", statement.target.span, "not a plain name",
-                                     help="assign to a plain name, or bind `x` again")  # fmt: skip
+            raise self.findings.stop(
+                "NL0208",
+                f"`{print_expr(statement.target)}` cannot be assigned",
+                statement.target.span,
+                "not a plain name",
+                help="assign to a plain name, or bind `x` again",
+            )
         name = statement.target.text
         if name in assigned and name not in inputs:
-            raise self.findings.stop("NL0213", f"`{name}` is assigned twice", statement.target.span, "again here",
-                                     others=((assigned[name].target.span, "first here"),), help="only `x` may be bound again; use another name")  # type: ignore[union-attr]  # fmt: skip
+            raise self.findings.stop(
+                "NL0213",
+                f"`{name}` is assigned twice",
+                statement.target.span,
+                "again here",
+                others=((assigned[name].target.span, "first here"),),
+                help="only `x` may be bound again; use another name",
+            )  # type: ignore[union-attr]
         assigned[name] = statement
         return name

@@ -12,7 +12,9 @@ from nldsl.document import model as doc
 from nldsl.resolve.findings import Findings
 
 Reader = Callable[[str], Source]
-"""Hands over the text of a file by its path relative to the spec's folder; raises `OSError` or `UnicodeError`."""
+"""Hands over the text of a file by its path relative to the spec's folder; raises `OSError` or
+`UnicodeError`.
+"""
 
 Parse = Callable[[Source], tuple[doc.Document, list[Diagnostic]]]
 
@@ -102,38 +104,63 @@ class Linker:
 
     def _unknown(self, item: doc.Import, name: str, candidates: list[str]) -> None:
         near = nearest(name, candidates)
-        hint = f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{c}`' for c in sorted(candidates)) or 'no declaration'}"
-        self.findings.add("NL0013", f"`{item.source}` does not declare `{name}`", item.where(), "imported here", help=hint)
+        hint = (
+            f"maybe `{near[0]}`"
+            if near
+            else f"it has {', '.join(f'`{c}`' for c in sorted(candidates)) or 'no declaration'}"
+        )
+        self.findings.add(
+            "NL0013", f"`{item.source}` does not declare `{name}`", item.where(), "imported here", help=hint
+        )
 
     def _file(self, module: Module, item: doc.Import) -> Module | None:
         folder = posixpath.dirname(module.path)
         path = posixpath.normpath(posixpath.join(folder, item.source))
         if posixpath.isabs(item.source) or path.startswith("..") or ":" in item.source:
             self.findings.add(
-                "NL0012", f"the import `{item.source}` leaves the folder of the spec", item.where(), "points outside",
+                "NL0012",
+                f"the import `{item.source}` leaves the folder of the spec",
+                item.where(),
+                "points outside",
                 help="copy the file beside the spec, and import it by its path from there",
-            )  # fmt: skip
+            )
             return None
         on_stack = [p for p, _ in self.stack]
         if path in on_stack:
             ring = [*on_stack[on_stack.index(path) :], path]
             self.findings.add(
-                "NL0010", "the imports form a cycle", item.where(), "closes the cycle",
-                notes=(" -> ".join(ring),), help="move what both files need into a third one",
-            )  # fmt: skip
+                "NL0010",
+                "the imports form a cycle",
+                item.where(),
+                "closes the cycle",
+                notes=(" -> ".join(ring),),
+                help="move what both files need into a third one",
+            )
             return None
         if path in self.done:
             return self.done[path]
         if self.read is None:
-            self.findings.add("NL0011", f"the file `{item.source}` cannot be read here", item.where(), "imported here",
-                              help="check the spec from a file, so that its imports can be found")  # fmt: skip
+            self.findings.add(
+                "NL0011",
+                f"the file `{item.source}` cannot be read here",
+                item.where(),
+                "imported here",
+                help="check the spec from a file, so that its imports can be found",
+            )
             return None
         try:
             source = self.read(path)
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or ("it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error))
-            self.findings.add("NL0011", f"the file `{item.source}` cannot be read: {reason}", item.where(), "imported here",
-                              help="give the path relative to the file that imports it")  # fmt: skip
+            reason = getattr(error, "strerror", None) or (
+                "it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
+            )
+            self.findings.add(
+                "NL0011",
+                f"the file `{item.source}` cannot be read: {reason}",
+                item.where(),
+                "imported here",
+                help="give the path relative to the file that imports it",
+            )
             return None
         document, found = self.parse(source)
         self.findings.items += found

@@ -54,7 +54,7 @@ def _mlp_weights(i: int, a: dict[str, float]) -> int:
     return i * i if depth == 1 else 2 * i * hidden + (depth - 2) * hidden * hidden
 
 
-def _mlp_parameters(i: int, o: int, a: dict[str, float]) -> int:
+def _mlp_parameters(i: int, a: dict[str, float]) -> int:
     return _mlp_weights(i, a) + (i if a.get("norm") else 0)
 
 
@@ -91,7 +91,14 @@ PRIMITIVES: dict[str, Primitive] = {
             state=lambda i, a: i * (int(a["width"]) - 1),
             mixes_tokens=True,
         ),
-        Primitive("unit", "each head's vector divided by its length", (), "head", (-1.0, 1.0), flops=lambda i, o, a: 3 * i),
+        Primitive(
+            "unit",
+            "each head's vector divided by its length",
+            (),
+            "head",
+            (-1.0, 1.0),
+            flops=lambda i, o, a: 3 * i,
+        ),
         Primitive("silu", "x * sigmoid(x)", range=(-0.2785, INF)),
         Primitive("gelu", "x * Phi(x)", range=(-0.17, INF)),
         Primitive("relu", "max(x, 0)", range=(0.0, INF)),
@@ -113,14 +120,59 @@ PRIMITIVES: dict[str, Primitive] = {
         ),
         Primitive("exp", "the exponential", range=(0.0, INF)),
         Primitive("scale", "the input times a number", (Takes("by", required=True),)),
-        Primitive("learned", "the input times a learned number for each feature", parameters=lambda i, o, a: o),
-        Primitive("rmsnorm", "divided by the root mean square, times a learned gain", (), "any", parameters=lambda i, o, a: i, flops=lambda i, o, a: 4 * i),
-        Primitive("layernorm", "centred, divided by the deviation, with learned gain and bias", (), "any", parameters=lambda i, o, a: 2 * i, flops=lambda i, o, a: 6 * i),
-        Primitive("rope", "rotary position embedding of each head", (Takes("theta", default=10_000),), "head", flops=lambda i, o, a: 3 * i),
-        Primitive("mlp", "linear, activation, linear", _MLP_TAKES, "merged", parameters=_mlp_parameters, flops=lambda i, o, a: 2 * _mlp_weights(i, a)),
-        Primitive("swiglu", "a gated feed-forward: W3 (silu(W1 x) * W2 x)", (Takes("hidden"),), "merged", parameters=lambda i, o, a: _swiglu(i, a), flops=lambda i, o, a: 2 * _swiglu(i, a)),
-        Primitive("dropout", "zeroes a fraction `by` of the features while training", (Takes("by", required=True),)),
-        Primitive("embed", "one learned vector for each token id", (Takes("vocab", required=True), Takes("width", required=True)), "merged", parameters=lambda i, o, a: int(a["vocab"]) * o, flops=lambda i, o, a: 0),
+        Primitive(
+            "learned", "the input times a learned number for each feature", parameters=lambda i, o, a: o
+        ),
+        Primitive(
+            "rmsnorm",
+            "divided by the root mean square, times a learned gain",
+            (),
+            "any",
+            parameters=lambda i, o, a: i,
+            flops=lambda i, o, a: 4 * i,
+        ),
+        Primitive(
+            "layernorm",
+            "centred, divided by the deviation, with learned gain and bias",
+            (),
+            "any",
+            parameters=lambda i, o, a: 2 * i,
+            flops=lambda i, o, a: 6 * i,
+        ),
+        Primitive(
+            "rope",
+            "rotary position embedding of each head",
+            (Takes("theta", default=10_000),),
+            "head",
+            flops=lambda i, o, a: 3 * i,
+        ),
+        Primitive(
+            "mlp",
+            "linear, activation, linear",
+            _MLP_TAKES,
+            "merged",
+            parameters=lambda i, o, a: _mlp_parameters(i, a),
+            flops=lambda i, o, a: 2 * _mlp_weights(i, a),
+        ),
+        Primitive(
+            "swiglu",
+            "a gated feed-forward: W3 (silu(W1 x) * W2 x)",
+            (Takes("hidden"),),
+            "merged",
+            parameters=lambda i, o, a: _swiglu(i, a),
+            flops=lambda i, o, a: 2 * _swiglu(i, a),
+        ),
+        Primitive(
+            "dropout", "zeroes a fraction `by` of the features while training", (Takes("by", required=True),)
+        ),
+        Primitive(
+            "embed",
+            "one learned vector for each token id",
+            (Takes("vocab", required=True), Takes("width", required=True)),
+            "merged",
+            parameters=lambda i, o, a: int(a["vocab"]) * o,
+            flops=lambda i, o, a: 0,
+        ),
         Primitive(
             "unembed",
             "logits over the vocabulary; `tied` reads the embedding's weights",

@@ -16,9 +16,16 @@ from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 
 FUNCTIONS = {
-    "sqrt": math.sqrt, "exp": math.exp, "log": math.log, "floor": math.floor, "ceil": math.ceil,
-    "round": round, "min": min, "max": max, "abs": abs,
-}  # fmt: skip
+    "sqrt": math.sqrt,
+    "exp": math.exp,
+    "log": math.log,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "round": round,
+    "min": min,
+    "max": max,
+    "abs": abs,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,9 @@ class Scope:
         """Evaluate arithmetic; raises `Unresolved` after recording a finding."""
         value = self._number(node)
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.findings.stop("NL0205", "this number is not finite", node.span, "evaluates to " + str(value))
+            raise self.findings.stop(
+                "NL0205", "this number is not finite", node.span, "evaluates to " + str(value)
+            )
         return Num(value, self._symbol(node), node.span)
 
     def _symbol(self, node: e.Expr) -> e.Expr:
@@ -122,16 +131,29 @@ class Scope:
                 try:
                     return FUNCTIONS[function.text](*arguments)
                 except (TypeError, ValueError, OverflowError) as error:
-                    raise self.findings.stop("NL0205", f"`{print_expr(node)}` has no value: {error}", node.span) from None
+                    raise self.findings.stop(
+                        "NL0205", f"`{print_expr(node)}` has no value: {error}", node.span
+                    ) from None
             case _:
-                raise self.findings.stop("NL0204", f"`{print_expr(node)}` is not a number", node.span, "a number is wanted here",
-                                         help="write a number or arithmetic on parameters and constants")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0204",
+                    f"`{print_expr(node)}` is not a number",
+                    node.span,
+                    "a number is wanted here",
+                    help="write a number or arithmetic on parameters and constants",
+                )
 
     def _no_number(self, node: e.Name) -> Exception:
         numbers = [k for k, v in self.values.items() if isinstance(v, Num)]
         near = nearest(node.text, numbers + list(FUNCTIONS))
-        hint = f"maybe `{near[0]}`" if near else f"numbers known here: {', '.join(f'`{n}`' for n in numbers) or 'none'}"
-        return self.findings.stop("NL0204", f"`{node.text}` is not a number", node.span, "a number is wanted here", help=hint)
+        hint = (
+            f"maybe `{near[0]}`"
+            if near
+            else f"numbers known here: {', '.join(f'`{n}`' for n in numbers) or 'none'}"
+        )
+        return self.findings.stop(
+            "NL0204", f"`{node.text}` is not a number", node.span, "a number is wanted here", help=hint
+        )
 
     def _binary(self, node: e.Expr, op: str, left: int | float, right: int | float) -> int | float:
         try:
@@ -143,12 +165,16 @@ class Scope:
                 case "*":
                     return left * right
                 case "/":
-                    exact = isinstance(left, int) and isinstance(right, int) and right != 0 and left % right == 0
+                    exact = (
+                        isinstance(left, int) and isinstance(right, int) and right != 0 and left % right == 0
+                    )
                     return left // right if exact else left / right
                 case _:
                     return float(left) ** right if right < 0 else left**right
         except (ZeroDivisionError, OverflowError) as error:
-            raise self.findings.stop("NL0205", f"`{print_expr(node)}` has no value: {error}", node.span) from None
+            raise self.findings.stop(
+                "NL0205", f"`{print_expr(node)}` has no value: {error}", node.span
+            ) from None
 
     def integer(self, node: e.Expr, what: str, *, least: int = 1) -> Num:
         """A whole number of at least `least`."""
@@ -156,7 +182,9 @@ class Scope:
         if isinstance(number.value, float) and number.value.is_integer():
             number = Num(int(number.value), number.symbol, number.span)
         if not isinstance(number.value, int) or number.value < least:
-            raise self.findings.stop("NL0205", f"{what} is {number.value}", node.span, f"needs a whole number of at least {least}")
+            raise self.findings.stop(
+                "NL0205", f"{what} is {number.value}", node.span, f"needs a whole number of at least {least}"
+            )
         return number
 
     # ------------------------------------------------------------------ words and clocks
@@ -190,7 +218,9 @@ class Scope:
         if text not in choices:
             near = nearest(text, list(choices))
             hint = f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{c}`' for c in choices)}"
-            raise self.findings.stop("NL0203", f"{what} cannot be `{text}`", node.span, "not a choice", help=hint)
+            raise self.findings.stop(
+                "NL0203", f"{what} cannot be `{text}`", node.span, "not a choice", help=hint
+            )
         return text
 
     def amount(self, node: e.Expr, units: tuple[str, ...], what: str) -> tuple[Num, str]:
@@ -198,28 +228,55 @@ class Scope:
         value = self.value(node)
         if isinstance(value, Amount):
             if value.unit not in units:
-                raise self.findings.stop("NL0303", f"{what} is counted in {value.unit}s", node.span, "this unit does not fit",
-                                         help=f"count it in {' or '.join(u + 's' for u in units)}")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0303",
+                    f"{what} is counted in {value.unit}s",
+                    node.span,
+                    "this unit does not fit",
+                    help=f"count it in {' or '.join(u + 's' for u in units)}",
+                )
             return value.number, value.unit
         if isinstance(value, Num):
-            raise self.findings.stop("NL0304", f"{what} has no unit", node.span, "a bare number",
-                                     help=f"write `{print_expr(node)} {units[0]}s`: units are never guessed")  # fmt: skip
-        raise self.findings.stop("NL0304", f"`{print_expr(node)}` is not an amount", node.span, "an amount with a unit is wanted here",
-                                 help=f"write for instance `16 {units[0]}s`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0304",
+                f"{what} has no unit",
+                node.span,
+                "a bare number",
+                help=f"write `{print_expr(node)} {units[0]}s`: units are never guessed",
+            )
+        raise self.findings.stop(
+            "NL0304",
+            f"`{print_expr(node)}` is not an amount",
+            node.span,
+            "an amount with a unit is wanted here",
+            help=f"write for instance `16 {units[0]}s`",
+        )
 
     def clock(self, node: e.Expr) -> Clock:
         """`every N unit [offset M] [carry | flush | drop]`, `never`, or a parameter bound to one."""
         value = self.values.get(node.text) if isinstance(node, e.Name) else None
         if isinstance(value, e.Expr):
             node = value
-        if isinstance(node, e.Name) and node.text == "never" or isinstance(value, Word) and value.text == "never":
+        if (isinstance(node, e.Name) and node.text == "never") or (
+            isinstance(value, Word) and value.text == "never"
+        ):
             return Clock(0, "never")
         if not isinstance(node, e.Phrase) or node.head != "every" or len(node.words) < 2:
-            raise self.findings.stop("NL0302", f"`{print_expr(node)}` is not a clock", node.span, "a clock is wanted here",
-                                     help="write `every 16 tokens`, `every 4 steps` or `never`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0302",
+                f"`{print_expr(node)}` is not a clock",
+                node.span,
+                "a clock is wanted here",
+                help="write `every 16 tokens`, `every 4 steps` or `never`",
+            )
         number, unit = self.amount(node.words[1], ("token", "step", "sequence", "document"), "a period")
         if not isinstance(number.value, int) or number.value < 1:
-            raise self.findings.stop("NL0305", f"a period is {number.value}", node.words[1].span, "needs a whole number of at least 1")
+            raise self.findings.stop(
+                "NL0305",
+                f"a period is {number.value}",
+                node.words[1].span,
+                "needs a whole number of at least 1",
+            )
         offset, partial, rest = 0, "drop", list(node.words[2:])
         while rest:
             word = rest.pop(0)
@@ -231,6 +288,11 @@ class Scope:
                 bare = self.value(amount)
                 offset = int(bare.number if isinstance(bare, Amount) else self.number(amount))
             else:
-                raise self.findings.stop("NL0302", f"`{print_expr(word)}` is not part of a clock", word.span, "not understood",
-                                         help="after the period a clock takes `offset M` and one of `drop`, `carry`, `flush`")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0302",
+                    f"`{print_expr(word)}` is not part of a clock",
+                    word.span,
+                    "not understood",
+                    help="after the period a clock takes `offset M` and one of `drop`, `carry`, `flush`",
+                )
         return Clock(number.value, unit, offset, partial)  # type: ignore[arg-type]

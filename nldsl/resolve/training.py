@@ -36,7 +36,12 @@ class _Train:
         declaration, values = self.declaration, self.declaration.fields
         for name in values:
             if name not in TRAIN_FIELDS:
-                self._unknown(name, declaration.field_spans.get(name) or values[name].span, TRAIN_FIELDS, "a `train` block")
+                self._unknown(
+                    name,
+                    declaration.field_spans.get(name) or values[name].span,
+                    TRAIN_FIELDS,
+                    "a `train` block",
+                )
         data = self._try(self._data)
         steps = self._try(lambda: self._count("steps", 1000))
         levels = [self._try(lambda level=level: self._level(level)) for level in declaration.levels]
@@ -50,13 +55,28 @@ class _Train:
         if self.failed or data is None or steps is None:
             raise Unresolved(declaration.name)
         if not declaration.levels:
-            raise self.findings.stop("NL0310", f"`{declaration.name}` has no level, so nothing learns", declaration.where(), "no `level`",
-                                     help="write `level pretrain { learns = rest, rule = adamw(rate = 3e-4) }`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0310",
+                f"`{declaration.name}` has no level, so nothing learns",
+                declaration.where(),
+                "no `level`",
+                help="write `level pretrain { learns = rest, rule = adamw(rate = 3e-4) }`",
+            )
         return Training(
-            declaration.name, data, str(objective), steps, tuple(x for x in levels if x), tuple(x for x in evaluations if x),
-            clip, str(precision), int(seed or 0), checkpoint, compiled in ("true", "yes"), declaration.where(),
+            declaration.name,
+            data,
+            str(objective),
+            steps,
+            tuple(x for x in levels if x),
+            tuple(x for x in evaluations if x),
+            clip,
+            str(precision),
+            int(seed or 0),
+            checkpoint,
+            compiled in ("true", "yes"),
+            declaration.where(),
             {n: v.span for n, v in values.items()},
-        )  # fmt: skip
+        )
 
     def _try(self, make):  # noqa: ANN001, ANN202  -- generic over what `make` returns
         try:
@@ -79,7 +99,13 @@ class _Train:
         found = self.scope.value(value)
         if isinstance(found, Amount):
             if found.unit != "step":
-                raise self.findings.stop("NL0303", f"`{name}` is counted in {found.unit}s", value.span, "this unit does not fit", help="count it in steps")
+                raise self.findings.stop(
+                    "NL0303",
+                    f"`{name}` is counted in {found.unit}s",
+                    value.span,
+                    "this unit does not fit",
+                    help="count it in steps",
+                )
             return int(found.number)
         return int(self.scope.integer(value, f"`{name}`", least=least))
 
@@ -92,8 +118,13 @@ class _Train:
         if value is None:
             return "next_token"
         if print_expr(value) != "next_token":
-            raise self.findings.stop("NL0701", f"no code can be made yet for the outer objective `{print_expr(value)}`", value.span, "this objective",
-                                     help="use `next_token`")  # fmt: skip
+            raise self.findings.stop(
+                "NL0701",
+                f"no code can be made yet for the outer objective `{print_expr(value)}`",
+                value.span,
+                "this objective",
+                help="use `next_token`",
+            )
         return "next_token"
 
     def _clip(self) -> float | None:
@@ -105,7 +136,12 @@ class _Train:
             return None
         number = float(self.scope.number(value))
         if number <= 0:
-            raise self.findings.stop("NL0205", f"gradients are clipped at {number}", value.span, "needs a positive number, or `none`")
+            raise self.findings.stop(
+                "NL0205",
+                f"gradients are clipped at {number}",
+                value.span,
+                "needs a positive number, or `none`",
+            )
         return number
 
     def _checkpoint(self) -> int | None:
@@ -114,7 +150,13 @@ class _Train:
             return None
         clock = self.scope.clock(value)
         if clock.unit != "step":
-            raise self.findings.stop("NL0303", f"checkpoints are counted in {clock.unit}s", value.span, "this unit does not fit", help="count them in steps")
+            raise self.findings.stop(
+                "NL0303",
+                f"checkpoints are counted in {clock.unit}s",
+                value.span,
+                "this unit does not fit",
+                help="count them in steps",
+            )
         return clock.period
 
     # ------------------------------------------------------------------ data
@@ -122,32 +164,74 @@ class _Train:
     def _data(self) -> Data:
         value = self.declaration.fields.get("data")
         if value is None:
-            raise self.findings.stop("NL0206", f"`{self.declaration.name}` has no `data`", self.declaration.where(), "a field is missing",
-                                     help='write `data = text("sotu", tokenizer = bytes, length = 256, batch = 8, split = manifest)`')  # fmt: skip
+            raise self.findings.stop(
+                "NL0206",
+                f"`{self.declaration.name}` has no `data`",
+                self.declaration.where(),
+                "a field is missing",
+                help=(
+                    'write `data = text("sotu", tokenizer = bytes, length = 256, batch = 8, split = '
+                    "manifest)`"
+                ),
+            )
         if function_name(value) != "text" or not isinstance(value, e.Call):
-            raise self.findings.stop("NL0702", f"no data can be read yet from `{print_expr(value)}`", value.span, "this kind of data",
-                                     help='use `text("sotu", ...)` or `text("file.txt", ...)`')  # fmt: skip
+            raise self.findings.stop(
+                "NL0702",
+                f"no data can be read yet from `{print_expr(value)}`",
+                value.span,
+                "this kind of data",
+                help='use `text("sotu", ...)` or `text("file.txt", ...)`',
+            )
         given: dict[str, e.Expr] = {}
         for index, argument in enumerate(value.arguments):
             name = argument.name or (DATA_ARGUMENTS[index] if index < len(DATA_ARGUMENTS) else "")
             if name not in DATA_ARGUMENTS:
                 near = nearest(name, list(DATA_ARGUMENTS)) if name else []
-                raise self.findings.stop("NL0202", f"`text` has no argument `{name}`", argument.span, "unknown argument",
-                                         help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{a}`' for a in DATA_ARGUMENTS)}")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0202",
+                    f"`text` has no argument `{name}`",
+                    argument.span,
+                    "unknown argument",
+                    help=f"maybe `{near[0]}`"
+                    if near
+                    else f"it takes {', '.join(f'`{a}`' for a in DATA_ARGUMENTS)}",
+                )
             given[name] = argument.value
         if "source" not in given:
-            raise self.findings.stop("NL0201", "`text` needs a source", value.span, help='write `text("sotu", ...)`')
+            raise self.findings.stop(
+                "NL0201", "`text` needs a source", value.span, help='write `text("sotu", ...)`'
+            )
         source = self.scope.value(given["source"])
         text = source.text if isinstance(source, Word) else print_expr(given["source"])
-        tokenizer = self.scope.word(given["tokenizer"], "the tokenizer", ("bytes",)) if "tokenizer" in given else "bytes"
-        split = self.scope.word(given["split"], "the split", ("manifest", "tail")) if "split" in given else ("manifest" if text == "sotu" else "tail")
+        tokenizer = (
+            self.scope.word(given["tokenizer"], "the tokenizer", ("bytes",))
+            if "tokenizer" in given
+            else "bytes"
+        )
+        split = (
+            self.scope.word(given["split"], "the split", ("manifest", "tail"))
+            if "split" in given
+            else ("manifest" if text == "sotu" else "tail")
+        )
         if split == "manifest" and text != "sotu":
-            raise self.findings.stop("NL0203", f"`{text}` has no manifest", given["split"].span, "not a choice", help="use `split = tail`: the last tenth is held out")
+            raise self.findings.stop(
+                "NL0203",
+                f"`{text}` has no manifest",
+                given["split"].span,
+                "not a choice",
+                help="use `split = tail`: the last tenth is held out",
+            )
         return Data(
-            "text", text, tokenizer, self._tokens(given, "length", 256), self._tokens(given, "batch", 8), split,
+            "text",
+            text,
+            tokenizer,
+            self._tokens(given, "length", 256),
+            self._tokens(given, "batch", 8),
+            split,
             int(self.scope.integer(given["seed"], "the seed", least=0)) if "seed" in given else 0,
-            value.span, {n: v.span for n, v in given.items()},
-        )  # fmt: skip
+            value.span,
+            {n: v.span for n, v in given.items()},
+        )
 
     def _tokens(self, given: dict[str, e.Expr], name: str, default: int) -> int:
         if name not in given:
@@ -156,8 +240,13 @@ class _Train:
         found = self.scope.value(given[name])
         if isinstance(found, Amount):
             if found.unit != unit:
-                raise self.findings.stop("NL0303", f"`{name}` is counted in {found.unit}s", given[name].span, "this unit does not fit",
-                                         help=f"count it in {unit}s")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0303",
+                    f"`{name}` is counted in {found.unit}s",
+                    given[name].span,
+                    "this unit does not fit",
+                    help=f"count it in {unit}s",
+                )
             return int(found.number)
         return int(self.scope.integer(given[name], f"`{name}`"))
 
@@ -171,28 +260,56 @@ class _Train:
         for name in ("learns", "rule"):
             if name not in level.fields:
                 hint = "learns = rest" if name == "learns" else "rule = adamw(rate = 3e-4)"
-                raise self.findings.stop("NL0206", f"the level `{level.name}` has no `{name}`", level.where(), "a field is missing", help=f"write `{hint}`")
+                raise self.findings.stop(
+                    "NL0206",
+                    f"the level `{level.name}` has no `{name}`",
+                    level.where(),
+                    "a field is missing",
+                    help=f"write `{hint}`",
+                )
         learns = level.fields["learns"]
         items = learns.items if isinstance(learns, e.ListOf) else (learns,)
         paths = tuple(print_expr(i) for i in items)
         clock = self.scope.clock(level.fields["update"]) if "update" in level.fields else None
-        reduce = self.scope.word(level.fields["reduce"], "how gradients add up", ("mean", "sum")) if "reduce" in level.fields else ""
+        reduce = (
+            self.scope.word(level.fields["reduce"], "how gradients add up", ("mean", "sum"))
+            if "reduce" in level.fields
+            else ""
+        )
         span = level.fields["update"].span if "update" in level.fields else None
-        return TrainLevel(level.name, paths, self.rule(level.fields["rule"]), clock or Clock(0, "always"), reduce,
-                          level.where(), tuple(i.span for i in items), span)  # fmt: skip
+        return TrainLevel(
+            level.name,
+            paths,
+            self.rule(level.fields["rule"]),
+            clock or Clock(0, "always"),
+            reduce,
+            level.where(),
+            tuple(i.span for i in items),
+            span,
+        )
 
     def rule(self, node: e.Expr) -> Rule:
         """`adamw(rate = 3e-4 |> warmup(100) |> cosine, decay = 0.1)`."""
         name = function_name(node) or print_expr(node)
         found = self.scope.module.lookup(name)
         if found is not None and isinstance(found[0], doc.Optimizer):
-            raise self.findings.stop("NL0701", f"no code can be made yet for rules written in a spec, such as `{name}`", node.span, "this rule",
-                                     others=((found[0].where(), "declared here"),),
-                                     help=f"use one of {', '.join(f'`{r}`' for r in RULES)}")  # fmt: skip
+            raise self.findings.stop(
+                "NL0701",
+                f"no code can be made yet for rules written in a spec, such as `{name}`",
+                node.span,
+                "this rule",
+                others=((found[0].where(), "declared here"),),
+                help=f"use one of {', '.join(f'`{r}`' for r in RULES)}",
+            )
         if name not in RULES:
             near = nearest(name, list(RULES))
-            raise self.findings.stop("NL0501", f"there is no rule called `{name}`", node.span, "unknown rule",
-                                     help=f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{r}`' for r in RULES)}")  # fmt: skip
+            raise self.findings.stop(
+                "NL0501",
+                f"there is no rule called `{name}`",
+                node.span,
+                "unknown rule",
+                help=f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{r}`' for r in RULES)}",
+            )
         info = RULES[name]
         names = ["rate", *info.options]
         rate: float | None = None
@@ -206,10 +323,21 @@ class _Train:
                 options[key] = self._option(key, argument.value, info.options[key])
             else:
                 near = nearest(key, names) if key else []
-                raise self.findings.stop("NL0202", f"`{name}` has no option `{key}`", argument.span, "unknown option",
-                                         help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0202",
+                    f"`{name}` has no option `{key}`",
+                    argument.span,
+                    "unknown option",
+                    help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{n}`' for n in names)}",
+                )
         if rate is None:
-            raise self.findings.stop("NL0201", f"`{name}` needs `rate`", node.span, "not given here", help=f"write `{name}(rate = 3e-4)`")
+            raise self.findings.stop(
+                "NL0201",
+                f"`{name}` needs `rate`",
+                node.span,
+                "not given here",
+                help=f"write `{name}(rate = 3e-4)`",
+            )
         return Rule(name, rate, tuple(stages), info.options | options, node.span)
 
     def _rate(self, node: e.Expr) -> tuple[float, list[tuple[str, tuple[float, ...]]]]:
@@ -221,14 +349,33 @@ class _Train:
                 name = function_name(stage)
                 if name not in SCHEDULES:
                     near = nearest(name or "", list(SCHEDULES))
-                    raise self.findings.stop("NL0203", f"`{print_expr(stage)}` is not a schedule", stage.span, "unknown schedule",
-                                             help=f"maybe `{near[0]}`" if near else f"use {', '.join(f'`{s}`' for s in SCHEDULES)}")  # fmt: skip
-                values = [self.scope.value(a.value) for a in (stage.arguments if isinstance(stage, e.Call) else ())]
-                numbers = tuple(float(v.number if isinstance(v, Amount) else v) for v in values if isinstance(v, Amount | Num))
+                    raise self.findings.stop(
+                        "NL0203",
+                        f"`{print_expr(stage)}` is not a schedule",
+                        stage.span,
+                        "unknown schedule",
+                        help=f"maybe `{near[0]}`"
+                        if near
+                        else f"use {', '.join(f'`{s}`' for s in SCHEDULES)}",
+                    )
+                values = [
+                    self.scope.value(a.value) for a in (stage.arguments if isinstance(stage, e.Call) else ())
+                ]
+                numbers = tuple(
+                    float(v.number if isinstance(v, Amount) else v)
+                    for v in values
+                    if isinstance(v, Amount | Num)
+                )
                 stages.append((name, numbers))
         number = float(self.scope.number(source))
         if number < 0:
-            raise self.findings.stop("NL0502", f"a rate is {number:g}", source.span, "negative", help="rates are positive; the rule subtracts the gradient")
+            raise self.findings.stop(
+                "NL0502",
+                f"a rate is {number:g}",
+                source.span,
+                "negative",
+                help="rates are positive; the rule subtracts the gradient",
+            )
         return number, stages
 
     def _option(self, key: str, node: e.Expr, default: float | int | str) -> float | int | str:
@@ -245,18 +392,34 @@ class _Train:
     def _evaluation(self, item: doc.Evaluation) -> Evaluate:
         clock = self.scope.clock(item.clock)
         if clock.unit != "step":
-            raise self.findings.stop("NL0303", f"evaluation is counted in {clock.unit}s", item.clock.span, "this unit does not fit", help="count it in steps")
+            raise self.findings.stop(
+                "NL0303",
+                f"evaluation is counted in {clock.unit}s",
+                item.clock.span,
+                "this unit does not fit",
+                help="count it in steps",
+            )
         measures = []
         for measure in item.measures:
             name = function_name(measure) or print_expr(measure)
             if name not in MEASURES:
                 near = nearest(name, list(MEASURES))
-                raise self.findings.stop("NL0203", f"there is no measure called `{name}`", measure.span, "unknown measure",
-                                         help=f"maybe `{near[0]}`" if near else f"use {', '.join(f'`{m}`' for m in MEASURES)}")  # fmt: skip
+                raise self.findings.stop(
+                    "NL0203",
+                    f"there is no measure called `{name}`",
+                    measure.span,
+                    "unknown measure",
+                    help=f"maybe `{near[0]}`" if near else f"use {', '.join(f'`{m}`' for m in MEASURES)}",
+                )
             options: dict[str, float | int | str] = {}
             for argument in measure.arguments if isinstance(measure, e.Call) else ():
                 if argument.name not in MEASURES[name]:
-                    raise self.findings.stop("NL0202", f"`{name}` has no argument `{argument.name or print_expr(argument.value)}`", argument.span, "unknown argument")
+                    raise self.findings.stop(
+                        "NL0202",
+                        f"`{name}` has no argument `{argument.name or print_expr(argument.value)}`",
+                        argument.span,
+                        "unknown argument",
+                    )
                 options[argument.name] = self.scope.number(argument.value).value
             measures.append((name, options))
         return Evaluate(clock.period, tuple(measures), item.where())
