@@ -145,6 +145,13 @@ def _deep(core: Core) -> dict[str, str | int | bool | float]:
     return words | {"read": core.read}
 
 
+def _hebbian_words(core: Core) -> dict[str, str | int | bool | float]:
+    words: dict[str, str | int | bool | float] = {} if core.read == "after" else {"read": core.read}
+    if core.period > 1:
+        words["period"] = core.period
+    return words | {"normalise": True} if core.normalise else words
+
+
 GATES = ("rate", "retain", "momentum")
 ENGINES: tuple[Engine, ...] = (
     Engine(
@@ -154,7 +161,7 @@ ENGINES: tuple[Engine, ...] = (
     Engine(
         "Hebbian tiles", "hebbian", "hebbian", "E1", "masked scores in a tile, one matrix carried between tiles",
         _hebbian,
-        lambda c: {k: v for k, v in {"read": c.read, "period": c.period, "normalise": c.normalise}.items() if v not in ("after", 1, False)},
+        _hebbian_words,
         ("rate", "retain"),
     ),
     Engine(
