@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace
@@ -76,10 +76,18 @@ class FlowWriter:
         here = len(self.steps)
         right = self._operand(flow.right, flow.shape)
         if len(self.steps) > here and mentions(left, self.result):  # what stands right would overwrite it
-            kept = c.name(self.names.fresh(self.result))
-            self.steps.insert(here, c.Assign(kept, left))
-            left = kept
+            left = self._apart(left, here)
         return c.Infix({"^": "**"}.get(flow.op, flow.op), left, right)
+
+    def _apart(self, value: c.Code, here: int) -> c.Code:
+        """`value`, computed by the steps before `here`, under a name of its own."""
+        kept = c.name(self.names.fresh(re.sub(r"_\d+$", "", self.result)))
+        last = self.steps[here - 1] if here else None
+        if value == c.name(self.result) and isinstance(last, c.Assign):
+            self.steps[here - 1] = replace(last, target=_renamed(last.target, value, kept))
+        else:
+            self.steps.insert(here, c.Assign(kept, value))
+        return kept
 
     def _operand(self, flow: Flow, to: Shape) -> c.Code:
         """One side of an operation, laid out to meet the other."""
@@ -131,6 +139,12 @@ def depth(value: c.Code) -> int:
             return depth(inner)
         case _:
             return 0
+
+
+def _renamed(target: c.Code, old: c.Code, new: c.Code) -> c.Code:
+    if isinstance(target, c.Several):
+        return replace(target, items=tuple(new if item == old else item for item in target.items))
+    return new
 
 
 def mentions(value: c.Code, name: str) -> bool:

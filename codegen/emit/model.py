@@ -97,7 +97,7 @@ class ModelEmitter:
         steps: list[c.Step] = []
         names = Namespace(frozenset({"x"}), kept=_kept_in_flows)
         variables = _variables(instance.lines, names)
-        scratch = names.fresh("y")
+        scratch = _scratch(names)
         last: c.Code = c.name("x")
         for line in instance.lines:
             writer = FlowWriter(owner, names, steps, line.label or "", _result(line, variables, scratch), "", self.use, variables=variables)
@@ -186,7 +186,7 @@ class ModelEmitter:
         steps: list[c.Step] = []
         names = Namespace(frozenset({"tokens"}), kept=_kept_in_flows)
         variables = _variables(instance.lines, names)
-        scratch = names.fresh("y" if "x" in variables else "x")
+        scratch = _scratch(names)
         embedding: list[str] = []
         logits: c.Code = c.name("tokens")
         for line in instance.lines:
@@ -227,6 +227,11 @@ def _variables(lines: tuple[Line, ...], names: Namespace) -> dict[str, c.Code]:
     """What the targets of lines are called in the method."""
     targets = dict.fromkeys(line.target for line in lines if line.target)
     return {target: c.name(target if target in names.taken else names.fresh(target)) for target in targets}
+
+
+def _scratch(names: Namespace) -> str:
+    """A short name for what has none in the spec."""
+    return names.fresh(next((name for name in ("x", "y", "h", "u") if name not in names.taken), "y"))
 
 
 def _line(line: Line, writer: FlowWriter) -> c.Code:

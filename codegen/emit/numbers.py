@@ -27,6 +27,8 @@ def number(num: Num, values: dict[str, int | float], use: Callable[[str], str]) 
     """Code for a number; `values` are the parameters in force, `use` notes one that is needed and says how to spell it."""
     if num.symbol is None or isinstance(num.symbol, e.Number):
         return literal(num.value)
+    if not any(isinstance(node, e.Name) and node.text in values for node in num.symbol.walk()) and len(repr(num.value)) <= 8:
+        return literal(num.value)
     whole = isinstance(num.value, int)
     if _evaluate(num.symbol, values, whole) != num.value:
         return literal(num.value)
