@@ -1,0 +1,110 @@
+"""The model `Small`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kernels import CausalConv, delta, initialise, merge_heads, split_heads, unit
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model."""
+
+    dim: int = 8
+    depth: int = 2
+    vocab: int = 11
+
+
+class Mixer(nn.Module):
+    """Convolutions in key, value and out.
+
+    Delta tiles (E3): one unit lower-triangular solve a tile, erasing after forgetting.
+    From convolution.nl:4.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_linear = nn.Linear(dim, dim, bias=False)
+        self.key_conv = CausalConv(dim, 4)
+        self.value_linear = nn.Linear(dim, dim, bias=False)
+        self.value_conv = CausalConv(dim, 2)
+        self.query_linear = nn.Linear(dim, dim, bias=False)
+        self.out_conv = CausalConv(dim, 3)
+        self.out_linear = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # convolution.nl:5  key = x |> linear |> conv(4) |> silu |> unit
+        key, key_conv = self.key_conv(self.key_linear(x), state.get("key_conv"))
+        key = unit(split_heads(F.silu(key), self.heads))  # [B, H, T, d]
+        # convolution.nl:6  value = x |> linear |> conv(2)
+        value, value_conv = self.value_conv(self.value_linear(x), state.get("value_conv"))
+        value = split_heads(value, self.heads)  # [B, H, T, d]
+        # convolution.nl:7  query = x |> linear |> unit
+        query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
+        # convolution.nl:8  rate = 0.5
+        rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
+        read, core = delta(query, key, value, rate=rate, state=state.get("core"))  # [B, H, T, d]
+        # convolution.nl:9  out = read |> conv(3) |> linear
+        y, out_conv = self.out_conv(merge_heads(read), state.get("out_conv"))
+        y = self.out_linear(y)
+        return y, {"key_conv": key_conv, "value_conv": value_conv, "core": core, "out_conv": out_conv}
+
+
+class Block(nn.Module):
+    """From convolution.nl:12."""
+
+    compile_region = True  # `torch.compile` compiles each kind of block once
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.mixer = Mixer(dim, heads=2)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # convolution.nl:13  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
+        y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
+        x = x + y
+        return x, {"mixer": mixer_state}
+
+
+class Small(nn.Module):
+    """From convolution.nl:16."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList()
+        for _ in range(config.depth):
+            self.blocks.append(Block(config.dim))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        initialise(self)
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
+        state = state or {}
+        # convolution.nl:17  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unemb...
+        x = self.embed(tokens)
+        blocks_state: list[Any] = []
+        blocks_before = state.get("blocks") or [None] * len(self.blocks)
+        for block, before in zip(self.blocks, blocks_before, strict=True):
+            x, after = block(x, before)
+            blocks_state.append(after)
+        return F.linear(self.norm(x), self.embed.weight), {"blocks": blocks_state}
+
+
+def build(config: Config | None = None) -> Small:
+    """The model with fresh weights; seed torch before for the same ones again."""
+    return Small(config or Config())

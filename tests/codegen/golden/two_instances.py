@@ -1,0 +1,153 @@
+"""The model `Small`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kernels import frozen, hebbian, initialise, merge_heads, split_heads, unit
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model."""
+
+    dim: int = 8
+    depth: int = 1
+    vocab: int = 11
+
+
+class Mixer(nn.Module):
+    """One memory twice, with other numbers, and once with another clock.
+
+    Hebbian tiles (E1): masked scores in a tile, one matrix carried between tiles.
+    From two_instances.nl:4.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_linear = nn.Linear(dim, dim, bias=False)
+        self.value_linear = nn.Linear(dim, dim, bias=False)
+        self.query_linear = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # two_instances.nl:5  key = x |> linear |> unit
+        key = unit(split_heads(self.key_linear(x), self.heads))  # [B, H, T, d]
+        # two_instances.nl:6  value = x |> linear
+        value = split_heads(self.value_linear(x), self.heads)  # [B, H, T, d]
+        # two_instances.nl:7  query = x |> linear |> unit
+        query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
+        # two_instances.nl:8  rate = 0.2
+        rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
+        # [B, H, T, d]
+        read, core = hebbian(query, key, value, rate=rate, read="boundary", period=4, state=state.get("core"))
+        y = merge_heads(read)
+        return y, {"core": core}
+
+
+class Mixer_2(nn.Module):
+    """One memory twice, with other numbers, and once with another clock.
+
+    Factored frozen gradient (E6): one coefficient matrix a period; no weights of single tokens.
+    From two_instances.nl:4.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_linear = nn.Linear(dim, dim, bias=False)
+        self.value_linear = nn.Linear(dim, dim, bias=False)
+        self.query_linear = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # two_instances.nl:5  key = x |> linear |> unit
+        key = unit(split_heads(self.key_linear(x), self.heads))  # [B, H, T, d]
+        # two_instances.nl:6  value = x |> linear
+        value = split_heads(self.value_linear(x), self.heads)  # [B, H, T, d]
+        # two_instances.nl:7  query = x |> linear |> unit
+        query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
+        # two_instances.nl:8  rate = 0.2
+        rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
+        read, core = frozen(
+            query,
+            key,
+            value,
+            rate=rate,
+            map="matrix",
+            period=8,
+            objective="l2",
+            read="boundary",
+            state=state.get("core"),
+        )  # [B, H, T, d]
+        y = merge_heads(read)
+        return y, {"core": core}
+
+
+class Block(nn.Module):
+    """From two_instances.nl:13."""
+
+    compile_region = True  # `torch.compile` compiles each kind of block once
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.left_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.left = Mixer(dim, heads=2)
+        self.right_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.right = Mixer(dim, heads=4)
+        self.slow_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.slow = Mixer_2(dim, heads=2)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # two_instances.nl:14  left: x = x + (x |> rmsnorm |> Mixer(dim))
+        y, left_state = self.left(self.left_norm(x), state.get("left"))
+        x = x + y
+        # two_instances.nl:15  right: x = x + (x |> rmsnorm |> Mixer(dim, heads = 4))
+        y, right_state = self.right(self.right_norm(x), state.get("right"))
+        x = x + y
+        # two_instances.nl:16  slow: x = x + (x |> rmsnorm |> Mixer(dim, period = 8 tokens, objective = l2))
+        y, slow_state = self.slow(self.slow_norm(x), state.get("slow"))
+        x = x + y
+        return x, {"left": left_state, "right": right_state, "slow": slow_state}
+
+
+class Small(nn.Module):
+    """From two_instances.nl:19."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList()
+        for _ in range(config.depth):
+            self.blocks.append(Block(config.dim))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        initialise(self)
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
+        state = state or {}
+        # two_instances.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> une...
+        x = self.embed(tokens)
+        blocks_state: list[Any] = []
+        blocks_before = state.get("blocks") or [None] * len(self.blocks)
+        for block, before in zip(self.blocks, blocks_before, strict=True):
+            x, after = block(x, before)
+            blocks_state.append(after)
+        return F.linear(self.norm(x), self.embed.weight), {"blocks": blocks_state}
+
+
+def build(config: Config | None = None) -> Small:
+    """The model with fresh weights; seed torch before for the same ones again."""
+    return Small(config or Config())
