@@ -134,10 +134,6 @@ def _deep_dgd(core: Core) -> Obstacles:
     ]  # fmt: skip
 
 
-def _no_keywords(core: Core) -> dict[str, str | int | bool | float]:
-    return {}
-
-
 def _deep(core: Core) -> dict[str, str | int | bool | float]:
     words: dict[str, str | int | bool | float] = {"period": core.period, "objective": core.objective}
     if core.map.kind == "mlp":

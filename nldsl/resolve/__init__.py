@@ -56,7 +56,7 @@ def link(
 def resolve(
     module: Module, *, variant: str | None = None, extra: list[doc.Amendment] | None = None
 ) -> Resolution:
-    """Expand the spec of a linked module: its `train` block (or model), as amended by `variant` and `extra`."""
+    """Expand a linked module: its `train` block (or model), as amended by `variant` and `extra`."""
     findings = Findings()
     try:
         base, chain = _base(module, variant, findings)

@@ -251,7 +251,7 @@ def _labelled(
             new = rewrite(statement.value, [head, *rest], module, change)
         except NoSuchPath:
             continue
-        if new is None or new is REMOVED:
+        if new is REMOVED:
             del declaration.body[index]
         else:
             declaration.body[index] = replace(statement, value=new)

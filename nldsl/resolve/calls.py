@@ -15,7 +15,7 @@ from nldsl.resolve.scope import Amount, Scope, Value, Word
 
 @dataclass(slots=True)
 class Bound:
-    """A call of a declaration: the scope inside it, and its numeric arguments spelled in the caller's scope."""
+    """A call of a declaration: the scope inside it, and its numbers spelled in the caller's scope."""
 
     scope: Scope
     arguments: dict[str, Num]
@@ -134,10 +134,14 @@ def primitive_arguments(
                 help=f"write `{name}(...)` with it",
             )
         if take.default is not None:
-            values[take.name] = (
-                Num(take.default, e.Number(take.default)) if take.kind == "number" else take.default
-            )  # type: ignore[arg-type]
+            values[take.name] = _default(take.default, number=take.kind == "number")
     return values
+
+
+def _default(value: int | float | str | bool, *, number: bool) -> Num | str | bool:
+    if number and not isinstance(value, str):
+        return Num(value, e.Number(value))
+    return value if isinstance(value, str | bool) else str(value)
 
 
 def _unknown(argument: e.Argument, name: str, takes: tuple[Takes, ...], scope: Scope) -> Exception:

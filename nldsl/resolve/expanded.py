@@ -186,7 +186,7 @@ class Apply(Flow):
 
 @dataclass(frozen=True, slots=True)
 class Adaptive(Flow):
-    """A projection that is itself a memory (`adaptive mlp(residual)`), read on the head's slice of its input."""
+    """A projection that is a memory (`adaptive mlp(residual)`), read on the head's slice of its input."""
 
     input: Flow
     map: Map
@@ -313,7 +313,7 @@ class ChainLevel:
 
 @dataclass(frozen=True, slots=True)
 class ChainInstance:
-    """A memory with `objective = task`: weights shared by all sequences that learn from the model's own loss."""
+    """A memory with `objective = task`: shared weights that learn from the model's own loss."""
 
     name: str
     path: str

@@ -21,7 +21,6 @@ from nldsl.resolve.expanded import (
     Repeat,
     Shape,
     Use,
-    Variable,
 )
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.primitives import PRIMITIVES, Takes

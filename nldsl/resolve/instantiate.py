@@ -155,8 +155,8 @@ class Builder:
     ) -> list[Line]:
         variables: dict[str, Flow] = {name: Variable(shape, name) for name, shape in inputs.items()}
         broken: set[str] = set()
-        assigned: dict[str, e.Statement] = {}
-        labels: dict[str, e.Statement] = {}
+        assigned: dict[str, e.Name] = {}
+        labels: dict[str, e.Name] = {}
         lines: list[Line] = []
         failed = False
 
@@ -205,8 +205,8 @@ class Builder:
     def _target(
         self,
         statement: e.Statement,
-        assigned: dict[str, e.Statement],
-        labels: dict[str, e.Statement],
+        assigned: dict[str, e.Name],
+        labels: dict[str, e.Name],
         inputs: dict[str, Shape],
     ) -> str | None:
         if statement.label is not None:
@@ -217,10 +217,10 @@ class Builder:
                     f"the label `{label}` is used twice",
                     statement.label.span,
                     "again here",
-                    others=((labels[label].label.span, "first here"),),
+                    others=((labels[label].span, "first here"),),
                     help="a label is a path: give each line its own",
-                )  # type: ignore[union-attr]
-            labels[label] = statement
+                )
+            labels[label] = statement.label
         if statement.target is None:
             return None
         if not isinstance(statement.target, e.Name) or len(statement.target.parts) != 1:
@@ -238,8 +238,8 @@ class Builder:
                 f"`{name}` is assigned twice",
                 statement.target.span,
                 "again here",
-                others=((assigned[name].target.span, "first here"),),
+                others=((assigned[name].span, "first here"),),
                 help="only `x` may be bound again; use another name",
-            )  # type: ignore[union-attr]
-        assigned[name] = statement
+            )
+        assigned[name] = statement.target
         return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal, cast
 
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
@@ -55,10 +56,13 @@ RULES = ("gd", "dgd", "muon", "momentum", "softmax")
 READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}
 
 
+Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]
+
+
 class Memories:
     """Builds memory and chain instances."""
 
-    def __init__(self, flows: Flows, instantiate: Callable) -> None:
+    def __init__(self, flows: Flows, instantiate: Instantiate) -> None:
         self.flows, self.instantiate = flows, instantiate
 
     def build(
@@ -499,19 +503,20 @@ class _Memory:
                 others=((self._span("update"), "the clock"),),
                 help="leave `read` out, or use `anchor = every N tokens` with `update = every 1 token`",
             )
-        gates = {name: self._gate_kind(flows.get(name)) for name in GATES}
         gradient, tokens = self._gradient()
         return Core(
             mapping,
             self.objective,
             self.objective_parameter,
-            *self._target(),  # type: ignore[arg-type]
+            *self._target(),
             rule,
-            **gates,
+            rate=self._gate_kind(flows.get("rate")),
+            retain=self._gate_kind(flows.get("retain")),
+            momentum=self._gate_kind(flows.get("momentum")),
             erase="erase" in flows,
             update=update,
             anchor=anchor,
-            read=read,  # type: ignore[arg-type]
+            read=cast('Literal["after", "before", "boundary"]', read),
             partial=self._partial(),
             window=self._window(),
             normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
@@ -520,12 +525,13 @@ class _Memory:
             gradient_tokens=tokens,
         )
 
-    def _target(self) -> tuple[str, bool]:
+    def _target(self) -> tuple[Literal["value", "self"], bool]:
         """What is regressed to: `value`, `self` (the memory's own answer to the value), or `self |> unit`."""
         value = self._field("target")
         if isinstance(value, e.Pipe) and print_expr(value) == "self |> unit":
             return "self", True
-        return self._word("target", "the target", ("value", "self"), "value"), False
+        word = self._word("target", "the target", ("value", "self"), "value")
+        return ("self" if word == "self" else "value"), False
 
     def _rule(self) -> str:
         word, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
@@ -537,7 +543,7 @@ class _Memory:
             f"{word}_{self.scope.word(call.arguments[0].value, f'the reading of `{word}`', READINGS[word])}"
         )
 
-    def _gate_kind(self, flow: Flow | None) -> str:
+    def _gate_kind(self, flow: Flow | None) -> Literal["none", "head", "channel"]:
         if flow is None:
             return "none"
         return "channel" if flow.shape.layout == "heads" else "head"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
@@ -15,7 +17,7 @@ from nldsl.resolve.expanded import Num
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": math.sqrt,
     "exp": math.exp,
     "log": math.log,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
@@ -15,6 +18,7 @@ from nldsl.resolve.modules import Module
 from nldsl.resolve.rules import RULES, SCHEDULES
 from nldsl.resolve.scope import Amount, Scope, Word
 
+T = TypeVar("T")
 TRAIN_FIELDS = ("model", "data", "objective", "steps", "seed", "clip", "precision", "checkpoint", "compile")
 LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
 DATA_ARGUMENTS = ("source", "tokenizer", "length", "batch", "split", "seed")
@@ -78,7 +82,8 @@ class _Train:
             {n: v.span for n, v in values.items()},
         )
 
-    def _try(self, make):  # noqa: ANN001, ANN202  -- generic over what `make` returns
+    def _try(self, make: Callable[[], T]) -> T | None:
+        """What `make` gives; None where it fails, which is recorded, so that the rest is still looked at."""
         try:
             return make()
         except Unresolved:
@@ -413,7 +418,7 @@ class _Train:
                 )
             options: dict[str, float | int | str] = {}
             for argument in measure.arguments if isinstance(measure, e.Call) else ():
-                if argument.name not in MEASURES[name]:
+                if argument.name is None or argument.name not in MEASURES[name]:
                     raise self.findings.stop(
                         "NL0202",
                         f"`{name}` has no argument `{argument.name or print_expr(argument.value)}`",
