@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, ChainLevel, Core, Flow, Map, MemoryInstance, Num
+from nldsl.resolve.expanded import (
+    Adaptive,
+    Apply,
+    Arithmetic,
+    ChainLevel,
+    Core,
+    Flow,
+    Map,
+    MemoryInstance,
+    Num,
+)
 from nldsl.resolve.primitives import PRIMITIVES
 
 BYTES = 4  # fp32
@@ -38,7 +48,8 @@ def primitive(node: Apply) -> Cost:
         return Cost()
     inputs, outputs, arguments = node.input.shape.features, node.shape.features, numbers(node.arguments)
     return Cost(
-        known.parameters(inputs, outputs, arguments),
+        # The heads of a memory share what is learned for one of them: a norm of heads has one gain.
+        known.parameters(int(node.input.shape.width), int(node.shape.width), arguments),
         known.state(inputs, arguments),
         known.flops(inputs, outputs, arguments),
     )
@@ -56,8 +67,8 @@ def static(flow: Flow) -> Cost:
 
 
 def map_weights(map: Map, key_width: int, value_width: int) -> int:
-    """Numbers in the weights of one head's map."""
-    return sum(r * c for r, c in map.weights(key_width, value_width)) + (key_width if map.norm else 0)
+    """Numbers in the weights of one head's map; the norm of a fast map has no weights of its own."""
+    return sum(r * c for r, c in map.weights(key_width, value_width))
 
 
 def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: int, length: int) -> Cost:
@@ -65,7 +76,9 @@ def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: 
     if map.kind == "cache":
         kept = min(map.window or length, length)
         seen = kept if map.window else length / 2
-        return Cost(0, kept * heads * (key_width + value_width), round(2 * seen * heads * (key_width + value_width)))
+        return Cost(
+            0, kept * heads * (key_width + value_width), round(2 * seen * heads * (key_width + value_width))
+        )
     weights = map_weights(map, key_width, value_width) * heads
     reads = 2 * weights
     gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
@@ -76,18 +89,23 @@ def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: 
     started = weights if core.start == "learned" else 0
     copies = 2 if core.period > 1 else 1
     normaliser = heads * key_width if core.normalise else 0
-    return Cost(started, weights * copies + normaliser, reads + gradient + 2 * weights + erase + momentum + retain)
+    return Cost(
+        started, weights * copies + normaliser, reads + gradient + 2 * weights + erase + momentum + retain
+    )
 
 
 def memory(instance: MemoryInstance, length: int) -> Cost:
-    """The memory itself, without projections and momentum's state."""
+    """The memory itself with what its projections carry from token to token, without momentum's state."""
     heads, key, value = int(instance.heads), int(instance.key_width), int(instance.value_width)
-    return fast_weights(instance.core.map, instance.core, heads, key, value, length)
+    cost = fast_weights(instance.core.map, instance.core, heads, key, value, length)
+    return cost + Cost(state=projections(instance).state)
 
 
 def momentum_state(instance: MemoryInstance) -> int:
     """Numbers in the momentum of a memory, per sequence."""
-    return map_weights(instance.core.map, int(instance.key_width), int(instance.value_width)) * int(instance.heads)
+    return map_weights(instance.core.map, int(instance.key_width), int(instance.value_width)) * int(
+        instance.heads
+    )
 
 
 def adaptive(node: Adaptive, core: Core, heads: int) -> Cost:
