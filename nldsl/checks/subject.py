@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nldsl.diagnostics.model import Diagnostic, Severity, Source, Span
 from nldsl.document import expr as e
@@ -44,6 +44,9 @@ class Subject:
     module: Module
     original: Module
     memory_bytes: int | None = None
+    _found: list[BlockInstance | MemoryInstance | ChainInstance] = field(
+        init=False, default_factory=list, compare=False, repr=False
+    )  # made once: many checks ask for them
 
     @property
     def training(self) -> Training | None:
@@ -62,12 +65,15 @@ class Subject:
         return [i for i in self._instances() if isinstance(i, ChainInstance)]
 
     def _instances(self) -> list[BlockInstance | MemoryInstance | ChainInstance]:
+        if self._found:
+            return self._found
         used = [instance for instance, _ in self.expanded.instances()]
         found = [*used, *_unused(self.module, {i.declared for i in used})]
         by_call: dict[object, BlockInstance | MemoryInstance | ChainInstance] = {}
         for one in found:
             by_call.setdefault((one.path, one.span, _key(one)), one)
-        return list(by_call.values())
+        self._found.extend(by_call.values())
+        return self._found
 
 
 def _key(instance: BlockInstance | MemoryInstance | ChainInstance) -> tuple[tuple[str, float], ...]:
