@@ -80,7 +80,7 @@ def spelled(span: Span | None) -> str:
 
 def trimmed(text: str) -> str:
     """A comment that fits on its line."""
-    return text if len(text) <= 98 else f"{text[:95]}..."
+    return text if len(text) <= 96 else f"{text[:93].rstrip()}..."
 
 
 def notes(span: Span | None) -> str:
@@ -173,6 +173,14 @@ class ClassWriter:
 def signature(parameters: tuple[str, ...], values: dict[str, int | float]) -> tuple[str, ...]:
     """The parameters of a constructor; whole numbers are `int`."""
     return ("self", *(f"{parameter(p)}: {'int' if isinstance(values[p], int) else 'float'}" for p in parameters))
+
+
+def gives(result: c.Code, state: c.Mapping) -> tuple[c.Step, ...]:
+    """The last lines of `forward`: the result and the state."""
+    both = c.Return(c.Several((result, state), bare=True))
+    if len(statement(both, 8)) == 1:
+        return (both,)
+    return (c.Assign(c.name("state"), state), c.Return(c.Several((result, c.name("state")), bare=True)))
 
 
 def text_of(step: c.Class) -> str:

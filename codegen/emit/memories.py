@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, notes, origin, reserved, signature, spelled, trimmed
+from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, gives, notes, origin, reserved, signature, spelled, trimmed
 from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
 from nldsl.codegen.plan.engines import Choice
 from nldsl.diagnostics.model import Span
@@ -80,7 +80,7 @@ class MemoryWriter:
 
     def finish(self, summary: str) -> tuple[Written, dict[str, str]]:
         instance = self.instance
-        steps = [c.Assign(c.name("state"), c.name("state or {}")), *self.steps, c.Return(c.Several((c.name("y"), self.owner.state()), bare=True))]
+        steps = [c.Assign(c.name("state"), c.name("state or {}")), *self.steps, *gives(c.name("y"), self.owner.state())]
         return finished(self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True)
 
     # ------------------------------------------------------------------ fields

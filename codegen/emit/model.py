@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
 
 from nldsl.codegen.emit import code as c
@@ -9,6 +10,7 @@ from nldsl.codegen.emit.classes import (
     ClassWriter,
     Namespace,
     Written,
+    gives,
     notes,
     origin,
     parameter,
@@ -106,7 +108,7 @@ class ModelEmitter:
         stateful = bool(owner.states)
         if stateful:
             steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
-            steps.append(c.Return(c.Several((result, owner.state()), bare=True)))
+            steps += gives(result, owner.state())
         else:
             steps.append(c.Return(result))
         made, kernels = finished(owner, instance.name, docstring(instance.declared), steps, stateful=stateful)
@@ -166,9 +168,9 @@ class ModelEmitter:
                 c.Do(c.Method(new, "append", (c.name("after"),))),
             )
         else:
-            stateful = " or ".join(f"isinstance(block, {made.name})" for _, made in parts if made.stateful)
+            kinds = " | ".join(dict.fromkeys(made.name for _, made in parts if made.stateful))
             step = (
-                c.Nested(f"if {stateful}", (
+                c.Nested(f"if isinstance(block, {kinds})", (
                     c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
                 )),
                 c.Nested("else", (c.Assign(c.Several((target, c.name("after")), bare=True), c.Several((c.Invoke("block", (target,)), c.name("None")), bare=True)),)),
@@ -195,7 +197,7 @@ class ModelEmitter:
             logits = _line(line, writer)
         if owner.states:
             steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
-        steps.append(c.Return(c.Several((logits, owner.state()), bare=True)))
+        steps += gives(logits, owner.state())
         init = c.Function(
             "__init__", ("self", "config: Config"), "None",
             (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules, c.Do(c.call(self._kernel("initialise", "parts"), "self"))),
@@ -300,13 +302,13 @@ def _features(model: ModelInstance) -> str:
 
 def _with_imports(text: str, kernels: dict[str, str]) -> str:
     """Only the imports that the text uses, in the formatter's order."""
-    uses = {"math": "math.", "torch": "torch.", "F": "F."}
-    standard = ["import math"] if uses["math"] in text else []
+    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    standard = ["import math"] if "math" in used else []
     lines = [*standard, "from dataclasses import dataclass", "from typing import Any", ""]
-    if "torch." in text.replace("from torch", ""):
+    if "torch" in used:
         lines.append("import torch")
     lines.append("from torch import Tensor, nn")
-    if "F." in text:
+    if "F" in used:
         lines.append("from torch.nn import functional as F")
     names = ", ".join(sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n)))
     one = f"from kernels import {names}"

@@ -90,31 +90,34 @@ class ProjectionWriter(MemoryWriter):
     def _loop(self, fold: Fold) -> None:
         core, owner = self.instance.core, self.owner
         outside = self.steps
-        self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor")), c.Assign(c.name("now"), c.name("x[:, begin:end]"))]
+        self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor"))]
+        if any(isinstance(n, Variable) and n.name == "x" for name in self.inside for n in self.flows[name].walk()):
+            self.steps.append(c.Assign(c.name("now"), c.name("x[:, begin:end]"), "the tokens of this period"))
         for name in (n for n in self.flows if n in self.inside):
             self.field(name)
-        self.mention_read()
         read_after = core.update == 1 and core.read == "after"
         query = self._now("query")
         settings = {"residual": literal(core.map.residual and core.map.kind == "mlp"), "activation": literal(core.map.activation)}
         answer, one = owner.kernel("answer", "self_modifying"), owner.kernel("one_memory", "self_modifying")
 
-        def reading(weights: str) -> c.Step:
+        def read(weights: str) -> None:
+            self.steps.append(c.Comment(f"what the memory answers, {'after' if read_after else 'before'} this period is written"))
             value = c.Invoke(answer, (c.call(one, weights, 0), query), tuple(settings.items()))
-            return c.Do(c.call("reads.append", value))
+            self.steps.append(c.Do(c.call("reads.append", value)))
 
         if not read_after:
-            self.steps.append(reading("anchor"))
+            read("anchor")
         value: c.Code = self._now("value")
         if core.target == "self":
             self.steps.append(c.Comment("every memory makes its own target from the value"))
             value = c.Invoke(answer, (c.name("anchor"), value), tuple(settings.items()))
             if core.target_unit:
                 value = c.Invoke(owner.kernel("unit", "parts"), (value,))
-        self.steps.append(c.Assign(c.name("targets"), value))
-        self._fold(fold)
+            self.steps.append(c.Assign(c.name("targets"), value))
+            value = c.name("targets")
+        self._fold(fold, value)
         if read_after:
-            self.steps.append(reading("running"))
+            read("running")
         body = tuple(self.steps)
         self.steps = outside
         for key in self.carried:
@@ -123,12 +126,12 @@ class ProjectionWriter(MemoryWriter):
         periods = owner.kernel("periods", "self_modifying")
         self.steps.append(c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body))
 
-    def _fold(self, fold: Fold) -> None:
+    def _fold(self, fold: Fold, targets: c.Code) -> None:
         key = self._now("key")
         rate, retain = self._gate("rate"), self._gate("retain")
         named = [(k, setting(self.owner, self.instance.core.map, v)) for k, v in fold.keywords.items()]
         function = self.owner.kernel(fold.function, fold.file)
-        arguments = (c.name("running"), c.name("anchor"), key, c.name("targets"), rate, retain)
+        arguments = (c.name("running"), c.name("anchor"), key, targets, rate, retain)
         if fold.moments:
             named = [("moments", c.name("moments")), ("momentum", self._gate("momentum")), *named]
             target: c.Code = c.Several((c.name("running"), c.name("moments")), bare=True)
@@ -146,9 +149,6 @@ class ProjectionWriter(MemoryWriter):
     def _now(self, name: str) -> c.Code:
         """A field of the tokens of this period."""
         return c.name(self.local[name]) if name in self.inside else c.Indexed(c.name(self.local[name]), ":, :, begin:end")
-
-    def mention_read(self) -> None:
-        self.steps.append(c.Comment("what the memory answers, before this period is written" if self.instance.core.update > 1 else "what the memory answers"))
 
     def field(self, name: str) -> None:
         if name not in self.inside or name in self.done:

@@ -310,6 +310,16 @@ class _Memory:
                 others=((key.span, "keys"),),
                 help="give both the same width",
             )
+        erase = flows.get("erase")
+        if erase is not None and erase.shape.width.value != key.shape.width.value:
+            raise self.findings.stop(
+                "NL0401",
+                f"keys have {int(key.shape.width)} features in a head and `erase` has {int(erase.shape.width)}",
+                erase.span,
+                "what is forgotten along",
+                others=((key.span, "keys"),),
+                help="give both the same width",
+            )
         if mapping.residual and key.shape.width.value != value.shape.width.value:
             raise self.findings.stop(
                 "NL0401",
@@ -374,7 +384,7 @@ class _Memory:
     # names that pipelines of this memory can read
 
     def _names(self) -> list[str]:
-        return ["x", *(n for n in self.fields if n in FLOWS[:6] or n not in FIELDS)]
+        return ["x", *(n for n in self.fields if n in FLOWS[:7] or n not in FIELDS)]
 
     def _lookup(self, name: str) -> Flow | None:
         if name == "x":
@@ -407,7 +417,7 @@ class _Memory:
         self.making.append(name)
         try:
             flow = self.owner.flows.build(self.fields[name], self.context.at(name))
-            if name in FLOWS[:3]:
+            if name in (*FLOWS[:3], "erase"):
                 flow = split(flow, self.heads, self.scope, f"the {name}")
         except Unresolved:
             self.broken.add(name)
@@ -430,7 +440,7 @@ class _Memory:
                     help=f"write for instance `{name} = x |> linear`",
                 )
                 failed = True
-        for name in [n for n in self.fields if n not in FIELDS or n in FLOWS[:6]]:
+        for name in [n for n in self.fields if n not in FIELDS or n in FLOWS[:7]]:
             try:
                 flows[name] = self._gate(name, heads) if name in GATES else self._make(name)
             except Unresolved:

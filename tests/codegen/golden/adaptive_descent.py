@@ -78,7 +78,7 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 4):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
+            now = x[:, begin:end]  # the tokens of this period
             # adaptive_descent.nl:5  key = x |> adaptive mlp(hidden, residual) |> conv(3) |> unit
             key = answer(
                 one_memory(anchor, 1), split_heads(now, self.heads), residual=True, activation="gelu"
@@ -90,13 +90,13 @@ class Mixer(nn.Module):
                 one_memory(anchor, 2), split_heads(now, self.heads), residual=True, activation="gelu"
             )  # [B, H, T, d]
             value = unit(value)  # [B, H, T, d]
-            # adaptive_descent.nl:8  rate = x |> adaptive mlp(hidden, residual) |> linear(heads) |> sigmoid(s...
+            # adaptive_descent.nl:8  rate = x |> adaptive mlp(hidden, residual) |> linear(heads) |> sigmoid...
             rate = answer(
                 one_memory(anchor, 3), split_heads(now, self.heads), residual=True, activation="gelu"
             )  # [B, H, T, d]
             rate = torch.sigmoid(self.rate_linear(merge_heads(rate)) + self.rate_start)
             rate = (rate * 0.5).transpose(1, 2)  # [B, H, T]
-            # adaptive_descent.nl:9  retain = x |> adaptive mlp(hidden, residual) |> linear(heads) |> sigmoid...
+            # adaptive_descent.nl:9  retain = x |> adaptive mlp(hidden, residual) |> linear(heads) |> sigmo...
             retain = answer(
                 one_memory(anchor, 4), split_heads(now, self.heads), residual=True, activation="gelu"
             )  # [B, H, T, d]
@@ -114,16 +114,14 @@ class Mixer(nn.Module):
         read = torch.cat(reads, dim=2)  # [B, H, T, d]
         # adaptive_descent.nl:16  out = read |> rmsnorm |> linear
         y = self.out_linear(merge_heads(self.out_norm(read)))
-        return (
-            y,
-            {
-                "query_conv": query_conv,
-                "key_conv": key_conv,
-                "running": running,
-                "anchor": anchor,
-                "phase": torch.as_tensor((phase + x.shape[1]) % 4),
-            },
-        )
+        state = {
+            "query_conv": query_conv,
+            "key_conv": key_conv,
+            "running": running,
+            "anchor": anchor,
+            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
+        }
+        return y, state
 
 
 class Block(nn.Module):
@@ -160,7 +158,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # adaptive_descent.nl:24  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> ...
+        # adaptive_descent.nl:24  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

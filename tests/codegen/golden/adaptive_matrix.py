@@ -67,7 +67,7 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 1):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
+            now = x[:, begin:end]  # the tokens of this period
             # adaptive_matrix.nl:5  key = x |> adaptive linear |> unit
             key = answer(
                 one_memory(anchor, 1), split_heads(now, self.heads), residual=False, activation="gelu"
@@ -79,19 +79,18 @@ class Mixer(nn.Module):
             )  # [B, H, T, d]
             # adaptive_matrix.nl:8  rate = 0.2
             rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
-            # what the memory answers
-            targets = value
             running = deep_dgd_fold(
                 running,
                 anchor,
                 key,
-                targets,
+                value,
                 rate,
                 retain[:, :, begin:end],
                 objective="dot",
                 residual=False,
                 activation="gelu",
             )
+            # what the memory answers, after this period is written
             reads.append(
                 answer(one_memory(running, 0), query[:, :, begin:end], residual=False, activation="gelu")
             )
@@ -134,7 +133,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # adaptive_matrix.nl:22  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
+        # adaptive_matrix.nl:22  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

@@ -69,7 +69,7 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 4):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
+            now = x[:, begin:end]  # the tokens of this period
             # adaptive_momentum.nl:5  key = x |> adaptive mlp(hidden, residual) |> unit
             key = answer(
                 one_memory(anchor, 1), split_heads(now, self.heads), residual=True, activation="gelu"
@@ -86,12 +86,11 @@ class Mixer(nn.Module):
             retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
             # what the memory answers, before this period is written
             reads.append(answer(one_memory(anchor, 0), query, residual=True, activation="gelu"))
-            targets = value[:, :, begin:end]
             running, moments = frozen_fold(
                 running,
                 anchor,
                 key,
-                targets,
+                value[:, :, begin:end],
                 rate,
                 retain,
                 moments=moments,
@@ -102,15 +101,13 @@ class Mixer(nn.Module):
             )
         read = torch.cat(reads, dim=2)  # [B, H, T, d]
         y = merge_heads(read)
-        return (
-            y,
-            {
-                "running": running,
-                "anchor": anchor,
-                "phase": torch.as_tensor((phase + x.shape[1]) % 4),
-                "moments": moments,
-            },
-        )
+        state = {
+            "running": running,
+            "anchor": anchor,
+            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
+            "moments": moments,
+        }
+        return y, state
 
 
 class Block(nn.Module):
@@ -147,7 +144,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # adaptive_momentum.nl:22  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
+        # adaptive_momentum.nl:22  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

@@ -67,21 +67,20 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 1):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
+            now = x[:, begin:end]  # the tokens of this period
             # adaptive_tokens.nl:6  value = x |> adaptive linear
             value = answer(
                 one_memory(anchor, 1), split_heads(now, self.heads), residual=False, activation="gelu"
             )  # [B, H, T, d]
-            # what the memory answers
+            # what the memory answers, before this period is written
             reads.append(
                 answer(one_memory(anchor, 0), query[:, :, begin:end], residual=False, activation="gelu")
             )
-            targets = value
             running, _ = frozen_fold(
                 running,
                 anchor,
                 key[:, :, begin:end],
-                targets,
+                value,
                 rate[:, :, begin:end],
                 torch.ones_like(key[:, :, begin:end][..., 0]),
                 objective="l2",
@@ -127,7 +126,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # adaptive_tokens.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
+        # adaptive_tokens.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

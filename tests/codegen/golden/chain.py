@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,7 +95,7 @@ class Small(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
-        # chain.nl:25  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unembed(tied)
+        # chain.nl:25  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unembed(t...
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)

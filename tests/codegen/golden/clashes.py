@@ -103,7 +103,7 @@ class Tensor_(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # clashes.nl:23  tokens |> embed(vocab, dim) |> repeat(torch, MLP(dim, 2 * dim)) |> rmsnorm |> un...
+        # clashes.nl:23  tokens |> embed(vocab, dim) |> repeat(torch, MLP(dim, 2 * dim)) |> rmsnorm |>...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

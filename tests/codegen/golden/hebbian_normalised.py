@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,7 +84,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # hebbian_normalised.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |...
+        # hebbian_normalised.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

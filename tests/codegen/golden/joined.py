@@ -58,16 +58,14 @@ class Mixer(nn.Module):
         rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
         read, core = delta(query, key, value, rate=rate, state=state.get("core"))  # [B, H, T, d]
         y = merge_heads(read)
-        return (
-            y,
-            {
-                "key_conv": key_conv,
-                "key_conv_2": key_conv_2,
-                "value_conv": value_conv,
-                "value_conv_2": value_conv_2,
-                "core": core,
-            },
-        )
+        state = {
+            "key_conv": key_conv,
+            "key_conv_2": key_conv_2,
+            "value_conv": value_conv,
+            "value_conv_2": value_conv_2,
+            "core": core,
+        }
+        return y, state
 
 
 class Block(nn.Module):
@@ -88,7 +86,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # joined.nl:12  both: x = x + (x |> rmsnorm |> Mixer(dim)) * (x |> rmsnorm |> Mixer(dim)) + (x |>...
+        # joined.nl:12  both: x = x + (x |> rmsnorm |> Mixer(dim)) * (x |> rmsnorm |> Mixer(dim)) + (x...
         h_2, both_state = self.both(self.both_norm(x), state.get("both"))
         h, mixer_state = self.mixer(self.both_norm_2(x), state.get("mixer"))
         h_3 = x + h_2 * h
@@ -101,16 +99,14 @@ class Block(nn.Module):
         y = y_2 - torch.tanh(y)
         # joined.nl:14  x = x + y * 0.5
         x = x + y * 0.5
-        return (
-            x,
-            {
-                "both": both_state,
-                "mixer": mixer_state,
-                "both_conv": both_conv,
-                "mixer_2": mixer_2_state,
-                "conv": conv,
-            },
-        )
+        state = {
+            "both": both_state,
+            "mixer": mixer_state,
+            "both_conv": both_conv,
+            "mixer_2": mixer_2_state,
+            "conv": conv,
+        }
+        return x, state
 
 
 class Small(nn.Module):

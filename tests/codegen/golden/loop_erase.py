@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import delta, initialise, merge_heads, split_heads, unit
+from kernels import initialise, merge_heads, split_heads, token_loop, unit
 
 State = dict[str, Any]
 
@@ -26,7 +26,7 @@ class Config:
 class Mixer(nn.Module):
     """What is forgotten along another direction than the key.
 
-    Delta tiles (E3): one unit lower-triangular solve a tile, erasing after forgetting.
+    Token loop (f): the definition itself, token by token: exact, and slow.
     From loop_erase.nl:4.
     """
 
@@ -36,6 +36,7 @@ class Mixer(nn.Module):
         self.key_linear = nn.Linear(dim, dim, bias=False)
         self.value_linear = nn.Linear(dim, dim, bias=False)
         self.query_linear = nn.Linear(dim, dim, bias=False)
+        self.erase_linear = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
@@ -48,7 +49,19 @@ class Mixer(nn.Module):
         query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
         # loop_erase.nl:8  rate = 0.5
         rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
-        read, core = delta(query, key, value, rate=rate, state=state.get("core"))  # [B, H, T, d]
+        # loop_erase.nl:9  erase = x |> linear |> unit
+        erase = unit(split_heads(self.erase_linear(x), self.heads))  # [B, H, T, d]
+        read, core = token_loop(
+            query,
+            key,
+            value,
+            rate=rate,
+            erase=erase,
+            map={"kind": "matrix"},
+            objective="l2",
+            rule="gd",
+            state=state.get("core"),
+        )  # [B, H, T, d]
         y = merge_heads(read)
         return y, {"core": core}
 
@@ -87,7 +100,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # loop_erase.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unembe...
+        # loop_erase.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unem...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

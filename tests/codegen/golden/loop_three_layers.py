@@ -106,7 +106,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # loop_three_layers.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
+        # loop_three_layers.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

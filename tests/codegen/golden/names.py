@@ -102,7 +102,7 @@ class Module(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # names.nl:20  tokens |> embed(vocab, dim) |> repeat(train, Config(dim)) |> rmsnorm |> unembed(tied)
+        # names.nl:20  tokens |> embed(vocab, dim) |> repeat(train, Config(dim)) |> rmsnorm |> unembed(...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

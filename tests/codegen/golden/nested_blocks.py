@@ -136,10 +136,8 @@ class Small(nn.Module):
             y, after = block(y, before)
             blocks_2_state.append(after)
         # nested_blocks.nl:25  x + y |> rmsnorm |> unembed(tied)
-        return (
-            F.linear(self.norm(x + y), self.embed.weight),
-            {"blocks": blocks_state, "blocks_2": blocks_2_state},
-        )
+        state = {"blocks": blocks_state, "blocks_2": blocks_2_state}
+        return F.linear(self.norm(x + y), self.embed.weight), state
 
 
 def build(config: Config | None = None) -> Small:

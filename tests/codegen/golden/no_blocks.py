@@ -39,7 +39,7 @@ class Small(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
-        # no_blocks.nl:5  tokens |> embed(vocab, dim) |> mlp(2 * dim, norm, residual) |> layernorm |> une...
+        # no_blocks.nl:5  tokens |> embed(vocab, dim) |> mlp(2 * dim, norm, residual) |> layernorm |> u...
         x = self.norm(self.mlp(self.embed(tokens)))
         return self.unembed(x), {}
 

@@ -94,7 +94,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # parameters.nl:16  mixer: x = x + (x |> rmsnorm |> Mixer(dim, heads = heads, strength = 1 / heads))
+        # parameters.nl:16  mixer: x = x + (x |> rmsnorm |> Mixer(dim, heads = heads, strength = 1 / he...
         y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
         x = x + y
         # parameters.nl:17  ffn: x = x + (x |> rmsnorm |> swiglu(width))
@@ -117,7 +117,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # parameters.nl:21  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim, heads, 3 * dim)) |> r...
+        # parameters.nl:21  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim, heads, 3 * dim)) |>...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

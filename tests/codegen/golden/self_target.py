@@ -70,7 +70,6 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 4):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
             # what the memory answers, before this period is written
             reads.append(
                 answer(one_memory(anchor, 0), query[:, :, begin:end], residual=True, activation="gelu")
@@ -127,7 +126,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # self_target.nl:23  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unemb...
+        # self_target.nl:23  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> une...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

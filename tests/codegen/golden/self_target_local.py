@@ -75,7 +75,6 @@ class Mixer(nn.Module):
         reads: list[Tensor] = []
         for begin, end, opens in periods(x.shape[1], phase, 4):
             anchor = running if opens else anchor
-            now = x[:, begin:end]
             # self_target_local.nl:6  key = seen |> adaptive mlp(5, residual) |> unit
             key = answer(
                 one_memory(anchor, 1),
@@ -108,15 +107,13 @@ class Mixer(nn.Module):
         read = torch.cat(reads, dim=2)  # [B, H, T, d]
         # self_target_local.nl:16  out = (read |> rmsnorm) * (seen |> linear |> silu) |> linear
         y = self.out_linear_2(merge_heads(self.out_norm(read)) * F.silu(self.out_linear(seen)))
-        return (
-            y,
-            {
-                "seen_conv": seen_conv,
-                "running": running,
-                "anchor": anchor,
-                "phase": torch.as_tensor((phase + x.shape[1]) % 4),
-            },
-        )
+        state = {
+            "seen_conv": seen_conv,
+            "running": running,
+            "anchor": anchor,
+            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
+        }
+        return y, state
 
 
 class Block(nn.Module):
@@ -153,7 +150,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # self_target_local.nl:24  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
+        # self_target_local.nl:24  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

@@ -105,12 +105,12 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # several_blocks.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, [Reads(dim), Thinks(dim, 2 *...
+        # several_blocks.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, [Reads(dim), Thinks(dim, 2...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)
         for block, before in zip(self.blocks, blocks_before, strict=True):
-            if isinstance(block, Reads) or isinstance(block, Reads):
+            if isinstance(block, Reads):
                 x, after = block(x, before)
             else:
                 x, after = block(x), None

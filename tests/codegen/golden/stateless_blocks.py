@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,7 +55,7 @@ class Small(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
-        # stateless_blocks.nl:9  tokens |> embed(vocab, dim) |> repeat(depth, Thinks(dim)) |> rmsnorm |> ...
+        # stateless_blocks.nl:9  tokens |> embed(vocab, dim) |> repeat(depth, Thinks(dim)) |> rmsnorm |...
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)

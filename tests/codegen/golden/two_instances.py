@@ -117,7 +117,7 @@ class Block(nn.Module):
         # two_instances.nl:15  right: x = x + (x |> rmsnorm |> Mixer(dim, heads = 4))
         y, right_state = self.right(self.right_norm(x), state.get("right"))
         x = x + y
-        # two_instances.nl:16  slow: x = x + (x |> rmsnorm |> Mixer(dim, period = 8 tokens, objective = l2))
+        # two_instances.nl:16  slow: x = x + (x |> rmsnorm |> Mixer(dim, period = 8 tokens, objective =...
         y, slow_state = self.slow(self.slow_norm(x), state.get("slow"))
         x = x + y
         return x, {"left": left_state, "right": right_state, "slow": slow_state}
@@ -138,7 +138,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # two_instances.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> une...
+        # two_instances.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)
