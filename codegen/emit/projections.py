@@ -115,6 +115,13 @@ class ProjectionWriter(MemoryWriter):
                 value = c.Invoke(owner.kernel("unit", "parts"), (value,))
             self.steps.append(c.Assign(c.name("targets"), value))
             value = c.name("targets")
+        elif self.index:
+            self.steps.append(c.Comment("the memory is taught the value; each projection makes its own target from it"))
+            others = c.Invoke(owner.kernel("but_the_first", "self_modifying"), (c.name("anchor"),))
+            own = c.Invoke(answer, (others, value), tuple(settings.items()))
+            value = c.call("torch.cat", c.Several((c.Method(value, "unsqueeze", (c.Atom("0"),)), own)))
+            self.steps.append(c.Assign(c.name("targets"), value))
+            value = c.name("targets")
         self._fold(fold, value)
         if read_after:
             read("running")

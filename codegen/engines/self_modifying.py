@@ -41,6 +41,11 @@ def one_memory(weights: Weights, index: int) -> Weights:
     return tuple(layer[index] for layer in weights)
 
 
+def but_the_first(weights: Weights) -> Weights:
+    """All stacked memories but the first: the projections."""
+    return tuple(layer[1:] for layer in weights)
+
+
 def answer(weights: Weights, z: Tensor, *, residual: bool, activation: str) -> Tensor:
     """What memories answer to `z` `[..., T, d]`: linear layers with an activation between them."""
     y = z

@@ -21,7 +21,6 @@ from nldsl.levels.outer import assign
 ROOT = Path(__file__).parents[2]
 FEATURES = sorted(path.stem for path in (Path(__file__).parent / "features").glob("*.nl"))
 SPECS = sorted(path.stem for path in (ROOT / "specs").glob("*.nl"))
-TINY = {"model.dim": 16, "model.depth": 2, "model.vocab": 11}
 _lock = threading.Lock()
 
 

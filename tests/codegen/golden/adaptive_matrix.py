@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kernels import (
     answer,
+    but_the_first,
     deep_dgd_fold,
     fast_starts,
     initialise,
@@ -79,11 +80,15 @@ class Mixer(nn.Module):
             )  # [B, H, T, d]
             # adaptive_matrix.nl:8  rate = 0.2
             rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
+            # the memory is taught the value; each projection makes its own target from it
+            targets = torch.cat(
+                (value.unsqueeze(0), answer(but_the_first(anchor), value, residual=False, activation="gelu"))
+            )
             running = deep_dgd_fold(
                 running,
                 anchor,
                 key,
-                value,
+                targets,
                 rate,
                 retain[:, :, begin:end],
                 objective="dot",

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kernels import (
     answer,
+    but_the_first,
     fast_starts,
     frozen_fold,
     initialise,
@@ -86,11 +87,18 @@ class Mixer(nn.Module):
             retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
             # what the memory answers, before this period is written
             reads.append(answer(one_memory(anchor, 0), query, residual=True, activation="gelu"))
+            # the memory is taught the value; each projection makes its own target from it
+            targets = torch.cat(
+                (
+                    value[:, :, begin:end].unsqueeze(0),
+                    answer(but_the_first(anchor), value[:, :, begin:end], residual=True, activation="gelu"),
+                ),
+            )
             running, moments = frozen_fold(
                 running,
                 anchor,
                 key,
-                value[:, :, begin:end],
+                targets,
                 rate,
                 retain,
                 moments=moments,

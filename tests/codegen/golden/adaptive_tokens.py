@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kernels import (
     answer,
+    but_the_first,
     fast_starts,
     frozen_fold,
     initialise,
@@ -76,11 +77,15 @@ class Mixer(nn.Module):
             reads.append(
                 answer(one_memory(anchor, 0), query[:, :, begin:end], residual=False, activation="gelu")
             )
+            # the memory is taught the value; each projection makes its own target from it
+            targets = torch.cat(
+                (value.unsqueeze(0), answer(but_the_first(anchor), value, residual=False, activation="gelu"))
+            )
             running, _ = frozen_fold(
                 running,
                 anchor,
                 key[:, :, begin:end],
-                value,
+                targets,
                 rate[:, :, begin:end],
                 torch.ones_like(key[:, :, begin:end][..., 0]),
                 objective="l2",
