@@ -8,6 +8,9 @@ Run it after a change of `grammar/nl.lark` or of lark; until then the grammar it
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from lark.grammar import Rule
@@ -37,5 +40,15 @@ def _pairs(value: object) -> object:
     return value
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the tables; lark numbers them in the order of sets, so the seed of hashes is fixed first."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        return subprocess.run(
+            [sys.executable, __file__], env={**os.environ, "PYTHONHASHSEED": "0"}, check=False
+        ).returncode
     TARGET.write_text(tables(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

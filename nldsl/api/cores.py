@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from nldsl.api.modules import ModuleCore
-from nldsl.api.shapes import check_call, check_state, drawn_start
+from nldsl.api.shapes import check_call, check_state, check_widths, drawn_start
 from nldsl.api.spec import Spec, load
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import expr as e
@@ -29,7 +29,8 @@ class Core:
     """One memory as a function of keys, values, queries and gates; a value without weights of its own.
 
         read, state = core(query=q, key=k, value=v, rate=e)
-        read, state = core(query=q2, key=k2, value=v2, rate=e2, state=state)      # goes on where the first stopped
+        read, state = core(query=q2, key=k2, value=v2, rate=e2, state=state)      # goes on where the first
+        stopped
 
     Attributes:
         inputs: the names it takes: `query`, `key`, `value`, and the gates that the memory has.
@@ -54,8 +55,8 @@ class Core:
         return f"<Core {self.memory.name}: {self.engine} ({self.lowering}), takes {', '.join(self.inputs)}>"
 
     def init_state(
-        self, batch: int, heads: int, dim_k: int, dim_v: int, start: Any = None, dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, batch: int, heads: int, dim_k: int, dim_v: int, start: Any = None,
+        dtype: torch.dtype | None = None, device: torch.device | str | None = None,
     ) -> State:  # fmt: skip
         """The state before the first token, a dict of named tensors.
 
@@ -65,14 +66,17 @@ class Core:
             dim_k: features of a key.
             dim_v: features of a value.
             start: the weights to start from, `[heads, ...]` or `[batch, heads, ...]`: one tensor for a matrix
-                (`[.., dim_v, dim_k]`) or vector (`[.., dim_v]`), a tuple with one tensor for each layer of a deep map.
-                By default a matrix starts from zeros, and a deep map, whose start is learned in a model, from one
+                (`[.., dim_v, dim_k]`) or vector (`[.., dim_v]`), a tuple with one tensor for each layer of a
+                deep map.
+                By default a matrix starts from zeros, and a deep map, whose start is learned in a model, from
+                one
                 drawn with a fixed seed: from zeros it could not learn.
             dtype: torch's default where not given.
             device: torch's default where not given.
 
         Returns:
-            `W` `[batch, heads, dim_v, dim_k]` for a matrix, `W1`, `W2`, ... for a deep map, `S...` with momentum,
+            `W` `[batch, heads, dim_v, dim_k]` for a matrix, `W1`, `W2`, ... for a deep map, `S...` with
+            momentum,
             `..._start` and `phase` with a period, `key` and `value` for a cache (empty at first).
 
         Raises:
@@ -84,6 +88,7 @@ class Core:
         for name, size in (("batch", batch), ("heads", heads), ("dim_k", dim_k), ("dim_v", dim_v)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
+        check_widths(self.memory, dim_k, dim_v)
         made = torch.empty(0, dtype=dtype, device=device)
         tensors = {
             "query": made.new_zeros(batch, heads, 0, dim_k),
@@ -107,7 +112,8 @@ class Core:
             value: `[batch, heads, tokens, dim_v]`.
             state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
             start: as in `init_state`; only without `state`.
-            gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch, heads, tokens]`,
+            gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch,
+                heads, tokens]`,
                 or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` like a key.
 
         Returns:
@@ -146,14 +152,17 @@ def core(
 ) -> Core | ModuleCore:
     """The core of a memory: of the standard library by name, or of a spec.
 
-    A memory that writes its own projections, or makes its own targets, cannot be told from what feeds it: its core
+    A memory that writes its own projections, or makes its own targets, cannot be told from what feeds it: its
+    core
     takes `x` `[batch, tokens, dim]` and holds the projections' weights in `.module`.
 
     Args:
         name_or_spec: a memory of the library, such as `"DeltaNet"`; the path of a spec; or a `Spec`.
-        lowering: `chunked`, the engine that fits the memory's algebra, or `reference`, the token loop that defines it.
+        lowering: `chunked`, the engine that fits the memory's algebra, or `reference`, the token loop that
+            defines it.
         memory: for a spec, the memory by name or path; it may be left out where the spec has only one.
-        dim: for a library memory, its `dim`: sizes that depend on it, such as the width of a deep map's hidden layer.
+        dim: for a library memory, its `dim`: sizes that depend on it, such as the width of a deep map's
+            hidden layer.
         parameters: other parameters of a library memory, numbers or the text of an expression:
             `core("Titans", dim=32, heads=2, period="8 tokens")`.
 
@@ -182,7 +191,8 @@ def _choice(memory: MemoryInstance, lowering: Lowering) -> Choice:
 
     if memory.core.partial != "drop":
         raise ValueError(
-            f"`{memory.name}` asks to {memory.core.partial} a partial period, which no lowering does; leave that out"
+            f"`{memory.name}` asks to {memory.core.partial} a partial period, which no lowering does; "
+            "leave that out"
         )
     if lowering == "reference":
         return engines.reference(memory.core)
@@ -211,7 +221,7 @@ def _of_library(name: str, dim: int, parameters: dict[str, Any]) -> MemoryInstan
     found, findings = memory(file.module, name, dim=dim, given=given) if not wrong else (None, [])
     errors = [d for d in (*wrong, *findings) if d.severity == "error"]
     if found is None or errors:
-        said = "; ".join(f"{d.message}{f' ({d.help})' if d.help else ''}" for d in errors)
+        said = "; ".join(dict.fromkeys(f"{d.message}{f' ({d.help})' if d.help else ''}" for d in errors))
         raise ValueError(f"`{name}` cannot be made: {said or 'it has no core of its own'}")
     return found
 

@@ -1,4 +1,5 @@
-"""The defaults of an edition, stated: what a declaration leaves out, as fields and arguments that can be written.
+"""The defaults of an edition, stated: what a declaration leaves out, as fields and arguments that can be
+written.
 
 A field whose default differs between uses of one memory stays unstated, since it has no one value;
 so does what is chosen from the input, such as the width of `linear`.
@@ -16,8 +17,10 @@ from nldsl.resolve import Module
 from nldsl.resolve.calls import function_name
 from nldsl.resolve.expanded import BlockInstance, ChainInstance, Expanded, MemoryInstance
 from nldsl.resolve.flows import MAP_TAKES
+from nldsl.resolve.memories import FIELDS, FLOWS
 from nldsl.resolve.primitives import PRIMITIVES, Takes
 from nldsl.resolve.rules import RULES
+from nldsl.resolve.training import TRAIN_FIELDS
 
 Instance = BlockInstance | MemoryInstance | ChainInstance
 Instances = dict[str, list[Instance]]
@@ -32,10 +35,12 @@ def instances_of(expanded: Expanded | None) -> Instances:
 
 
 def word(text: str) -> e.Name:
+    """A plain word."""
     return e.Name((text,))
 
 
 def every(amount: e.Expr, unit: str | None = None) -> e.Phrase:
+    """A clock."""
     return e.Phrase((word("every"), e.Quantity(amount, unit) if unit else amount))
 
 
@@ -77,7 +82,7 @@ def parameters_of(
 
 
 def memory_fields(memory: doc.Memory, instances: Iterable[Instance]) -> dict[str, e.Expr]:
-    """The fields that a memory leaves out, with their defaults."""
+    """The fields of a memory: pipelines as written, then the others in a fixed order, defaults included."""
     known = list(instances)
     objective = memory.fields.get("objective")
     task = any(isinstance(i, ChainInstance) for i in known) or (
@@ -88,7 +93,8 @@ def memory_fields(memory: doc.Memory, instances: Iterable[Instance]) -> dict[str
         if task or memory.chain is not None
         else _local(memory, [i for i in known if isinstance(i, MemoryInstance)])
     )
-    return {name: value for name, value in stated.items() if name not in memory.fields}
+    missing = {name: value for name, value in stated.items() if name not in memory.fields}
+    return in_order(memory.fields | missing, [name for name in FIELDS if name not in FLOWS[:6]])
 
 
 def _task(memory: doc.Memory) -> dict[str, e.Expr]:
@@ -148,12 +154,19 @@ def _timing(update: e.Expr | None, instances: list[MemoryInstance]) -> dict[str,
 
 
 def train_fields(train: doc.Train) -> dict[str, e.Expr]:
-    """The fields that a `train` block leaves out."""
+    """The fields of a `train` block in a fixed order, those that it leaves out with their defaults."""
     stated: dict[str, e.Expr] = {
         "objective": word("next_token"), "steps": e.Number(1000), "seed": e.Number(0), "clip": e.Number(1.0),
         "precision": word("float32"), "compile": word("false"),
     }  # fmt: skip
-    return {name: value for name, value in stated.items() if name not in train.fields}
+    missing = {name: value for name, value in stated.items() if name not in train.fields}
+    return in_order(train.fields | missing, TRAIN_FIELDS)
+
+
+def in_order(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What is not in `names` first, as it came; then the rest in the order of `names`."""
+    order = {name: i for i, name in enumerate(names)}
+    return dict(sorted(values.items(), key=lambda item: order.get(item[0], -1)))
 
 
 def data(value: e.Expr) -> e.Expr:
@@ -170,8 +183,7 @@ def data(value: e.Expr) -> e.Expr:
         "split": word("manifest" if sotu else "tail"), "seed": e.Number(0),
     }  # fmt: skip
     names = ("source", *stated)
-    given = {a.name or names[i] for i, a in enumerate(value.arguments) if a.name or i < len(names)}
-    return _with(value, {n: v for n, v in stated.items() if n not in given})
+    return _complete(value, names, stated)
 
 
 def rule(value: e.Expr) -> e.Expr:
@@ -180,8 +192,15 @@ def rule(value: e.Expr) -> e.Expr:
     if info is None or not isinstance(value, e.Call):
         return value
     names = ("rate", *info.options)
-    given = {a.name or names[i] for i, a in enumerate(value.arguments) if a.name or i < len(names)}
-    return _with(value, {n: _constant(v) for n, v in info.options.items() if n not in given})
+    return _complete(value, names, {n: _constant(v) for n, v in info.options.items()})
+
+
+def _complete(call: e.Call, names: tuple[str, ...], stated: dict[str, e.Expr]) -> e.Call:
+    """A call with all its arguments, those with names in a fixed order."""
+    given = {a.name or names[i] for i, a in enumerate(call.arguments) if a.name or i < len(names)}
+    arguments = [*call.arguments, *(e.Argument(v, n) for n, v in stated.items() if n not in given)]
+    arguments.sort(key=lambda a: -1 if a.name is None else names.index(a.name))
+    return replace(call, arguments=tuple(arguments))
 
 
 # --------------------------------------------------------------------------- pipelines

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 
 from nldsl.api.spec import Spec, load
 from nldsl.levels.graph import Component, LevelGraph
+from nldsl.resolve.expanded import Expanded
 
 Subject = Spec | str | os.PathLike[str]
 
@@ -14,16 +16,24 @@ Subject = Spec | str | os.PathLike[str]
 def diff(first: Subject, second: Subject) -> str:
     """What differs in meaning between two specs; the empty string where they mean the same.
 
-    Spelling, comments, the order of imports, and whether a default is stated do not count. The first part is a
+    Spelling, comments, the order of imports, and whether a default is stated do not count. The first part is
+    a
     unified diff of the complete specs, the second what that does to the level graph.
 
     Raises `SpecError` or `OSError`, as `load` does, for a path.
     """
     a, b = (s if isinstance(s, Spec) else load(s) for s in (first, second))
+    if _nameless(a) == _nameless(b):
+        return ""
     text = list(difflib.unified_diff(_lines(a), _lines(b), _title(a), _title(b), lineterm="", n=2))
     graph = list(level_changes(a.levels(), b.levels()))
     parts = [text, ["level graph", *graph]] if graph else [text]
     return "\n\n".join("\n".join(p) for p in parts if p) + ("\n" if text or graph else "")
+
+
+def _nameless(spec: Spec) -> Expanded:
+    """What is expanded, whatever it is called."""
+    return replace(spec.expanded, name="", variant=None)
 
 
 def _title(spec: Spec) -> str:

@@ -1,4 +1,5 @@
-"""The complete spec: imports in line, the variant and `--set` applied, every default stated with where it came from.
+"""The complete spec: imports in line, the variant and `--set` applied, every default stated with where it
+came from.
 
 What is printed parses again and means the same; that it does is a law that the tests hold over every spec.
 """
@@ -100,7 +101,7 @@ class _Writer:
         instances = self.instances.get(memory.name, [])
         parameters = defaults.parameters_of(memory, instances)
         stated = defaults.memory_fields(memory, instances)
-        for name, value in (memory.fields | stated).items():
+        for name, value in stated.items():
             new = self.gathered.renamed(memory, module, value)
             new = (
                 defaults.mapping(new, parameters)
@@ -159,7 +160,7 @@ class _Writer:
             (f"# {self.origins.of_span(train.where()).text}", ""),
             (f"train {self._name(train)} {{", ""),
         ]
-        for name, value in (train.fields | defaults.train_fields(train)).items():
+        for name, value in defaults.train_fields(train).items():
             new = self.gathered.renamed(train, module, value)
             rows.append(self._row(name, defaults.data(new) if name == "data" else new))
         for level in train.levels:

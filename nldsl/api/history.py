@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from nldsl.api.provenance import Provenance
 from nldsl.api.reading import Analysis, linked
 from nldsl.diagnostics.model import Source, SpecError
@@ -75,10 +77,8 @@ def _default(analysis: Analysis, path: str, origins: Provenance) -> tuple[str, s
     assert base is not None
     module = linked(Source("<expanded>.nl", expand(analysis.resolution)), None).module
     value = None
-    try:
+    with suppress(amend.NoSuchPath):
         value = amend.value_at(path, module.document.find(base.name), module)
-    except amend.NoSuchPath:
-        pass
     return ("(left out)", "nothing states it") if value is None else (print_expr(value), origins.default.text)
 
 

@@ -41,9 +41,10 @@ def _self_modifying(memory: MemoryInstance, adaptives: list[str]) -> list[str]:
         return [f"  engine   none: {'; '.join(found)}"]
     chosen = fold(memory.core)
     period = memory.core.period
+    length = f"{period} token{'s' * (period != 1)}"
+    how = f"everything of a period of {length} is read at its start, then all memories are written"
     return [
-        f"  engine   self-modifying, folded by `{chosen.function}` ({chosen.reference}): everything of a period of "
-        f"{period} token{'s' * (period != 1)} is read at its start, then all memories are written",
+        f"  engine   self-modifying, folded by `{chosen.function}` ({chosen.reference}): {how}",
         f"  writes   itself, and its projections of {', '.join(adaptives)}",
     ]
 

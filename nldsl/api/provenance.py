@@ -55,7 +55,7 @@ class Provenance:
     def together(self, whole: Origin, parts: list[tuple[str, Origin]]) -> str:
         """`hope.nl:3; length: variant Tiny, hope.nl:30`."""
         words: dict[str, list[str]] = {}
-        for name, origin in parts:
+        for name, origin in sorted(parts, key=lambda part: part[1] == self.default):  # defaults last
             words.setdefault(origin.text, []).append(name)
         return "; ".join(
             [whole.text, *(f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in words.items())]

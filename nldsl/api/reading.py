@@ -29,7 +29,7 @@ _LOST_WITH_TEXT = ("NL0200", "NL0206", "NL0211", "NL0406", "NL0602")  # may only
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """One variant of one file: what it resolves to, its level graph (None after errors), and every finding."""
+    """One variant of one file: what it resolves to, its level graph (None after errors), all findings."""
 
     source: Source
     module: Module
@@ -71,7 +71,8 @@ def reader_beside(path: str | os.PathLike[str]) -> Reader:
 def read_source(path: str | os.PathLike[str]) -> Source:
     """The text of a spec.
 
-    Raises `FileNotFoundError` or another `OSError` whose message says what is wrong and what is there instead.
+    Raises `FileNotFoundError` or another `OSError` whose message says what is wrong and what is there
+    instead.
     """
     from nldsl.run.files import FileProblem, read_text
 
@@ -258,12 +259,14 @@ def check_source(
     Args:
         source: the text and its name; a name that ends in `.yaml` or `.yml` is read as YAML.
         read_file: hands over imported files; without it, importing one is a finding.
-        variant: None checks the base, and that each variant and ablation can be made; a name checks that variant
+        variant: None checks the base, and that each variant and ablation can be made; a name checks that
+            variant
             (or `train` block) alone; `"all"` adds to None the warnings that only a variant has.
         set: values to change first, as in `load`.
 
     Returns:
-        Findings in the order of the stages, each once. What `"all"` adds says in a note which variant it is of.
+        Findings in the order of the stages, each once. What `"all"` adds says in a note which variant it is
+        of.
 
     Raises:
         ValueError: a setting is not of the form `path=value`.
@@ -304,7 +307,8 @@ def check(
     variant: str | None = None,
     set: Settings | None = None,
 ) -> list[Diagnostic]:
-    """Every finding in a spec: a file, with what it imports beside it, or a `Source`, which imports only `std`.
+    """Every finding in a spec: a file, with what it imports beside it, or a `Source`, which imports only
+    `std`.
 
     See `check_source` for `variant` and `set`. An empty list means that nothing is wrong.
 

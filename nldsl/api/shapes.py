@@ -24,7 +24,7 @@ _MEND = {
 
 
 def check_call(memory: MemoryInstance, inputs: tuple[str, ...], given: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a call; raises `TypeError` or `ValueError` that says what is wrong and how to mend it."""
+    """The tensors of a call; raises a `TypeError` or `ValueError` that says what is wrong."""
     import torch
 
     for name in given:
@@ -75,18 +75,25 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
     for name, shape in wanted.items():
         if given[name].shape != shape:
             raise ValueError(
-                f"`{name}` has the shape {_shape(given[name])}, and `query` {_shape(query)}; give {list(shape)}"
+                f"`{name}` has the shape {_shape(given[name])}, and `query` {_shape(query)}; "
+                f"give {list(shape)}"
             )
-    if (core.map.residual or core.map.kind == "vector") and value.shape[-1] != dim_k:
-        kind = "residual map" if core.map.residual else "vector"
-        raise ValueError(
-            f"a {kind} returns what it is given, so keys ({dim_k}) and values ({value.shape[-1]}) need one width"
-        )
+    check_widths(memory, dim_k, value.shape[-1])
     for name in list(given)[3:]:
         channel = name == "erase" or getattr(core, name) == "channel"
         shape = (batch, heads, tokens, dim_k) if channel else (batch, heads, tokens)
         if given[name].shape != shape:
             raise ValueError(f"`{name}` has the shape {_shape(given[name])}; give {list(shape)}")
+
+
+def check_widths(memory: MemoryInstance, dim_k: int, dim_v: int) -> None:
+    """Raises `ValueError` where the memory's map cannot turn `dim_k` features into `dim_v`."""
+    one = memory.core.map
+    if (one.residual or one.kind == "vector") and dim_v != dim_k:
+        kind = "residual map" if one.residual else "vector"
+        raise ValueError(
+            f"a {kind} returns what it is given, so keys ({dim_k}) and values ({dim_v}) need one width"
+        )
 
 
 def _shape(tensor: Tensor) -> str:
@@ -130,7 +137,8 @@ def check_state(
     grown = {n for n in state if n.startswith("window_")}
     if set(state) - grown != set(wanted) - {n for n in wanted if n.startswith("window_")}:
         raise ValueError(
-            f"`state` holds {', '.join(f'`{n}`' for n in sorted(state)) or 'nothing'}, and a state of `{name}` "
+            f"`state` holds {', '.join(f'`{n}`' for n in sorted(state)) or 'nothing'}, "
+            f"and a state of `{name}` "
             f"{', '.join(f'`{n}`' for n in sorted(wanted))}; give what a call of this core returned"
         )
     for part, tensor in wanted.items():
@@ -140,7 +148,8 @@ def check_state(
             same = state[part].shape == tensor.shape
         if not same:
             raise ValueError(
-                f'`state["{part}"]` has the shape {_shape(state[part])}, and these inputs need {_shape(tensor)}'
+                f'`state["{part}"]` has the shape {_shape(state[part])}, '
+                f"and these inputs need {_shape(tensor)}"
             )
 
 
@@ -168,7 +177,8 @@ def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) 
             lead = tuple(part.shape[: part.dim() - len(shape)])
             if tuple(part.shape[len(lead) :]) != shape or lead not in (key.shape[1:2], key.shape[:2]):
                 raise ValueError(
-                    f"`start` holds the shape {_shape(part)}; give {[key.shape[1], *shape]}, or that for each sequence"
+                    f"`start` holds the shape {_shape(part)}; "
+                    f"give {[key.shape[1], *shape]}, or that for each sequence"
                 )
         return tuple(parts) if len(shapes) > 1 or one.kind == "mlp" else parts[0]
     if one.kind in ("matrix", "vector"):

@@ -85,7 +85,8 @@ class Spec:
     # ------------------------------------------------------------------ texts
 
     def expand(self) -> str:
-        """The complete spec as `.nl` text: imports in line, variant and settings applied, every default stated.
+        """The complete spec as `.nl` text: imports in line, variant and settings applied, every default
+        stated.
 
         Each value's remark says where it came from. The text parses again and compiles to the same thing.
         """
@@ -150,7 +151,9 @@ class Spec:
         return write(self, folder, force=force)
 
     def stale(self, folder: str | os.PathLike[str]) -> list[str]:
-        """The files of a build folder that `compile` would now write differently; empty where it is up to date."""
+        """The files of a build folder that `compile` would now write differently; empty where it is up to
+        date.
+        """
         from nldsl.api.builds import stale
 
         return stale(self, folder)
@@ -159,8 +162,8 @@ class Spec:
 
     def __repr__(self) -> str:
         graph = self.levels()
-        levels = len(graph.levels)
-        return f"<Spec {self.name} of {self.source.name}: {graph.parameters:,} parameters, {levels} level{'s' * (levels != 1)}>"
+        levels = f"{len(graph.levels)} level{'s' * (len(graph.levels) != 1)}"
+        return f"<Spec {self.name} of {self.source.name}: {graph.parameters:,} parameters, {levels}>"
 
     def _repr_html_(self) -> str:
         from nldsl.levels.draw import render
@@ -177,14 +180,18 @@ def load(
     """Read, resolve and check a spec.
 
     Args:
-        path: an `.nl` or YAML file, whose imports are read below its folder; or a `Source`, which imports only `std`.
+        path: an `.nl` or YAML file, whose imports are read below its folder; or a `Source`, which imports
+            only `std`.
         variant: the variant (or `train` block) to use; the first `train` block by default.
-        set: values to change, after the variant: `{"model.dim": 64, "steps": 100, "DeltaNet.rate": "x |> linear(heads)"}`.
-            A value is a number, a boolean, or the text of an expression. Findings point at it as `--set model.dim`.
+        set: values to change, after the variant: `{"model.dim": 64, "steps": 100, "DeltaNet.rate": "x |>
+            linear(heads)"}`.
+            A value is a number, a boolean, or the text of an expression. Findings point at it as `--set
+            model.dim`.
 
     Raises:
         SpecError: the spec has errors; `.diagnostics` holds every finding.
-        OSError: the file cannot be read (`FileNotFoundError` where it is missing); the message names what is near.
+        OSError: the file cannot be read (`FileNotFoundError` where it is missing); the message names what is
+            near.
         ValueError: a setting is not of the form `path=value`.
     """
     source = path if isinstance(path, Source) else read_source(path)

@@ -87,9 +87,9 @@ def _ending(error: BaseException, arguments: list[str], console: Console) -> int
 
 
 def _bug(error: BaseException, arguments: list[str], console: Console) -> int:
-    from nldsl.cli.about import version
-
     import traceback
+
+    from nldsl.cli.about import version
 
     last = traceback.extract_tb(error.__traceback__)[-1:] if error.__traceback__ else []
     place = f" at {os.path.basename(last[0].filename)}:{last[0].lineno}" if last else ""  # noqa: PTH119

@@ -68,7 +68,8 @@ def _parser() -> tuple[Lark, Builder]:
     if made["fingerprint"] != fingerprint():
         return computed()
     builder = Builder()
-    loaded = Lark._load_from_dict(made["data"], made["memo"], transformer=builder, postlex=_Newlines())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    load: Any = Lark._load_from_dict  # pyright: ignore[reportPrivateUsage] -- as lark's own standalone parsers do
+    loaded = load(made["data"], made["memo"], transformer=builder, postlex=_Newlines())
     return loaded, builder
 
 
@@ -191,7 +192,9 @@ def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Bod
     return body, sorted(start, key=lambda d: d.labels[0].span.start)
 
 
-def _second_reading(parser: Lark, builder: Builder, source: Source, text: str, first: _Reader) -> e.Body | None:
+def _second_reading(
+    parser: Lark, builder: Builder, source: Source, text: str, first: _Reader
+) -> e.Body | None:
     """Read again, the unclosed braces closed where the indentation says; None if it says nothing."""
     guesses = unclosed_by_indent(text)
     if len(guesses) > len(first.unclosed):

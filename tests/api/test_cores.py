@@ -1,0 +1,170 @@
+"""Cores: every memory of the library, both lowerings, whole and in pieces; and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nldsl
+from nldsl.api.reading import library
+from tests.engines.compare import assert_same, piecewise, rand
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).resolve().parents[2]
+MEMORIES = [n for n in library().names if n not in ("Continuum", "SelfModifying")]
+SMALL = {"Titans": {"period": "4 tokens"}}
+
+
+def made(name: str, lowering: str = "chunked") -> nldsl.Core:
+    found = nldsl.core(name, lowering, dim=8, heads=2, **SMALL.get(name, {}))  # type: ignore[arg-type]
+    assert isinstance(found, nldsl.Core)
+    return found
+
+
+def tensors(core: nldsl.Core, tokens: int = 9, dim: int = 4) -> dict[str, torch.Tensor]:
+    given: dict[str, torch.Tensor] = {}
+    for n, name in enumerate(core.inputs):
+        if name in ("query", "key", "value"):
+            given[name] = rand(2, 2, tokens, dim, seed=n)
+            if name == "key":
+                given[name] = torch.nn.functional.normalize(given[name], dim=-1).detach().requires_grad_()
+        else:
+            given[name] = rand(2, 2, tokens, seed=n, low=0.1, high=0.9)
+    if core.memory.core.normalise:
+        given |= {n: given[n].detach().abs().add(0.1).requires_grad_() for n in ("query", "key")}
+    return given
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_lowerings_agree_whole_and_in_pieces(name: str) -> None:
+    fast, slow = made(name), made(name, "reference")
+    assert fast.inputs == slow.inputs
+    given = tensors(fast)
+    reference = slow(**given)
+    assert_same(fast(**given), reference, given)
+    assert_same(piecewise(fast, given, [1, 2, 6]), reference, given)
+    assert_same(piecewise(slow, given, [5]), reference, given)
+    assert reference[0].shape == (2, 2, 9, 4)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_fresh_state_is_what_a_call_begins_with(name: str) -> None:
+    core = made(name)
+    given = tensors(core)
+    state = core.init_state(2, 2, 4, 4, dtype=torch.float64)
+    assert_same(core(**given, state=state), core(**given), given)
+    assert all(t.dtype == torch.float64 for n, t in state.items() if n != "phase")
+
+
+def test_states_have_the_shapes_they_promise() -> None:
+    assert {n: tuple(t.shape) for n, t in made("DeltaNet").init_state(2, 3, 4, 5).items()} == {
+        "W": (2, 3, 5, 4)
+    }
+    start = torch.ones(3, 5, 4)
+    assert torch.equal(made("DeltaNet").init_state(2, 3, 4, 5, start=start)["W"], start.expand(2, 3, 5, 4))
+
+
+def test_a_core_of_a_spec() -> None:
+    spec = nldsl.load(ROOT / "specs" / "titans.nl", variant="Tiny")
+    assert nldsl.core(spec).memory.name == "Titans"
+    assert nldsl.core(spec, memory="Titans").inputs == nldsl.core(str(ROOT / "specs" / "titans.nl")).inputs
+    with pytest.raises(
+        ValueError, match=r"there is no memory `Delta` in `.*`; it has `TitansModelBlock\.mixer\.Titans`"
+    ):
+        nldsl.core(spec, memory="Delta")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("DeltaNett",), "there is no memory called `DeltaNett` in the standard library; maybe `DeltaNet`"),
+        (("Continuum",), "`Continuum` cannot be made: `Continuum` learns from the task"),
+        (("DeltaNet", "fast"), "there is no lowering `fast`; use `chunked` or `reference`"),
+    ],
+)
+def test_what_has_no_core(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        nldsl.core(*arguments)
+
+
+def test_where_no_engine_fits_the_obstacles_are_named() -> None:
+    source = nldsl.Source(
+        "odd.nl",
+        "edition 2026\nmemory Odd(dim) {\n"
+        "  key = x |> unit, value = x, query = x |> unit, objective = huber(1), rate = 0.1\n}\n"
+        "model M(dim = 8, vocab = 256) { tokens |> embed(vocab, dim) |> Odd(dim) |> unembed(tied) }\n",
+    )
+    spec = nldsl.load(source)
+    with pytest.raises(
+        ValueError, match=r"no engine fits `Odd` \(.*`objective = huber`.*use `lowering=\"reference\"`"
+    ):
+        nldsl.core(spec)
+    assert nldsl.core(spec, "reference").inputs == ("query", "key", "value", "rate")
+
+
+def ones(*shape: int) -> torch.Tensor:
+    return torch.ones(*shape, dtype=torch.float64)
+
+
+def change(**new: Any) -> Any:
+    return lambda given: {k: v for k, v in {**given, **new}.items() if v is not None}
+
+
+@pytest.mark.parametrize(
+    ("alter", "error", "message"),
+    [
+        (change(rate=None), TypeError, "`DeltaNet` needs `rate`"),
+        (change(retain=torch.ones(2, 2, 9)), TypeError, "`DeltaNet` takes no `retain`; "),
+        (change(rate=0.5), TypeError, "`rate` is a `float`; give a floating-point tensor"),
+        (change(rate=ones(2, 2, 8)), ValueError, r"`rate` has the shape \[2, 2, 8\]; give \[2, 2, 9\]"),
+        (change(rate=-ones(2, 2, 9)), ValueError, "`rate` goes down to -1, below 0; "),
+        (change(key=ones(2, 9, 3)), ValueError, r"`key` has the shape \[2, 9, 3\]; give \[batch, heads"),
+        (change(key=ones(2, 2, 9, 5)), ValueError, r"`key` has the shape .* give \[2, 2, 9, 4\]"),
+        (
+            change(key=torch.ones(2, 2, 9, 4)),
+            ValueError,
+            "`key` has the dtype torch.float32, and `query` torch.float64",
+        ),
+        (change(value=float("nan") * ones(2, 2, 9, 4)), ValueError, "`value` holds NaN"),
+        (
+            change(state={"W": 0 * ones(1, 2, 4, 4)}),
+            ValueError,
+            r"`state\[\"W\"\]` has the shape \[1, 2, 4, 4\]",
+        ),
+        (change(state={}), ValueError, "`state` holds nothing, and a state of `DeltaNet` `W`"),
+        (change(state=3), TypeError, "`state` is a `int`"),
+        (
+            change(start=0 * ones(2, 3, 5)),
+            ValueError,
+            r"`start` holds the shape \[2, 3, 5\]; give \[2, 4, 4\]",
+        ),
+    ],
+)
+def test_bad_calls_say_what_is_wrong(alter: Any, error: type[Exception], message: str) -> None:
+    core = made("DeltaNet")
+    with pytest.raises(error, match=message):
+        core(**alter(tensors(core)))
+
+
+def test_gates_above_one_and_starts_of_caches() -> None:
+    core = made("GatedDeltaNet")
+    given = tensors(core)
+    with pytest.raises(ValueError, match=r"`retain` goes up to 1\.5, above 1; pass it through `sigmoid`"):
+        core(**{**given, "retain": given["retain"].detach() * 0 + 1.5})
+    with pytest.raises(TypeError, match="has no start"):
+        made("SoftmaxAttention").init_state(1, 2, 3, 3, start=torch.zeros(2, 3, 3))
+    with pytest.raises(ValueError, match="`heads` is 0"):
+        core.init_state(1, 0, 3, 3)
+    with pytest.raises(ValueError, match="need one width"):
+        made("Titans").init_state(1, 2, 3, 4)
+
+
+def test_cores_work_under_torchs_transforms() -> None:
+    core = made("DeltaNet")
+    given = {n: t.detach() for n, t in tensors(core).items()}
+    many = {n: torch.stack((t, t)) for n, t in given.items()}
+    read = torch.func.vmap(lambda kw: core(**kw)[0])(many)
+    torch.testing.assert_close(read[1], core(**given)[0])
