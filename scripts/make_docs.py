@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP  # noqa: E402
-from nldsl.document import expr as e  # noqa: E402
+from nldsl.diagnostics.model import Source  # noqa: E402
 from nldsl.document import model as doc  # noqa: E402
 from nldsl.document.printer import print_expr  # noqa: E402
 from nldsl.resolve.flows import MAP_TAKES  # noqa: E402
@@ -141,27 +141,20 @@ def engines() -> str:
 
 def library() -> str:
     """Every part of the standard library, with its parameters and what stands above it."""
-    rows = []
+    rows: list[Row] = []
     for path in sorted((ROOT / "nldsl" / "lib").glob("*.nl")):
-        from nldsl.diagnostics.model import Source
-
         text = path.read_text(encoding="utf-8")
-        document, _ = read(Source(path.name, text))
         remark = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-        for one in document.declarations:
-            if isinstance(one, doc.Memory | doc.Block):
-                rows.append((code(one.name + signature(one.parameters)), remark))
+        document, _ = read(Source(path.name, text))
+        parts = [d for d in document.declarations if isinstance(d, doc.Memory | doc.Block)]
+        rows += [(code(one.name + signature(one.parameters)), remark) for one in parts]
     return table(("part", "is"), rows)
 
 
 def signature(parameters: list[doc.Parameter]) -> str:
     """Parameters as they are declared."""
-    shown = [p.name if p.default is None else f"{p.name} = {_text(p.default)}" for p in parameters]
+    shown = [p.name if p.default is None else f"{p.name} = {print_expr(p.default)}" for p in parameters]
     return f"({', '.join(shown)})"
-
-
-def _text(value: e.Expr) -> str:
-    return print_expr(value)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -65,7 +65,7 @@ class Block:
 
     def _whole(self) -> str:
         match self.kind:
-            case "spec":
+            case "spec" | "save":
                 return self.text
             case "fields":
                 return _model(
@@ -101,7 +101,8 @@ def _model(declarations: str, part: str) -> str:
 
 
 def _spec(declarations: str, lines: str, rest: str) -> str:
-    model = "model M(dim = 32, depth = 2) {\n  tokens |> embed(256, dim) |> repeat(depth, Own_block(dim)) |> rmsnorm |> unembed(tied)\n}\n"
+    flow = "tokens |> embed(256, dim) |> repeat(depth, Own_block(dim)) |> rmsnorm |> unembed(tied)"
+    model = f"model M(dim = 32, depth = 2) {{\n  {flow}\n}}\n"
     return f"{HEAD}{declarations}block Own_block(dim) {{\n{lines}}}\n{model}{rest}"
 
 

@@ -1,8 +1,8 @@
 """The commands in the pages, with what they print.
 
-    ```console                lines after `$ ` are run in order, in one folder for each page, and the rest is what they print
-    ```console once           shown as it was; too slow to run again
-    ```nl save own.nl         saved under this name before the commands that follow it
+```console                lines after `$ ` are run in order, in one folder a page; the rest is output
+```console once           shown as it was; too slow to run again
+```nl save own.nl         saved under this name before the commands that follow it
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ SHELL = f'nldsl() {{ "{sys.executable}" -m nldsl "$@"; }}; set -o pipefail; '
 
 def commands(text: str) -> list[str]:
     """Every command of every console fence of a page."""
-    return [c for match in FENCE.finditer(text) if match[1].startswith("console") for c in COMMAND.findall(match[3])]
+    return [
+        c
+        for match in FENCE.finditer(text)
+        if match[1].startswith("console")
+        for c in COMMAND.findall(match[3])
+    ]
 
 
 def replayed(text: str, folder: Path) -> str:
@@ -45,7 +50,13 @@ def replayed(text: str, folder: Path) -> str:
 def run(command: str, folder: Path) -> str:
     """What one command prints, both streams as they come."""
     environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS")}
-    environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100", "LC_ALL": "C"}
+    environment |= {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+        "LC_ALL": "C",
+    }
     done = subprocess.run(
         ["bash", "-c", SHELL + command],
         cwd=folder,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from nldsl.cli.verb_table import SECTIONS
+from nldsl.cli.verb_table import VERBS as TABLE
 
 from .blocks import ROOT
 from .consoles import PAGES, commands, replayed
 
-VERBS = {verb for _, verbs in SECTIONS for verb in verbs}
+VERBS = {verb.name for verb in TABLE}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
