@@ -85,7 +85,8 @@ class Core:
         """
         import torch
 
-        for name, size in (("batch", batch), ("heads", heads), ("dim_k", dim_k), ("dim_v", dim_v)):
+        sizes: dict[str, Any] = {"batch": batch, "heads": heads, "dim_k": dim_k, "dim_v": dim_v}
+        for name, size in sizes.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
         check_widths(self.memory, dim_k, dim_v)

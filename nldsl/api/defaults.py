@@ -141,12 +141,12 @@ def _timing(update: e.Expr | None, instances: list[MemoryInstance]) -> dict[str,
         return {"anchor": word("retained"), "read": word("after")}
     if not instances or len({(i.core.update > 1, i.core.read) for i in instances}) > 1:
         return {}
-    read = {"read": word(instances[0].core.read)}
+    read: dict[str, e.Expr] = {"read": word(instances[0].core.read)}
     if instances[0].core.update == 1:
-        return {"anchor": word("retained")} | read
+        return read | {"anchor": word("retained")}
     if isinstance(update, e.Phrase) and len(update.words) > 1:
         # A clock's offset and partial periods are no anchor's, and without spans it counts as nobody's words.
-        return {"anchor": placeless(e.Phrase(update.words[:2]))} | read
+        return read | {"anchor": placeless(e.Phrase(update.words[:2]))}
     return read
 
 

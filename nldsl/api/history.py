@@ -8,9 +8,9 @@ from nldsl.api.provenance import Provenance
 from nldsl.api.reading import Analysis, linked
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import expr as e
+from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
-from nldsl.resolve import amend
-from nldsl.resolve.expanded import BlockInstance, ChainInstance, MemoryInstance
+from nldsl.resolve import Module, amend
 from nldsl.resolve.findings import Findings
 
 
@@ -51,7 +51,7 @@ def _history(analysis: Analysis, path: str) -> list[e.Expr | None]:
     base = analysis.resolution.base
     assert base is not None
     module = amend.copied(analysis.module)
-    root = module.document.find(base.name)
+    root = _root(base.name, module)
     try:
         values: list[e.Expr | None] = [amend.value_at(path, root, module)]
     except amend.NoSuchPath:
@@ -69,6 +69,13 @@ def _history(analysis: Analysis, path: str) -> list[e.Expr | None]:
     return values
 
 
+def _root(name: str, module: Module) -> doc.Train | doc.Model:
+    """The declaration that a spec expands from."""
+    found = module.document.find(name)
+    assert isinstance(found, doc.Train | doc.Model), "a copy declares what its original does"
+    return found
+
+
 def _default(analysis: Analysis, path: str, origins: Provenance) -> tuple[str, str]:
     """The default of a value that is left out, from the complete spec."""
     from nldsl.api.expand import expand
@@ -78,7 +85,7 @@ def _default(analysis: Analysis, path: str, origins: Provenance) -> tuple[str, s
     module = linked(Source("<expanded>.nl", expand(analysis.resolution)), None).module
     value = None
     with suppress(amend.NoSuchPath):
-        value = amend.value_at(path, module.document.find(base.name), module)
+        value = amend.value_at(path, _root(base.name, module), module)
     return ("(left out)", "nothing states it") if value is None else (print_expr(value), origins.default.text)
 
 
@@ -88,7 +95,7 @@ def _amounts(analysis: Analysis, path: str) -> list[str]:
     expanded = analysis.resolution.expanded
     found: dict[str, str] = {}
     for instance, _ in expanded.instances() if expanded is not None else ():
-        if isinstance(instance, BlockInstance | ChainInstance | MemoryInstance) and instance.name == name:
+        if instance.name == name:
             amount = instance.arguments.get(parameter)
             if amount is not None:
                 found[instance.path] = f"  is {amount.value} in {instance.path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -57,15 +56,9 @@ def reader_beside(path: str | os.PathLike[str]) -> Reader:
 
     It reads below the spec's folder only: a link that leads out of it is an `OSError`, as a missing file is.
     """
-    folder = Path(path).parent
+    from nldsl.run.files import read_import
 
-    def read_file(name: str) -> Source:
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise OSError(errno.EACCES, "it leads outside the folder of the spec", str(file))
-        return Source(str(file), file.read_bytes().decode("utf-8"))
-
-    return read_file
+    return lambda name: Source(*read_import(path, name))
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:

@@ -54,17 +54,19 @@ def rule(
             f"`{name}` cannot be an outer rule: {_NEED_INPUTS[name]}, and an optimizer sees only gradients; "
             "use it as the `rule` of a memory in a spec"
         )
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
+    given: Any = rate  # callers without a type checker may give anything
+    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(rate) or rate < 0:
         raise ValueError(f"the rate is {rate!r}; give a finite number of at least 0")
     groups: list[Any]
-    if isinstance(model_or_params, nn.Module):
-        groups = _groups(model_or_params)
-    elif isinstance(model_or_params, torch.Tensor):
+    learned: Any = model_or_params
+    if isinstance(learned, nn.Module):
+        groups = _groups(learned)
+    elif isinstance(learned, torch.Tensor):
         raise TypeError("one tensor was given where parameters are taken; write `[parameter]`")
-    elif isinstance(model_or_params, Iterable):
-        groups = list(model_or_params)
+    elif isinstance(learned, Iterable):
+        groups = list(learned)
     else:
-        raise TypeError(f"a `{type(model_or_params).__name__}` is neither a module nor parameters")
+        raise TypeError(f"a `{type(learned).__name__}` is neither a module nor parameters")
     if not groups:
         raise ValueError("there is nothing to learn: no parameter needs a gradient")
     return make(name, groups, rate, **options)

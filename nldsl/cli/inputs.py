@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nldsl.diagnostics.model import Source
-from nldsl.run.files import LARGEST_SPEC, SPEC_SUFFIXES, FileProblem, decode, read_text
+from nldsl.run.files import LARGEST_SPEC, SPEC_SUFFIXES, FileProblem, decode, read_import, read_text
 
 if TYPE_CHECKING:
     from nldsl.api import Spec
@@ -53,13 +53,7 @@ def importer(source: Source) -> Callable[[str], Source]:
 
     It raises `OSError` or `UnicodeError`.
     """
-    folder = Path(source.name).parent
-
-    def read(path: str) -> Source:
-        file = folder / path
-        return Source(str(file), file.read_bytes().decode("utf-8"))
-
-    return read
+    return lambda path: Source(*read_import(source.name, path))
 
 
 def load_spec(

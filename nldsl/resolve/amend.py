@@ -320,7 +320,7 @@ def _matches(node: e.Expr, part: str) -> bool:
 
 
 def _descend(node: e.Expr, parts: list[str], module: Module, change: Change) -> e.Expr:
-    seen: list[str] = []
+    seen: list[str] = list(arguments_known(function_name(node) or "", module) or ())
     for child in node.children():
         if isinstance(child, e.Name) and isinstance(node, e.Call):
             continue

@@ -137,6 +137,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return decode(str(path), read_bytes(path, limit=LARGEST_SPEC))
 
 
+def read_import(spec: str | os.PathLike[str], name: str) -> tuple[str, str]:
+    """The path and text of a file that the spec at `spec` imports by its path from the spec's folder.
+
+    Raises `OSError` or `UnicodeError`; a link that leads out of the spec's folder is an `OSError`.
+    """
+    folder = Path(spec).parent
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise OSError(errno.EACCES, "it leads outside the folder of the spec", str(file))
+    return str(file), file.read_bytes().decode("utf-8")
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder and those above it; raises `FileProblem` where that is impossible."""
     folder = Path(path)

@@ -36,7 +36,11 @@ def changes(before: str, after: str, first: str, second: str) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    from nldsl.syntax.comments import find_comments
+
+    for comment in reversed(find_comments(text)):
+        text = text[: comment.start].rstrip(" ") + text[comment.end :]
+    return [line for line in text.splitlines() if line.strip()]
 
 
 @click.command("diff")
