@@ -10,12 +10,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from nldsl.diagnostics.model import Diagnostic
 from nldsl.run.errors import as_run_errors
 from nldsl.run.folder import ORDER, Build, RunError, load
 
+_On = TypeVar("_On")
 State = Any  # nested dicts, lists and tuples of tensors
 USUAL_TOKENS = 67  # beyond a tile of 64 and no multiple of a usual period
 SECONDS = 25.0  # what the forward passes of all probes together may take
@@ -39,6 +40,9 @@ class Probe:
     detail: str
 
 
+Finding = tuple[bool, str]  # whether all is well, and what was measured
+
+
 class Unfit(Exception):
     """The model does not do what a probe needs; the message says what it does instead."""
 
@@ -47,14 +51,13 @@ class Unfit(Exception):
 class Subject:
     """A loaded build folder, its level graph, and how much of it fits into a minute.
 
-    `wanted` is how many tokens a sequence of the probes should have; fewer are used where that would take long.
+    `wanted` is how many tokens a sequence of the probes should have; fewer are used where time is short.
     """
 
     build: Build
     graph: dict[str, Any]
     seed: int = 0
     wanted: int | None = None
-    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Any:
@@ -127,7 +130,7 @@ class Subject:
 
     @cached_property
     def trial(self) -> int:
-        """Tokens of a sequence in the probes: two of the longest periods and a little more, if time allows."""
+        """Tokens of a sequence in the probes: two long periods and a little more, if time allows."""
         longest = max(self.periods, default=1)
         wanted = self.wanted or min(self.length, max(USUAL_TOKENS, 2 * longest + 3))
         affordable = int(SECONDS * self.tokens_a_second / PASSES)
@@ -144,7 +147,7 @@ class Subject:
             return self.checked(self.model, tokens, state)
 
     def checked(self, model: nn.Module, tokens: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """What `model` makes of `tokens`.  Raises `Unfit` for what is no finite `[B, T, vocab]` with a state."""
+        """What `model` makes of `tokens`.  Raises `Unfit` for what is no finite `[B, T, vocab]`."""
         made = model(tokens, state)
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Tensor)):
             raise Unfit(f"the model gives {type(made).__name__}, not logits and a state")
@@ -153,12 +156,12 @@ class Subject:
             raise Unfit(f"the logits of tokens {list(tokens.shape)} have the shape {list(logits.shape)}")
         bad = (~logits.isfinite()).nonzero()
         if len(bad):
-            raise Unfit(f"{len(bad):,} of {logits.numel():,} logits are not finite, first at token {int(bad[0, 1])}")
+            raise Unfit(f"{len(bad):,} logits are not finite, first at token {int(bad[:, 1].min())}")
         return logits, made[1]
 
 
 def open_folder(folder: Path | str, *, seed: int = 0, tokens: int | None = None) -> Subject:
-    """The compiled `folder` as a subject.  Raises `RunError` (NL0801, NL0802) where it is none, or damaged."""
+    """The compiled `folder` as a subject; `RunError` (NL0801, NL0802) where it is none, or damaged."""
     folder = Path(folder)
     trained = (folder / "settings.py").is_file() or not (folder / "model.py").is_file()
     build = load(folder, ORDER if trained else ("kernels", "model"))
@@ -190,6 +193,30 @@ def damaged(folder: Path, what: str) -> RunError:
         ),
         exit_code=2,
     )
+
+
+def attempt(name: str, probe: Callable[[_On], Finding], on: _On) -> Probe:
+    """Run one probe; what the model raises is a finding, never a traceback."""
+    try:
+        ok, detail = probe(on)
+    except RunError as error:
+        return Probe(name, False, error.diagnostic.message)
+    except Unfit as fact:
+        return Probe(name, False, str(fact))
+    except Exception as error:  # noqa: BLE001 (whatever a generated or edited model raises)
+        said = (str(error).strip().splitlines() or [""])[0]
+        return Probe(name, False, f"the model raises {type(error).__name__}: {said[:160]}".rstrip(": "))
+    return Probe(name, ok, detail)
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more.
+
+    >>> listed(["a", "b", "c", "d"], 2)
+    '`a`, `b` and 2 more'
+    """
+    more = len(names) - most
+    return ", ".join(f"`{n}`" for n in names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

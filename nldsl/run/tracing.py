@@ -1,4 +1,4 @@
-"""Graphs of a compiled model's computation, made with fake tensors: nothing is computed, nothing allocated."""
+"""Graphs of what a compiled model computes, made with fake tensors: nothing computed, nothing allocated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nldsl.run.subject import Subject, leaves
 
 # Operations that move or name numbers, and compute none.
 VIEWS = (
-    "getitem alias as_strided clone detach expand lift_fresh lift_fresh_copy permute reshape select slice split "
-    "split_with_sizes squeeze t transpose unbind unsqueeze view _unsafe_view _to_copy sym_size empty"
+    "getitem alias as_strided clone detach expand lift_fresh lift_fresh_copy permute reshape select slice "
+    "split split_with_sizes squeeze t transpose unbind unsqueeze view _unsafe_view _to_copy sym_size empty"
 ).split()
 
 
@@ -68,13 +68,21 @@ def trace(subject: Subject, length: int) -> Trace:
             logits, _ = functional_call(model, dict(zip(names, weights, strict=True)), (tokens,))
             loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
             learned = [one for one in weights if one.requires_grad]
-            found = dict(zip(map(id, learned), torch.autograd.grad(loss, learned, allow_unused=True), strict=True))
+            found = dict(
+                zip(map(id, learned), torch.autograd.grad(loss, learned, allow_unused=True), strict=True)
+            )
             return [found.get(id(one)) for one in weights]
 
         forward_graph = make_fx(forward, tracing_mode="fake")(weights, tokens).graph
         joint_graph = make_fx(joint, tracing_mode="fake")(weights, tokens, tokens).graph
     gradients = dict(zip(names, outputs(joint_graph), strict=True))
-    return Trace(forward_graph, joint_graph, dict(zip(names, placeholders(forward_graph), strict=False)), gradients, length)
+    return Trace(
+        forward_graph,
+        joint_graph,
+        dict(zip(names, placeholders(forward_graph), strict=False)),
+        gradients,
+        length,
+    )
 
 
 def outputs(graph: fx.Graph) -> list[Any]:
@@ -102,7 +110,7 @@ def placeholders(graph: fx.Graph) -> list[fx.Node]:
 
 
 def ancestors(nodes: Iterable[fx.Node], *, gradient: bool = False) -> set[fx.Node]:
-    """Everything that `nodes` are computed from, themselves too; with `gradient`, no further than a `detach`."""
+    """Everything that `nodes` are computed from, themselves too; `gradient`: no further than a `detach`."""
     seen: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -147,8 +155,8 @@ class Work:
 def work(subject: Subject, length: int) -> tuple[Work, int]:
     """FLOPs of a token in a sequence of `length`, and the bytes of float32 state that it leaves.
 
-    A layer is a module without modules in it; a memory computes in its own `forward`, between its layers.  What
-    the model itself computes between its parts is the product of a tied `unembed`: it counts as a layer.
+    A layer is a module without modules in it; a memory computes in its own `forward`, between its layers.
+    What the model itself computes between its parts is the product of a tied `unembed`, which is a layer's.
     """
     with quiet_logs(), FakeTensorMode():
         model = subject.fresh().eval()
@@ -188,7 +196,7 @@ def _children(model: nn.Module, path: str) -> list[str]:
     return [f"{path}.{child}" for child, _ in model.get_submodule(name).named_children()]
 
 
-def _triangular(a: torch.Size, b: torch.Size, *args: Any, **kwargs: Any) -> int:
+def _triangular(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
     """A triangular solve `[..., n, n] x [..., n, m]`: n^2 m / 2 multiply-adds, which count as two each."""
     batch = 1
     for size in b[:-2]:
@@ -196,7 +204,7 @@ def _triangular(a: torch.Size, b: torch.Size, *args: Any, **kwargs: Any) -> int:
     return batch * a[-1] ** 2 * b[-1]
 
 
-def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
     """Scores and averages over all tokens, masked or not."""
     batch, heads, rows, width = query
     return 2 * batch * heads * rows * key[-2] * (width + value[-1])

@@ -14,9 +14,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nldsl.run.folder import RunError
-from nldsl.run.subject import SECONDS, Probe, State, Subject, Unfit, copied, difference, open_folder, quietly
+from nldsl.run.subject import (
+    SECONDS,
+    Finding,
+    Probe,
+    State,
+    Subject,
+    attempt,
+    copied,
+    difference,
+    listed,
+    open_folder,
+    quietly,
+)
 
-Finding = tuple[bool, str]
 PIECES = (1, 3, 7, 2, 13, 5)  # lengths in which a stream is fed: none a multiple of a usual period
 LONGEST = 16_384  # tokens of the longest sequence that is tried
 
@@ -41,20 +52,6 @@ def verify(folder: Path | str, *, seed: int = 0, tokens: int | None = None) -> l
         if not begin.ok:
             return [begin]
         return [begin, *(attempt(name, probe, subject) for name, probe in PROBES)]
-
-
-def attempt(name: str, probe: Callable[[Subject], Finding], subject: Subject) -> Probe:
-    """Run one probe; what the model raises is a finding, never a traceback."""
-    try:
-        ok, detail = probe(subject)
-    except RunError as error:
-        return Probe(name, False, error.diagnostic.message)
-    except Unfit as fact:
-        return Probe(name, False, str(fact))
-    except Exception as error:  # noqa: BLE001 (whatever a generated or edited model raises)
-        said = (str(error).strip().splitlines() or [""])[0]
-        return Probe(name, False, f"the model raises {type(error).__name__}: {said[:160]}".rstrip(": "))
-    return Probe(name, ok, detail)
 
 
 def runs(subject: Subject) -> Finding:
@@ -93,7 +90,7 @@ def causal(subject: Subject) -> Finding:
 
 
 def places(subject: Subject) -> list[int]:
-    """Tokens to change: the first, the last, the middle, and those around the ends of periods and of a tile."""
+    """Tokens to change: the first, the last, the middle, and around the ends of periods and tiles."""
     length = subject.trial
     ends = {p for period in subject.periods[:3] for p in (period, 2 * period)} | {16, 64}
     around = {end + step for end in ends for step in (-1, 0, 1)} if length > 2 else set()
@@ -288,7 +285,7 @@ def reaches(subject: Subject) -> Finding:
     tokens = subject.tokens(2, length, salt=11)
     vectors: list[Tensor] = []
 
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def cut(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         vectors.append(output.detach().requires_grad_())
         return vectors[-1]
 
@@ -298,8 +295,8 @@ def reaches(subject: Subject) -> Finding:
     finally:
         hook.remove()
     late = logits[:, -1].log_softmax(-1)[:, 0].sum()
-    (gradient,) = torch.autograd.grad(late, vectors[0], allow_unused=True)
-    touched = gradient.abs().sum(dim=(0, 2)).nonzero() if gradient is not None else torch.zeros(0)
+    (gradient,) = torch.autograd.grad(late, vectors[0], allow_unused=True, materialize_grads=True)
+    touched = gradient.abs().sum(dim=(0, 2)).nonzero()
     if not len(touched):
         return False, "the last logit gives no gradient to any token"
     back = length - 1 - int(touched[0])
@@ -329,7 +326,7 @@ def _training(subject: Subject) -> str:
 
 
 def finite(subject: Subject) -> Finding:
-    """Logits and gradients are finite in float32 at the start of a run, at the spec's length and four times it."""
+    """Logits and gradients are finite in float32 at the start, at the spec's length and four times it."""
     torch.manual_seed(subject.seed)
     model = subject.fresh().eval()
     affordable = int(subject.tokens_a_second * SECONDS / 6)
@@ -342,7 +339,9 @@ def finite(subject: Subject) -> Finding:
         sizes = [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
         norm = math.hypot(*sizes)
         if not math.isfinite(norm):
-            names = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+            names = [
+                n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+            ]
             return False, f"at {length} tokens the gradient of {listed(names)} is not finite"
         told.append(f"{length} tokens: loss {loss.item():.3f}, gradient {norm:.2g}")
     short = "" if used[-1] == 4 * subject.length else f" ({4 * subject.length} would take too long)"
@@ -364,12 +363,6 @@ def repeats(subject: Subject) -> Finding:
     if wrong:
         return False, f"{listed(wrong)} is not finite at the start"
     return True, f"{len(first)} tensors equal, bit for bit"
-
-
-def listed(names: list[str], most: int = 3) -> str:
-    """The first few names, and how many more."""
-    more = len(names) - most
-    return ", ".join(f"`{n}`" for n in names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 PROBES: tuple[tuple[str, Callable[[Subject], Finding]], ...] = (
