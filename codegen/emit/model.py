@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import (
@@ -77,8 +77,8 @@ class ModelEmitter:
             made, kernels = self._memory(instance)
         text = text_of(made.step)
         for known, one in self.written.get(instance.name, []):
-            if known == text:
-                return one
+            if known == text:  # the same class, but its weights lie on paths of their own
+                return replace(made, name=one.name, step=one.step)
         self.kernels |= kernels
         name = self.names.fresh(instance.name)
         if name != made.name:
@@ -150,7 +150,11 @@ class ModelEmitter:
         body: list[c.Step] = [c.Do(c.Method(c.name(name), "append", (one,))) for one in built]
         owner.modules.append(c.Assign(c.name(name), c.call("nn.ModuleList")))
         owner.modules.append(c.Nested(f"for _ in range({flat(count)})", tuple(body)))
-        owner.children += [(f"{attribute}.*", made) for _, made in parts]
+        if len(parts) == 1:
+            owner.children.append((f"{attribute}.*", parts[0][1]))
+        else:
+            rounds = range(int(flow.count))
+            owner.children += [(f"{attribute}.{r * len(parts) + i}", made) for i, (_, made) in enumerate(parts) for r in rounds]
         target = c.name(writer.result)
         if x != target:
             writer.steps.append(c.Assign(target, x))

@@ -189,7 +189,8 @@ def file(node: c.File) -> str:
         if (large or apart) and lines:
             while lines and not lines[-1]:
                 lines.pop()
-            lines += ["", ""]
+            after_imports = one is node.body[0] and isinstance(one, c.Verbatim) and one.text.startswith("#")
+            lines += [""] if after_imports else ["", ""]
         lines += statement(one)
         apart = large
     text = "\n".join(line.rstrip() for line in lines)

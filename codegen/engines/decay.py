@@ -1,9 +1,9 @@
 """Products of retention gates between any two tokens of a tile.
 
-For gates r_1 .. r_C the decay matrix is D_ti = r_{i+1} ... r_t for 0 <= i <= t <= C and 0 above the diagonal.
-Row and column 0 stand for the boundary before the tile, so one matrix holds all that an engine needs:
-column 0 is what is left of the boundary's weights, rows 1.. are reads after the write of a token, rows
-..C-1 reads before.
+For gates r_1 .. r_C the decay matrix is D_ti = r_{i+1} ... r_t for 0 <= i <= t <= C and 0 above the
+diagonal.  Row and column 0 stand for the boundary before the tile, so one matrix holds all that an engine
+needs: column 0 is what is left of the boundary's weights, rows 1.. are reads after the write of a token,
+rows ..C-1 reads before.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ current, hence a unit lower-triangular system in U.  Then
 
     W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti (k_i . q_t) u_i,     W_C = D_C0 W_0 + sum_i D_Ci u_i k_i^T
 
-U is affine in W_0, so the solve is done for all tiles at once and a tile's transition is one matrix product.
+U is affine in W_0, so the solve is done for all tiles at once; a tile's transition is one matrix product.
 Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t =
 v_t - W_b k_t.
 """

@@ -8,7 +8,8 @@ engines E5 and E6; Titans, eqs. 13-14, with the keep factor written as r):
 with g_t = d_t x_t^T the gradient at the weights W_b of the period's start.  In a tile with the decay
 matrices D of r and B of b (see `decay`), and M = D B without its column of the boundary,
 
-    W_t = D_t0 W_0 + M_t0 S_0 - sum_{i <= t} M_ti e_i d_i x_i^T,    S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
+    W_t = D_t0 W_0 + M_t0 S_0 - sum_{i <= t} M_ti e_i d_i x_i^T,
+    S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
 
 which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer
 gradient runs through x and d, so it has the terms of second order.

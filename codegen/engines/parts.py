@@ -23,9 +23,10 @@ def unit(x: Tensor) -> Tensor:
 
 
 def rotary(x: Tensor, position: int | Tensor, theta: float) -> Tensor:
-    """Rotary position embedding (RoFormer, Eq. 34) of `x` `[B, H, T, d]`, whose first token stands at `position`.
+    """Rotary position embedding (RoFormer, Eq. 34) of `x` `[B, H, T, d]`.
 
-    Features are paired by halves: `(x_i, x_{i + d/2})` turns by `position * theta^(-2i/d)`.
+    The first token stands at `position`.  Features are paired by halves: `(x_i, x_{i + d/2})` turns by
+    `position * theta^(-2i/d)`.
     """
     half = x.shape[-1] // 2
     steps = torch.arange(half, device=x.device, dtype=x.dtype)
@@ -121,8 +122,8 @@ def fast_start(heads: int, *shape: int) -> nn.Parameter:
 def fast_starts(heads: int, *shapes: tuple[int, int]) -> nn.ParameterList:
     """Learned starts of all layers of a deep memory, `[heads, rows, columns]` each.
 
-    Layers after the first begin ten times smaller: what a write adds then grows from little, and a memory that
-    learns from its own answers stays bounded.
+    Layers after the first begin ten times smaller: what a write adds then grows from little, and a memory
+    that learns from its own answers stays bounded.
     """
     starts = [fast_start(heads, *shape) for shape in shapes]
     with torch.no_grad():

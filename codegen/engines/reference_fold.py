@@ -1,4 +1,4 @@
-"""The fold of stacked memories, token by token: the oracle of the closed forms in `delta`, `deep_dgd` and `frozen`."""
+"""The fold of stacked memories, token by token: the oracle of the closed forms in `deep_dgd` and `frozen`."""
 
 from __future__ import annotations
 

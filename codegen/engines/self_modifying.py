@@ -1,8 +1,9 @@
-"""Memories that write their own projections: everything is read at the start of a period, then all are written.
+"""Memories that write their own projections: a period is read from its start, then all are written.
 
-Nested Learning, section 8.2, Eq. 83-90; reference c.10.  Inside a period of C tokens nothing that is read changes,
-so keys, values, gates and reads of the period are computed in parallel; then every memory is folded over its C writes by
-the closed forms of `delta`, `deep_dgd` and `frozen`.  The memories of one kind lie side by side on a leading axis M.
+Nested Learning, section 8.2, Eq. 83-90; reference c.10.  Inside a period of C tokens nothing that is read
+changes, so keys, values, gates and reads of the period are computed in parallel; then every memory is
+folded over its C writes by the closed forms of `deep_dgd` and `frozen`.  The memories lie side by side on
+a leading axis M.
 """
 
 from __future__ import annotations

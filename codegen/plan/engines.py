@@ -49,9 +49,13 @@ def _plain(core: Core) -> Obstacles:
         *_want(not core.constrain, "`constrain`"),
         *_want(not core.erase, "`erase` apart from the key"),
         *_want(core.partial == "drop", f"`{core.partial}` of a partial period"),
-        *_want(core.gradient == "through" and core.gradient_tokens is None, f"`gradient = {core.gradient}`"),
+        *_want(core.gradient == "through" and core.gradient_tokens is None, f"`gradient = {_flow(core)}`"),
         *_want("channel" not in (core.rate, core.retain, core.momentum), "a gate for each channel"),
     ]
+
+
+def _flow(core: Core) -> str:
+    return core.gradient if core.gradient_tokens is None else f"{core.gradient} {core.gradient_tokens} tokens"
 
 
 def _rule(core: Core, *names: str) -> Obstacles:

@@ -197,10 +197,17 @@ def segment_length(settings: Settings) -> int:
 def matches(name: str, pattern: str) -> bool:
     """Whether a parameter name is, or stands below, what `pattern` names.
 
+    In a pattern with dots `*` stays within one part of the name; in one without, it runs over all of them.
+
     >>> matches("blocks.0.slow.weight", "blocks.*.slow"), matches("blocks.0.slower", "blocks.*.slow")
     (True, False)
+    >>> matches("blocks.0.store.norm.weight", "blocks.*.norm"), matches("blocks.0.norm.weight", "*norm*")
+    (False, True)
     """
-    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
+    if "." not in pattern:
+        return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
+    wanted, parts = pattern.split("."), name.split(".")
+    return len(wanted) <= len(parts) and all(map(fnmatchcase, parts, wanted))
 
 
 def validate(settings: Settings) -> None:

@@ -65,7 +65,7 @@ def imported(spec: nldsl.Spec, lowering: str = "chunked") -> ModuleType:
 def _module(name: str, text: str) -> ModuleType:
     module = ModuleType(name)
     sys.modules[name] = module
-    exec(compile(text, f"{name}.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    exec(compile(text, f"{name}.py", "exec", dont_inherit=True), module.__dict__)
     return module
 
 

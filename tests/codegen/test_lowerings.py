@@ -1,4 +1,4 @@
-"""Whole models: every lowering against the token loop, and self-modifying memories against their definition."""
+"""Whole models against the token loop, and self-modifying memories against their definition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.codegen.building import FEATURES, SPECS, built, feature, gallery, gradients, streamed, tokens, written
+from tests.codegen.building import (
+    FEATURES,
+    SPECS,
+    built,
+    feature,
+    gallery,
+    gradients,
+    streamed,
+    tokens,
+    written,
+)
 
 torch.set_flush_denormal(True)
 
@@ -128,7 +138,9 @@ class Definition:
 
         def loss(weights: tuple[Tensor, ...], key: Tensor, wanted: Tensor) -> Tensor:
             found = self.map(weights, key)
-            return -(found * wanted).sum() if self.objective == "dot" else 0.5 * (found - wanted).square().sum()
+            return (
+                -(found * wanted).sum() if self.objective == "dot" else 0.5 * (found - wanted).square().sum()
+            )
 
         key = now["key"]
         at = self.anchor[name]
@@ -136,7 +148,9 @@ class Definition:
         inputs = [key, F.gelu((at[0] @ key.unsqueeze(-1)).squeeze(-1))]
         rate, retain = now["rate"][..., None, None], now["retain"][..., None, None]
         new, pushed = [], []
-        for layer, (weight, slope, entered, moment) in enumerate(zip(running, slopes, inputs, moments, strict=False)):
+        for layer, (weight, slope, entered, moment) in enumerate(
+            zip(running, slopes, inputs, moments, strict=False)
+        ):
             outer = entered.unsqueeze(-1) * entered.unsqueeze(-2)
             push = now["momentum"][..., None, None] * moment if "momentum" in now else 0 * moment
             if self.rule == "gd" or (self.rule == "first_layer" and layer > 0):
@@ -247,7 +261,14 @@ DEFINITIONS: dict[str, Callable[[nn.Module], Definition]] = {
         m, _ALL[:3], _matrices, map=_matrix, target="value", period=1, after=True
     ),
     "adaptive_tokens": lambda m: Definition(
-        m, ("start", "value_memory"), _tokens, map=_matrix, rule="gd", objective="l2", target="value", period=1
+        m,
+        ("start", "value_memory"),
+        _tokens,
+        map=_matrix,
+        rule="gd",
+        objective="l2",
+        target="value",
+        period=1,
     ),
     "self_target": lambda m: Definition(m, ("start",), _plain),
     "self_target_local": lambda m: Definition(
@@ -265,7 +286,9 @@ def test_every_self_modifying_feature_has_a_definition() -> None:
 def test_a_self_modifying_memory_is_its_definition(name: str) -> None:
     model = built(feature(name))
     memory = next(m for n, m in model.named_modules() if n == "blocks.0.mixer")
-    x = torch.randn(2, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    x = torch.randn(
+        2, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True
+    )
     weights = torch.randn(2, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     parameters = dict(memory.named_parameters())
     expected = DEFINITIONS[name](memory).run(x)
