@@ -113,7 +113,7 @@ def _base(
                 "unknown base",
                 help=hint,
             )
-        if found in chain:
+        if any(found is one for one in chain):  # by identity: comparing documents builds their serialisers
             raise findings.stop(
                 "NL0603",
                 f"the variant `{found.name}` is based on itself",
