@@ -7,14 +7,15 @@ token loop runs, and the obstacles say why (`nldsl explain`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from nldsl.records import record
 from nldsl.resolve.expanded import Core
 
 Obstacles = list[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Engine:
     """`function` lives in `nldsl.codegen.engines.<file>`; `reference` names its row of REF c.1."""
 
@@ -28,7 +29,7 @@ class Engine:
     inputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """The engine of one memory: how to call it, and what kept the engines before it away."""
 

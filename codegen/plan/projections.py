@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nldsl.codegen.plan.engines import map_settings
+from nldsl.records import record
 from nldsl.resolve.expanded import Adaptive, Core, MemoryInstance
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fold:
     """The engine's function that writes one piece of a period into stacked memories."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from nldsl.diagnostics.model import Diagnostic, Source, Span
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.levels.graph import LevelGraph
+from nldsl.records import record
 from nldsl.resolve import Library, Module, Resolution, amend, link, resolve
 from nldsl.syntax import read
 
@@ -26,7 +27,7 @@ _LIBRARY = Path(__file__).resolve().parents[1] / "lib"
 _LOST_WITH_TEXT = ("NL0200", "NL0206", "NL0211", "NL0406", "NL0602")  # may only echo a mistake of syntax
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Analysis:
     """One variant of one file: what it resolves to, its level graph (None after errors), all findings."""
 
@@ -150,7 +151,7 @@ def _parse(source: Source) -> tuple[doc.Document, list[Diagnostic]]:
     return _library_document(source) if source.name.startswith("std/") else read(source)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Linked:
     """A file read and linked, before any variant is chosen."""
 

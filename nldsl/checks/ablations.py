@@ -6,7 +6,7 @@ Every variant is resolved and checked as if it had been asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 
 from nldsl.checks.subject import Subject, errors, report
 from nldsl.diagnostics.model import Diagnostic, Span
@@ -16,6 +16,7 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.build import build
 from nldsl.levels.outer import assign
+from nldsl.records import record
 from nldsl.resolve import Resolution, resolve
 from nldsl.resolve.ablations import MOST, Planned, count, variants
 from nldsl.resolve.expanded import Expanded, Num
@@ -258,7 +259,7 @@ def zipped(subject: Subject, findings: Findings) -> None:
                 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """What an ablation holds equal: the parameters of its base, within a fraction."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nldsl.checks.subject import Subject, report
 from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
+from nldsl.records import record
 from nldsl.resolve.expanded import Apply, BlockInstance, ChainInstance, Flow, Line, MemoryInstance, Num
 from nldsl.resolve.findings import Findings
 
@@ -15,7 +14,7 @@ TOKENIZERS = {"bytes": 256}
 """Tokens that each tokenizer can give."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Budget:
     """Bytes that training needs at least, in fp32.
 

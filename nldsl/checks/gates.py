@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nldsl.checks.subject import inner_flows
+from nldsl.records import record
 from nldsl.resolve.expanded import Apply, Arithmetic, Constant, Flow, MemoryInstance, Num, Variable
 
 INF = math.inf
@@ -18,7 +18,7 @@ LAYOUTS = ("split heads", "merge heads", "gate of heads")
 KEEPS_LENGTH = (*LAYOUTS, "rope")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interval:
     """All numbers from `low` to `high`."""
 

@@ -8,13 +8,15 @@ only `help` gives advice.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from nldsl.records import record
 
 Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """The text of one file (or of `--set` arguments), with the name shown to the user."""
 
@@ -43,7 +45,7 @@ class Source:
         return len(self._line_starts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """A stretch of a source, `[start, end)` in characters (code points)."""
 
@@ -68,7 +70,7 @@ class Span:
         return self.source.text[self.start : self.end]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     """A place that takes part in a finding, with three to six words on its part."""
 
@@ -76,7 +78,7 @@ class Label:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edit:
     """Replace the text of `span` by `text`."""
 
@@ -84,7 +86,7 @@ class Edit:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fix:
     """Edits that mend a finding; `safe` ones never change a meaning and are applied by `check --fix`."""
 
@@ -93,7 +95,7 @@ class Fix:
     safe: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One finding.  `labels[0]` is the primary place; the others are secondary."""
 

@@ -14,9 +14,10 @@ Every node carries the span it was read from; spans and comments take no part in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 
 from nldsl.diagnostics.model import Span
+from nldsl.records import record
 
 UNITS = {
     "token": "token", "tokens": "token",
@@ -27,7 +28,7 @@ UNITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expr:
     """Base of all nodes."""
 
@@ -49,7 +50,7 @@ class Expr:
             yield from child.walk()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number(Expr):
     """`4`, `3e-4`, `2_000`; `text` keeps the author's spelling."""
 
@@ -57,14 +58,14 @@ class Number(Expr):
     text: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text(Expr):
     """A quoted string."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name(Expr):
     """A word or dotted path: `x`, `Continuum.slow`.  `true` and `false` are names too."""
 
@@ -75,7 +76,7 @@ class Name(Expr):
         return ".".join(self.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quantity(Expr):
     """An amount with a unit: `16 tokens`, `(4 * n) steps`, `2%`.  `unit` is a value of `UNITS`."""
 
@@ -83,7 +84,7 @@ class Quantity(Expr):
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument(Expr):
     """One argument of a call, named or not."""
 
@@ -91,7 +92,7 @@ class Argument(Expr):
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call(Expr):
     """`f(a, b = c)`; the parenthesis touches the name.  `m.read(q)` has a dotted `function`."""
 
@@ -107,7 +108,7 @@ class Call(Expr):
         return tuple(a.value for a in self.arguments if a.name is None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pipe(Expr):
     """`source |> stage |> stage`."""
 
@@ -115,7 +116,7 @@ class Pipe(Expr):
     stages: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary(Expr):
     """`left op right` with `op` one of `+ - * / ^`."""
 
@@ -124,7 +125,7 @@ class Binary(Expr):
     right: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary(Expr):
     """`-operand`."""
 
@@ -132,21 +133,21 @@ class Unary(Expr):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListOf(Expr):
     """`[a, b, c]`."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TupleOf(Expr):
     """`(a, b)`: two or more; one item in parentheses is just that item."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Phrase(Expr):
     """Words side by side: `every 16 tokens`, `adaptive mlp(residual) { key = own }`, `learned in slow`."""
 
@@ -164,7 +165,7 @@ class Phrase(Expr):
         return next((w for w in self.words if isinstance(w, Body)), None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement(Expr):
     """`label: target = value`; label and target may be missing.
 
@@ -180,7 +181,7 @@ class Statement(Expr):
     blank_before: bool = field(default=False, compare=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Body(Expr):
     """Statements in braces.  `closing_comments` stand before the closing brace (or the end of the file)."""
 

@@ -6,8 +6,7 @@ form, token by token; an engine's tile changes the real work, never these figure
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nldsl.records import record
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -24,7 +23,7 @@ from nldsl.resolve.primitives import PRIMITIVES
 BYTES = 4  # fp32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cost:
     """`parameters` learned outside, `state` numbers held per sequence, `flops` per token of a forward pass."""
 

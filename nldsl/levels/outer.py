@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nldsl.levels.graph import Clock
+from nldsl.records import record
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -25,9 +26,10 @@ from nldsl.resolve.expanded import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weights:
-    """Weights that an outer level learns: their spec path, whose they are, and their own clock if they have one.
+    """Weights that an outer level learns: their spec path, whose they are, and their own clock if they have
+    one.
 
     `holder` is the memory, chain level, block line or model they belong to; `copies` how often they occur.
     """
@@ -42,7 +44,7 @@ class Weights:
     clock: Clock | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OuterLevel:
     """Weights with one clock and one rule."""
 
@@ -76,10 +78,16 @@ def all_weights(expanded: Expanded) -> list[Weights]:
 
 def _line(line: Line, path: str, owner: BlockInstance | None, copies: int, found: list[Weights]) -> None:
     here = f"{path}.{line.label}" if line.label else path
-    parts = [n for n in line.flow.walk() if isinstance(n, Apply) and n.primitive not in ("split heads", "merge heads", "gate of heads")]
+    parts = [
+        n
+        for n in line.flow.walk()
+        if isinstance(n, Apply) and n.primitive not in ("split heads", "merge heads", "gate of heads")
+    ]
     for node in line.flow.walk():
         if isinstance(node, Apply) and node in parts:
-            found.append(Weights(f"{here}.{node.primitive}", owner, owner, copies, len(found), "weights", (node,)))
+            found.append(
+                Weights(f"{here}.{node.primitive}", owner, owner, copies, len(found), "weights", (node,))
+            )
         elif isinstance(node, Use):
             _instance(node.instance, copies, found)
         elif isinstance(node, Repeat):
@@ -87,20 +95,38 @@ def _line(line: Line, path: str, owner: BlockInstance | None, copies: int, found
                 _instance(instance, copies * int(node.count), found)
 
 
-def _instance(instance: BlockInstance | MemoryInstance | ChainInstance, copies: int, found: list[Weights]) -> None:
+def _instance(
+    instance: BlockInstance | MemoryInstance | ChainInstance, copies: int, found: list[Weights]
+) -> None:
     if isinstance(instance, BlockInstance):
         for line in instance.lines:
             _line(line, instance.path, instance, copies, found)
     elif isinstance(instance, ChainInstance):
         for level in instance.levels:
-            found.append(Weights(level.path, level, instance, copies, len(found), "chain level", (), level.clock))
+            found.append(
+                Weights(level.path, level, instance, copies, len(found), "chain level", (), level.clock)
+            )
     else:
         flows = tuple(f for _, f in (*instance.locals, *instance.flows.items()))
-        found.append(Weights(f"{instance.path}.projections", instance, instance, copies, len(found), "projections", flows))
+        found.append(
+            Weights(
+                f"{instance.path}.projections", instance, instance, copies, len(found), "projections", flows
+            )
+        )
         if instance.start == "learned" and instance.core.map.kind != "cache":
             found.append(Weights(instance.path, instance, instance, copies, len(found), "start"))
         for name, node in instance.adaptives():
-            found.append(Weights(f"{instance.path}.{name}.adaptive", instance, instance, copies, len(found), "start", (node,)))
+            found.append(
+                Weights(
+                    f"{instance.path}.{name}.adaptive",
+                    instance,
+                    instance,
+                    copies,
+                    len(found),
+                    "start",
+                    (node,),
+                )
+            )
 
 
 def _united(found: list[Weights]) -> list[Weights]:
@@ -111,14 +137,21 @@ def _united(found: list[Weights]) -> list[Weights]:
         if known is None:
             united[one.path] = one
         else:
-            flows = known.flows if known.owner == one.owner or one.kind != "weights" else (*known.flows, *one.flows)
+            flows = (
+                known.flows
+                if known.owner == one.owner or one.kind != "weights"
+                else (*known.flows, *one.flows)
+            )
             copies = known.copies + one.copies if flows is known.flows else known.copies
-            united[one.path] = Weights(one.path, known.holder, known.owner, copies, known.depth, one.kind, flows, known.clock)
+            united[one.path] = Weights(
+                one.path, known.holder, known.owner, copies, known.depth, one.kind, flows, known.clock
+            )
     return list(united.values())
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether the parts of `pattern` stand side by side in `path`: `Continuum.slow` in `HopeBlock.store.Continuum.slow`.
+    """Whether the parts of `pattern` stand side by side in `path`: `Continuum.slow` in
+    `HopeBlock.store.Continuum.slow`.
 
     >>> matches("Continuum.slow", "HopeBlock.store.Continuum.slow"), matches("slow.x", "a.slow")
     (True, False)
@@ -167,13 +200,20 @@ def assign(expanded: Expanded) -> Assignment:
     return result
 
 
-def _outer(key: tuple[str, Clock], level: TrainLevel, group: tuple[Weights, ...], groups: dict[tuple[str, Clock], list[Weights]]) -> OuterLevel:
+def _outer(
+    key: tuple[str, Clock],
+    level: TrainLevel,
+    group: tuple[Weights, ...],
+    groups: dict[tuple[str, Clock], list[Weights]],
+) -> OuterLevel:
     name, clock = key
     several = [k for k in groups if k[0] == name]
     own = level.clock if level.clock.unit != "always" else Clock(1, "step")
     if len(several) > 1 and clock != own:
         name = f"{name}_{_short(group)}"
-    reduce = level.reduce or next((w.holder.reduce for w in group if isinstance(w.holder, ChainLevel)), "mean")
+    reduce = level.reduce or next(
+        (w.holder.reduce for w in group if isinstance(w.holder, ChainLevel)), "mean"
+    )
     return OuterLevel(name, level, clock, reduce, group)
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
 
 from nldsl.diagnostics.model import Span
 from nldsl.document import expr as e
 from nldsl.document import model as doc
+from nldsl.records import record
 from nldsl.resolve.amend import amendment, in_words
 
 MOST = 1000
 """Variants that one block may make."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Planned:
     """One variant to make: its name, the changes of the base, the same in words, and where they are written.
 

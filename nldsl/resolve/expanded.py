@@ -8,17 +8,18 @@ generated classes can say `4 * dim` where the author did.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from nldsl.diagnostics.model import Span
 from nldsl.document.expr import Expr
 from nldsl.levels.graph import Clock
+from nldsl.records import record
 
 Layout = Literal["tokens", "flat", "heads", "gate", "per head", "scalar"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Num:
     """A number, the expression it came from in the scope it is used in, and where that stands."""
 
@@ -33,7 +34,7 @@ class Num:
         return float(self.value)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shape:
     """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H],
     `scalar` [].
@@ -67,7 +68,7 @@ class Shape:
 # --------------------------------------------------------------------------- maps and memories
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Map:
     """The function whose weights change.  `hidden` and `depth` are for `mlp`, `window` for `cache`."""
 
@@ -102,7 +103,7 @@ class Map:
                 return ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Core:
     """The algebra of one memory, free of projections: what engines are chosen by.
 
@@ -140,7 +141,7 @@ class Core:
 # --------------------------------------------------------------------------- flows
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flow:
     """A value on its way through a pipeline."""
 
@@ -157,21 +158,21 @@ class Flow:
         yield self
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable(Flow):
     """A named value: `x`, `tokens`, `read`, a local."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Constant(Flow):
     """A number."""
 
     number: Num
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Apply(Flow):
     """A primitive applied to its input.  `path` is the spec path of this stage."""
 
@@ -184,7 +185,7 @@ class Apply(Flow):
         return (self.input,)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Adaptive(Flow):
     """A projection that is a memory (`adaptive mlp(residual)`), read on the head's slice of its input."""
 
@@ -197,7 +198,7 @@ class Adaptive(Flow):
         return (self.input,)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arithmetic(Flow):
     """`left op right`, element by element."""
 
@@ -209,7 +210,7 @@ class Arithmetic(Flow):
         return (self.left, self.right)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Use(Flow):
     """A block or memory instance applied to its input."""
 
@@ -220,7 +221,7 @@ class Use(Flow):
         return (self.input,)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Repeat(Flow):
     """`repeat(count, [A, B])`: the instances one after the other, `count` times, each time with weights of
     its own.
@@ -237,7 +238,7 @@ class Repeat(Flow):
 # --------------------------------------------------------------------------- instances
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """One statement of a block: `label: target = flow`."""
 
@@ -247,7 +248,7 @@ class Line:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlockInstance:
     """A block with its parameters bound.  `arguments` are spelled in the scope of the caller."""
 
@@ -261,7 +262,7 @@ class BlockInstance:
     declared: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryInstance:
     """A memory that learns inside the sequence.  `flows` holds key, value, query, rate, retain, momentum,
     erase, out.
@@ -298,7 +299,7 @@ class MemoryInstance:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChainLevel:
     """One set of shared weights with its clock (Nested Learning, Eq. 70-74)."""
 
@@ -311,7 +312,7 @@ class ChainLevel:
     clock_span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChainInstance:
     """A memory with `objective = task`: shared weights that learn from the model's own loss."""
 
@@ -326,7 +327,7 @@ class ChainInstance:
     declared: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ModelInstance:
     """A model with its parameters bound: from `tokens` [B,T] to logits [B,T,vocab]."""
 
@@ -340,7 +341,7 @@ class ModelInstance:
 # --------------------------------------------------------------------------- training
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """A learning rule of an outer level with all its options; `rate` is the peak, `stages` its schedule."""
 
@@ -351,7 +352,7 @@ class Rule:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TrainLevel:
     """An outer level: the component paths it learns (`rest` for what no other level claims), its rule and
     clock.
@@ -367,7 +368,7 @@ class TrainLevel:
     clock_span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Data:
     """Where the stream comes from.  `length` in tokens of a sequence, `batch` in sequences of a step."""
 
@@ -382,7 +383,7 @@ class Data:
     spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evaluate:
     """`eval every N steps { measures }`."""
 
@@ -391,7 +392,7 @@ class Evaluate:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Training:
     """A `train` block, evaluated."""
 
@@ -410,7 +411,7 @@ class Training:
     spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expanded:
     """A resolved spec.  `model` is None for a file that only declares memories; `training` for one without
     `train`.

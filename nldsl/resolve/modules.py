@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nldsl.diagnostics.model import Diagnostic, Source, Span
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import model as doc
+from nldsl.records import record
 from nldsl.resolve.findings import Findings
 
 Reader = Callable[[str], Source]
@@ -19,7 +20,7 @@ Reader = Callable[[str], Source]
 Parse = Callable[[Source], tuple[doc.Document, list[Diagnostic]]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Library:
     """The standard library: names and, for each, the text that declares it."""
 

@@ -7,13 +7,14 @@ form in `nldsl.codegen.emit.primitives`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from nldsl.records import record
 
 ArgumentKind = Literal["number", "word", "flag"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Takes:
     """One argument of a primitive.  `default=None` with `required=False` means: chosen from the input."""
 
@@ -24,7 +25,7 @@ class Takes:
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Primitive:
     """One kind of stage.
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nldsl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RuleInfo:
     """A rule, its options with their defaults, and the memories it keeps (numbers per weight)."""
 

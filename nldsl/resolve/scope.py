@@ -13,6 +13,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.graph import Clock
+from nldsl.records import record
 from nldsl.resolve.expanded import Num
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
@@ -30,7 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Amount:
     """A number with a unit."""
 
@@ -39,7 +40,7 @@ class Amount:
     span: Span | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Word:
     """A bare word that names a choice (`dot`, `residual`) or a declaration."""
 
