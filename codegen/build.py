@@ -70,11 +70,17 @@ def levels(request: Request, made: model_file.ModelFile) -> str:
     `weights` gives patterns over parameter names by spec path; `gradients` says how the loss flows through
     the updates of each memory.  Both are what `compile --verify` compares the model with.
     """
-    data = json.loads(render(request.graph, "json"))
+    data = json.loads(render(request.graph, "json"), object_hook=_anywhere)
     data["weights"] = dict(sorted(made.patterns.items()))
     memories = (one for one, _ in request.expanded.instances() if isinstance(one, MemoryInstance))
     data["gradients"] = {one.path: _gradient(one) for one in memories}
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _anywhere(found: dict[str, object]) -> dict[str, object]:
+    """A component whose span names its file without folders: the same wherever the spec lies."""
+    span = found.get("span")
+    return found | {"span": PurePath(span).name} if isinstance(span, str) else found
 
 
 def _gradient(instance: MemoryInstance) -> str:
