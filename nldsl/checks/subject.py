@@ -203,7 +203,11 @@ def field_spots(subject: Subject, instance: MemoryInstance, name: str, label: st
 def _field(subject: Subject, instance: MemoryInstance, name: str) -> tuple[e.Expr | None, doc.Memory | None]:
     for module in modules(subject.module):
         for declaration in module.document.declarations:
-            if isinstance(declaration, doc.Memory) and declaration.where() == instance.declared:
+            if (
+                declaration.name == instance.name
+                and isinstance(declaration, doc.Memory)
+                and declaration.where() == instance.declared
+            ):
                 return declaration.fields.get(name), declaration
     return None, None
 

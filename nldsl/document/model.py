@@ -14,9 +14,14 @@ from nldsl.diagnostics.model import Span
 from nldsl.document.expr import Expr, Statement
 from nldsl.document.printer import print_expr, print_statement
 
-_EXPR_SCHEMA = {"type": ["string", "number", "boolean", "array"], "description": "an expression, spelled as in .nl text"}
+_EXPR_SCHEMA = {
+    "type": ["string", "number", "boolean", "array"],
+    "description": "an expression, spelled as in .nl text",
+}
 ExprField = Annotated[Expr, PlainSerializer(print_expr, return_type=str), WithJsonSchema(_EXPR_SCHEMA)]
-StatementField = Annotated[Statement, PlainSerializer(print_statement, return_type=str), WithJsonSchema(_EXPR_SCHEMA)]
+StatementField = Annotated[
+    Statement, PlainSerializer(print_statement, return_type=str), WithJsonSchema(_EXPR_SCHEMA)
+]
 
 
 class Node(BaseModel):
@@ -135,7 +140,9 @@ class Train(Node):
 
 
 class Amendment(Node):
-    """One change of a variant: `set path = value`, `add path = value`, `remove path`, `replace path by value`."""
+    """One change of a variant: `set path = value`, `add path = value`, `remove path`, `replace path by
+    value`.
+    """
 
     action: Literal["set", "add", "remove", "replace"]
     path: str
@@ -154,7 +161,9 @@ class Variant(Node):
 
 
 class Axis(Node):
-    """One line of an `ablate` block that makes variants: paths and the values each takes (none for `without`)."""
+    """One line of an `ablate` block that makes variants: paths and the values each takes (none for
+    `without`).
+    """
 
     action: Literal["without", "vary", "grid", "zip"]
     paths: list[str]
@@ -189,4 +198,7 @@ class Document(Node):
 
     def find(self, name: str) -> Any | None:
         """The declaration called `name`, or None."""
-        return next((d for d in self.declarations if d.name == name), None)
+        for declaration in self.declarations:
+            if declaration.name == name:
+                return declaration
+        return None
