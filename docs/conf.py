@@ -36,7 +36,7 @@ class NlLexer(RegexLexer):
         "root": [
             (r"#[^\n]*", Comment.Single),
             (r'"(?:[^"\\\n]|\\.)*"', String),
-            (words(sorted(HEADS), prefix=r"^\s*", suffix=r"\b(?!\s*=)"), Keyword),
+            (words(sorted(HEADS), prefix=r"(?:^|(?<=[{,] ))[ \t]*", suffix=r"\b(?!\s*=)"), Keyword),
             (r"\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?", Number),
             (r"\|>|[-+*/^=%]", Operator),
             (r"[A-Z]\w*", Name.Class),
@@ -44,7 +44,7 @@ class NlLexer(RegexLexer):
             (r"[a-z_]\w*(?=\()", Name.Function),
             (r"\w+", Name),
             (r"[{}()\[\],:.]", Punctuation),
-            (r"\s+", Text),
+            (r"\n|[ \t]+", Text),
         ]
     }
 

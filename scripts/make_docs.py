@@ -79,7 +79,7 @@ def maps() -> str:
         "matrix": "`W z`",
         "linear": "the same as `matrix`",
         "vector": "`w * z`, number by number",
-        "mlp": "`W2 act(W1 z)`; with `residual`, `z +` that; with `norm`, normalised before `z` is added",
+        "mlp": "`W2 act(W1 z)`; with `residual`, `z +` that; `norm`: see the semantics",
         "swiglu": "`W3 (silu(W1 z) * W2 z)`",
         "cache": "the pairs of the last `window` tokens, or of all of them: no weights",
     }
