@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import field
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nldsl.diagnostics.model import Span
 from nldsl.records import record
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
 
 ComponentKind = Literal[
     "cache", "memory", "momentum", "projection", "chain level", "weights", "optimizer", "frozen"
@@ -135,3 +138,18 @@ class LevelGraph:
     def parameters(self) -> int:
         """Learned numbers in the whole model."""
         return sum(c.parameters * c.copies for c in self.components)
+
+    def as_networkx(self) -> MultiDiGraph:
+        """The graph for networkx: a node for each component path with its fields, an edge with its `kind`.
+
+        networkx is imported here, so that checks and drawings do without it.
+        """
+        import networkx as nx
+
+        made = nx.MultiDiGraph(name=self.name, **{f"tokens_per_{unit}": size for unit, size in self.facts.items()})
+        for component in self.components:
+            values = {f: getattr(component, f) for f in Component.__dataclass_fields__ if f not in ("path", "span")}
+            made.add_node(component.path, **values, frequency=component.frequency)
+        for edge in self.edges:
+            made.add_edge(edge.source, edge.target, kind=edge.kind)
+        return made
