@@ -91,7 +91,12 @@ def _gradient(instance: MemoryInstance) -> str:
 def record(found: dict[str, str | bytes], request: Request) -> str:
     """What was written, so that a later build can tell a stale file from one edited by hand."""
     hashes = {name: digest(content) for name, content in sorted(found.items())}
-    data = {"tool": f"nldsl {request.version}", "spec": PurePath(request.source).name, "variant": request.expanded.variant, "files": hashes}
+    data = {
+        "tool": f"nldsl {request.version}",
+        "spec": PurePath(request.source).name,
+        "variant": request.expanded.variant,
+        "files": hashes,
+    }
     return json.dumps(data, indent=2) + "\n"
 
 
@@ -123,8 +128,16 @@ def kernels(wanted: dict[str, str], request: Request) -> str:
         lines = [rule, "#", *textwrap.indent(said, "# ", lambda _: True).replace("# \n", "#\n").split("\n")]
         body.append(c.Verbatim("\n".join(line.rstrip() for line in lines)))
         body += [c.Verbatim(d.text) for d in definitions]
-    header = f"Kernels of `{request.expanded.name}`: what `model.py` needs, taken from nldsl {request.version}."
-    return file(c.File(header, ("from __future__ import annotations", "", *_sorted_imports(collected.imports)), tuple(body)))
+    header = (
+        f"Kernels of `{request.expanded.name}`: what `model.py` needs, taken from nldsl {request.version}."
+    )
+    return file(
+        c.File(
+            header,
+            ("from __future__ import annotations", "", *_sorted_imports(collected.imports)),
+            tuple(body),
+        )
+    )
 
 
 def _sorted_imports(imports: tuple[str, ...]) -> list[str]:
@@ -135,7 +148,10 @@ def _sorted_imports(imports: tuple[str, ...]) -> list[str]:
         if one.startswith("from "):
             module, _, name = one.removeprefix("from ").partition(" import ")
             names.setdefault(module, []).append(name)
-    lines = [*plain, *(f"from {m} import {', '.join(sorted(n, key=_import_order))}" for m, n in sorted(names.items()))]
+    lines = [
+        *plain,
+        *(f"from {m} import {', '.join(sorted(n, key=_import_order))}" for m, n in sorted(names.items())),
+    ]
     third = [line for line in lines if line.split()[1].split(".")[0] == "torch"]
     first = [line for line in lines if line not in third]
     return [*first, *([""] if first and third else []), *third]
@@ -153,7 +169,8 @@ def plan_words(expanded: Expanded) -> list[str]:
             continue
         if looped(instance):
             chosen = fold(instance.core)
-            how = f"read at the start of each period of {instance.core.period}, folded over its writes ({chosen.reference})"
+            period = instance.core.period
+            how = f"read at the start of each period of {period}, folded over its writes ({chosen.reference})"
         else:
             choice = choose(instance.core)
             how = f"{choice.engine.name} ({choice.engine.reference}): {choice.engine.summary}"
@@ -165,18 +182,44 @@ def readme(request: Request, made: model_file.ModelFile) -> str:
     """The README of the folder."""
     expanded, training = request.expanded, request.expanded.training
     lines = [
-        f"# {expanded.name}", "",
-        f"Written by nldsl {request.version} from `{PurePath(request.source).name}` (`{_command(request)}`). It runs with torch alone.", "",
-        f"Parameters: {request.graph.parameters:,}.", "", "## Memories", "",
-        *(f"- {line}" for line in plan_words(expanded)), "", "## Levels", "", "```text", render(request.graph, "text", width=100).rstrip(), "```", "",
-        "## Files", "",
-        f"- `model.py`: {', '.join(f'`{n}`' for n in made.classes)}", "- `kernels.py`: the engines the model uses, with their derivations",
-        "- `levels.json`: the level graph", "- `spec.nl`: the whole spec, with where each value came from",
-    ]  # fmt: skip
+        f"# {expanded.name}",
+        "",
+        (
+            f"Written by nldsl {request.version} from `{PurePath(request.source).name}` "
+            f"(`{_command(request)}`). It runs with torch alone."
+        ),
+        "",
+        f"Parameters: {request.graph.parameters:,}.",
+        "",
+        "## Memories",
+        "",
+        *(f"- {line}" for line in plan_words(expanded)),
+        "",
+        "## Levels",
+        "",
+        "```text",
+        render(request.graph, "text", width=100).rstrip(),
+        "```",
+        "",
+        "## Files",
+        "",
+        f"- `model.py`: {', '.join(f'`{n}`' for n in made.classes)}",
+        "- `kernels.py`: the engines the model uses, with their derivations",
+        "- `levels.json`: the level graph",
+        "- `spec.nl`: the whole spec, with where each value came from",
+    ]
     if training is not None:
         lines += [
-            "- `settings.py`: the run; `schedule.py`, `learners.py`, `train.py`: the clocked loop", "- `rules.py`: learning rules", "",
-            "## Commands", "", "```sh", "python train.py                      # train", "python train.py --resume             # go on where it stopped",
-            "python train.py --set steps=100      # change a setting", 'python generate.py --prompt "The "   # write text', "```",
-        ]  # fmt: skip
+            "- `settings.py`: the run; `schedule.py`, `learners.py`, `train.py`: the clocked loop",
+            "- `rules.py`: learning rules",
+            "",
+            "## Commands",
+            "",
+            "```sh",
+            "python train.py                      # train",
+            "python train.py --resume             # go on where it stopped",
+            "python train.py --set steps=100      # change a setting",
+            'python generate.py --prompt "The "   # write text',
+            "```",
+        ]
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -1,8 +1,8 @@
 """`@record`: frozen dataclasses with slots that are quick to define.
 
-A start of nldsl defines some hundred of them. `dataclass` compiles six methods for each, much of the time of a
-`check`; here it compiles the constructor alone, and equality, hash and text are shared. Assigning to a field is a
-mistake for the type checker and not watched at run time.
+A start of nldsl defines some hundred of them. `dataclass` compiles six methods for each, much of the time
+of a `check`; here it compiles the constructor alone, and equality, hash and text are shared. Assigning to
+a field is a mistake for the type checker and not watched at run time.
 """
 
 from __future__ import annotations

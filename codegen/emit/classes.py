@@ -18,15 +18,34 @@ from nldsl.resolve.expanded import Num
 
 # What `nn.Module` calls its own; a part with such a name would hide it.
 MODULE_NAMES = frozenset(
-    "T_destination add_module apply bfloat16 buffers call_super_init children compile compile_region cpu cuda double dump_patches "
-    "eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules mtia "
-    "named_buffers named_children named_modules named_parameters parameters register_backward_hook register_buffer "
-    "register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook "
-    "register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter "
-    "register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self set_extra_state set_submodule share_memory "
-    "state state_dict to to_empty train training type xpu zero_grad".split()
+    """
+    T_destination add_module apply bfloat16 buffers call_super_init children compile compile_region cpu
+    cuda double dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
+    get_submodule half ipu load_state_dict modules mtia named_buffers named_children named_modules
+    named_parameters parameters register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self
+    set_extra_state set_submodule share_memory state state_dict to to_empty train training type xpu
+    zero_grad
+    """.split()
 )
-FILE_NAMES = frozenset({"Any", "Config", "F", "State", "Tensor", "annotations", "build", "dataclass", "math", "nn", "self", "torch"})
+FILE_NAMES = frozenset(
+    {
+        "Any",
+        "Config",
+        "F",
+        "State",
+        "Tensor",
+        "annotations",
+        "build",
+        "dataclass",
+        "math",
+        "nn",
+        "self",
+        "torch",
+    }
+)
 
 
 def reserved(name: str) -> bool:
@@ -42,13 +61,16 @@ def parameter(name: str) -> str:
 class Namespace:
     """Names that never collide, not with each other and not with `kept`."""
 
-    def __init__(self, taken: frozenset[str] = frozenset(), kept: Callable[[str], bool] = keyword.iskeyword) -> None:
+    def __init__(
+        self, taken: frozenset[str] = frozenset(), kept: Callable[[str], bool] = keyword.iskeyword
+    ) -> None:
         self.taken, self.kept = set(taken), kept
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or `wanted_` if it is kept for something else, or `wanted_2` and so on if it is taken.
 
-        >>> names = Namespace(); names.fresh("key"), names.fresh("key"), names.fresh("class")
+        >>> names = Namespace()
+        ... names.fresh("key"), names.fresh("key"), names.fresh("class")
         ('key', 'key_2', 'class_')
         """
         base = f"{wanted}_" if self.kept(wanted) else wanted
@@ -137,7 +159,11 @@ class ClassWriter:
     def constant(self, num: Num, wanted: str) -> c.Code:
         """A number for `forward`: a literal, or an attribute that the constructor computes."""
         built = self.number(num)
-        if isinstance(built, c.Atom) and not built.text.isidentifier() and "." not in built.text.replace(".", "", 1 if built.text[:1].isdigit() else 0):
+        if (
+            isinstance(built, c.Atom)
+            and not built.text.isidentifier()
+            and "." not in built.text.replace(".", "", 1 if built.text[:1].isdigit() else 0)
+        ):
             return built
         if isinstance(built, c.Atom) and re.fullmatch(r"-?[\d_.e+-]+", built.text):
             return built
@@ -172,7 +198,10 @@ class ClassWriter:
 
 def signature(parameters: tuple[str, ...], values: dict[str, int | float]) -> tuple[str, ...]:
     """The parameters of a constructor; whole numbers are `int`."""
-    return ("self", *(f"{parameter(p)}: {'int' if isinstance(values[p], int) else 'float'}" for p in parameters))
+    return (
+        "self",
+        *(f"{parameter(p)}: {'int' if isinstance(values[p], int) else 'float'}" for p in parameters),
+    )
 
 
 def gives(result: c.Code, state: c.Mapping) -> tuple[c.Step, ...]:

@@ -165,6 +165,7 @@ class File:
 
 
 def name(text: str) -> Atom:
+    """A name, or any other text that never breaks."""
     return Atom(text)
 
 

@@ -1,4 +1,6 @@
-"""Flows as code: pipelines become nested calls, with a statement where state is carried or nesting grows deep."""
+"""Flows as code: pipelines become nested calls, with a statement where state is carried or nesting grows
+deep.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ from dataclasses import dataclass, field, replace
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace
 from nldsl.codegen.emit.printer import flat
-from nldsl.resolve.expanded import Adaptive, Apply, Arithmetic, Constant, Flow, Num, Repeat, Shape, Use, Variable
+from nldsl.resolve.expanded import (
+    Adaptive,
+    Apply,
+    Arithmetic,
+    Constant,
+    Flow,
+    Num,
+    Repeat,
+    Shape,
+    Use,
+    Variable,
+)
 
 MAX_NESTING = 3
 _SHORT = {"rmsnorm": "norm", "layernorm": "norm"}
@@ -92,7 +105,9 @@ class FlowWriter:
     def _operand(self, flow: Flow, to: Shape) -> c.Code:
         """One side of an operation, laid out to meet the other."""
         if flow.shape.layout == "per head" and to.layout != "per head" and self.per_head is not None:
-            return c.Indexed(self.per_head(self.prefix, flow), {"heads": ":, None, None", "gate": ":, None"}[to.layout])
+            return c.Indexed(
+                self.per_head(self.prefix, flow), {"heads": ":, None, None", "gate": ":, None"}[to.layout]
+            )
         value = self.write(flow)
         return c.Indexed(value, "..., None") if (flow.shape.layout, to.layout) == ("gate", "heads") else value
 
@@ -161,12 +176,16 @@ def mentions(value: c.Code, name: str) -> bool:
 
 def _linear(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     bias = f.arguments.get("bias") is True
-    made = c.call("nn.Linear", w.owner.number(f.input.shape.width), w.owner.number(f.shape.width), bias=str(bias))
+    made = c.call(
+        "nn.Linear", w.owner.number(f.input.shape.width), w.owner.number(f.shape.width), bias=str(bias)
+    )
     return c.Invoke(w.weights(f, made), (x,))
 
 
 def _conv(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
-    made = c.call(w.owner.kernel("CausalConv", "parts"), w.owner.number(f.input.shape.width), w.number(f, "width"))
+    made = c.call(
+        w.owner.kernel("CausalConv", "parts"), w.owner.number(f.input.shape.width), w.number(f, "width")
+    )
     module = w.weights(f, made)
     old, new = w.carry(module)
     target = c.name(w.result)
@@ -182,20 +201,22 @@ def _norm(kind: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
 
 
 def _function(name: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
-    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    def write(_w: FlowWriter, _f: Apply, x: c.Code) -> c.Code:
         return c.Invoke(name, (x,))
 
     return write
 
 
 def _kernel(name: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
-    def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    def write(w: FlowWriter, _f: Apply, x: c.Code) -> c.Code:
         return c.Invoke(w.owner.kernel(name, "parts"), (x,))
 
     return write
 
 
-def _started(function: str, inverse: Callable[[float], float]) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
+def _started(
+    function: str, inverse: Callable[[float], float]
+) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
     """A squashing with a learned bias that puts it at `start` in the beginning."""
 
     def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
@@ -203,7 +224,9 @@ def _started(function: str, inverse: Callable[[float], float]) -> Callable[[Flow
         if not isinstance(start, Num):
             return c.Invoke(function, (x,))
         value = inverse(float(start))
-        filled = c.call("torch.full", c.Several((w.owner.number(f.shape.width),)), c.Atom(repr(float(f"{value:.6g}"))))
+        filled = c.call(
+            "torch.full", c.Several((w.owner.number(f.shape.width),)), c.Atom(repr(float(f"{value:.6g}")))
+        )
         bias = w.weights(f, c.call("nn.Parameter", filled), "start", f"begins at {float(start):g}")
         return c.Invoke(function, (c.Infix("+", x, c.name(bias)),))
 
@@ -224,7 +247,9 @@ def _learned(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 def _rope(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     theta = f.arguments["theta"]
     assert isinstance(theta, Num)
-    return c.Invoke(w.owner.kernel("rotary", "parts"), (x, c.name(w.position), w.owner.constant(theta, "theta")))
+    return c.Invoke(
+        w.owner.kernel("rotary", "parts"), (x, c.name(w.position), w.owner.constant(theta, "theta"))
+    )
 
 
 def _mlp(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
@@ -234,7 +259,9 @@ def _mlp(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 def mlp(owner: ClassWriter, width: Num, arguments: dict[str, Num | str | bool]) -> c.Code:
     """The constructor of an `MLP`."""
     hidden = arguments.get("hidden")
-    inner = owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    inner = (
+        owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    )
     positional = [owner.number(width), inner]
     deep = arguments.get("depth")
     if isinstance(deep, Num) and int(deep) != 2:
@@ -252,7 +279,9 @@ def _swiglu(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 def swiglu(owner: ClassWriter, width: Num, arguments: dict[str, Num | str | bool]) -> c.Code:
     """The constructor of a `SwiGLU`."""
     hidden = arguments.get("hidden")
-    inner = owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    inner = (
+        owner.number(hidden) if isinstance(hidden, Num) else c.Infix("*", c.Atom("4"), owner.number(width))
+    )
     return c.Invoke(owner.kernel("SwiGLU", "parts"), (owner.number(width), inner))
 
 
@@ -279,7 +308,7 @@ def _split(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     return c.Invoke(w.owner.kernel("split_heads", "parts"), (x, w.owner.constant(f.shape.heads, "heads")))
 
 
-def _gate(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+def _gate(_w: FlowWriter, _f: Apply, x: c.Code) -> c.Code:
     return c.Method(x, "transpose", (c.Atom("1"), c.Atom("2")))
 
 

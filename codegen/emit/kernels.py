@@ -59,7 +59,11 @@ def _annotations(node: ast.stmt) -> frozenset[str]:
     """Names inside quoted annotations are used too."""
     found: set[str] = set()
     for inner in ast.walk(node):
-        if isinstance(inner, ast.arg) and isinstance(inner.annotation, ast.Constant) and isinstance(inner.annotation.value, str):
+        if (
+            isinstance(inner, ast.arg)
+            and isinstance(inner.annotation, ast.Constant)
+            and isinstance(inner.annotation.value, str)
+        ):
             found |= {n.id for n in ast.walk(ast.parse(inner.annotation.value)) if isinstance(n, ast.Name)}
     return frozenset(found)
 
@@ -101,7 +105,11 @@ def _with_comments(lines: list[str], first: int, after: int) -> int:
 @cache
 def kernel_names() -> frozenset[str]:
     """Every name that the engines define; no part of a generated model may take one."""
-    modules = (entry.name.removesuffix(".py") for entry in files("nldsl.codegen.engines").iterdir() if entry.name.endswith(".py"))
+    modules = (
+        entry.name.removesuffix(".py")
+        for entry in files("nldsl.codegen.engines").iterdir()
+        if entry.name.endswith(".py")
+    )
     return frozenset(name for module in modules for name in read(module).definitions)
 
 
@@ -140,7 +148,11 @@ def collect(wanted: dict[str, str]) -> Kernels:
         need(name, module)
     order = _dependencies_first(order, found)
     sections = tuple(
-        (module, read(module).docstring, tuple(sorted((d for d in found.values() if d.module == module), key=lambda d: d.order)))
+        (
+            module,
+            read(module).docstring,
+            tuple(sorted((d for d in found.values() if d.module == module), key=lambda d: d.order)),
+        )
         for module in order
     )
     return Kernels(tuple(sorted(set(imports.values()))), sections, tuple(sorted(wanted)))

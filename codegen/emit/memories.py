@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, gives, notes, origin, reserved, signature, spelled, trimmed
+from nldsl.codegen.emit.classes import (
+    ClassWriter,
+    Namespace,
+    Written,
+    gives,
+    notes,
+    origin,
+    reserved,
+    signature,
+    spelled,
+    trimmed,
+)
 from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
 from nldsl.codegen.plan.engines import Choice
 from nldsl.diagnostics.model import Span
@@ -44,7 +55,9 @@ class MemoryWriter:
         self.steps: list[c.Step] = []
         constants = {n: f for n, f in instance.locals if f.shape.layout in ("scalar", "per head")}
         everything = {**dict(instance.locals), **instance.flows}
-        self.flows: dict[str, Flow] = {n: inlined(f, constants) for n, f in everything.items() if n not in constants}
+        self.flows: dict[str, Flow] = {
+            n: inlined(f, constants) for n, f in everything.items() if n not in constants
+        }
         self.out = self.flows.pop("out", None)
         self.local = {name: self.names.fresh(name) for name in self.flows}
         self.done: set[str] = set()
@@ -58,19 +71,24 @@ class MemoryWriter:
             self.field(name)
         self._core(choice)
         self.end()
-        summary = f"{choice.engine.name[0].upper()}{choice.engine.name[1:]} ({choice.engine.reference}): {choice.engine.summary}."
+        engine = choice.engine
+        summary = f"{engine.name[0].upper()}{engine.name[1:]} ({engine.reference}): {engine.summary}."
         return self.finish(summary)
 
     def begin(self) -> None:
         if any(getattr(n, "primitive", "") == "rope" for f in self.flows.values() for n in f.walk()):
             self.steps.append(c.Assign(c.name("position"), c.call("state.get", '"position"', 0)))
-            self.owner.keep("position", c.call("torch.as_tensor", c.Infix("+", c.name("position"), c.name("x.shape[1]"))))
+            self.owner.keep(
+                "position", c.call("torch.as_tensor", c.Infix("+", c.name("position"), c.name("x.shape[1]")))
+            )
 
     def end(self) -> None:
         """From what was read to the output."""
         out = self.out
         if out is None:
-            self.steps.append(c.Assign(c.name("y"), c.Invoke(self.owner.kernel("merge_heads", "parts"), (c.name("read"),))))
+            self.steps.append(
+                c.Assign(c.name("y"), c.Invoke(self.owner.kernel("merge_heads", "parts"), (c.name("read"),)))
+            )
             return
         self.mention("out")
         writer = self.writer("out", "y", f"{self.instance.path}.projections")
@@ -80,16 +98,30 @@ class MemoryWriter:
 
     def finish(self, summary: str) -> tuple[Written, dict[str, str]]:
         instance = self.instance
-        steps = [c.Assign(c.name("state"), c.name("state or {}")), *self.steps, *gives(c.name("y"), self.owner.state())]
-        return finished(self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True)
+        steps = [
+            c.Assign(c.name("state"), c.name("state or {}")),
+            *self.steps,
+            *gives(c.name("y"), self.owner.state()),
+        ]
+        return finished(
+            self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True
+        )
 
     # ------------------------------------------------------------------ fields
 
     def writer(self, prefix: str, result: str, path: str) -> FlowWriter:
         return FlowWriter(
-            self.owner, self.names, self.steps, prefix, result, path, self.use,
-            per_head=self.of_heads, variables=self.variables(), position="position",
-        )  # fmt: skip
+            self.owner,
+            self.names,
+            self.steps,
+            prefix,
+            result,
+            path,
+            self.use,
+            per_head=self.of_heads,
+            variables=self.variables(),
+            position="position",
+        )
 
     def variables(self) -> dict[str, c.Code]:
         """What the names in pipelines are called here."""
@@ -115,7 +147,9 @@ class MemoryWriter:
     def assign(self, name: str, flow: Flow, writer: FlowWriter) -> None:
         target = c.name(self.local[name])
         if flow.shape.layout == "per head":
-            value: c.Code = c.Method(c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name("key[..., 0]"),))
+            value: c.Code = c.Method(
+                c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name("key[..., 0]"),)
+            )
         elif flow.shape.layout == "scalar":
             value = c.call("torch.full_like", "key[..., 0]", writer.write(flow))
         else:
@@ -131,7 +165,9 @@ class MemoryWriter:
         inner = FlowWriter(self.owner, Namespace(), [], name, name, "", self.use, variables={"head": heads})
         attribute = self.owner.attributes.fresh(f"{name}_of_heads")
         built = inner.write(flow)
-        self.owner.modules.append(c.Do(c.call("self.register_buffer", f'"{attribute}"', built, persistent="False")))
+        self.owner.modules.append(
+            c.Do(c.call("self.register_buffer", f'"{attribute}"', built, persistent="False"))
+        )
         self.owner.buffers.append(attribute)
         return c.name(f"self.{attribute}")
 
@@ -165,10 +201,16 @@ class MemoryWriter:
         if instance.start == "zeros":
             if one.kind in ("matrix", "vector"):
                 return None
-            zeros = [c.call("x.new_zeros", self.owner.constant(instance.heads, "heads"), *self._forward_shape(s)) for s in self._sizes(one)]
+            zeros = [
+                c.call("x.new_zeros", self.owner.constant(instance.heads, "heads"), *self._forward_shape(s))
+                for s in self._sizes(one)
+            ]
             return c.Several(tuple(zeros))
         if one.kind in ("matrix", "vector"):
-            made = c.call("nn.Parameter", c.call("torch.zeros", heads, *(shapes[0] if one.kind == "matrix" else shapes[0][1:])))
+            made = c.call(
+                "nn.Parameter",
+                c.call("torch.zeros", heads, *(shapes[0] if one.kind == "matrix" else shapes[0][1:])),
+            )
             return c.name(self.owner.module("start", made, (instance.path,)))
         made = fast_starts(self.owner, heads, shapes)
         return c.call("tuple", self.owner.module("start", made, (instance.path,)))
@@ -232,7 +274,13 @@ def setting(owner: ClassWriter, one: Map, value: object) -> c.Code:
 
 def shape_words(shape: Shape) -> str:
     """A shape as a comment."""
-    return {"heads": "[B, H, T, d]", "gate": "[B, H, T]", "flat": "[B, T, d]", "per head": "[B, H, T]", "scalar": "[B, H, T]"}.get(shape.layout, "")
+    return {
+        "heads": "[B, H, T, d]",
+        "gate": "[B, H, T]",
+        "flat": "[B, T, d]",
+        "per head": "[B, H, T]",
+        "scalar": "[B, H, T]",
+    }.get(shape.layout, "")
 
 
 def docstring(declared: Span | None, summary: str = "") -> str:
@@ -244,11 +292,18 @@ def docstring(declared: Span | None, summary: str = "") -> str:
     return f"{said}\n\n{summary}\n{place}" if said else f"{summary}\n\n{place}"
 
 
-def finished(owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool) -> tuple[Written, dict[str, str]]:
+def finished(
+    owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool
+) -> tuple[Written, dict[str, str]]:
     """The class of a part: constructor and `forward`."""
     parameters = tuple(p for p in owner.values if p in owner.used)
     annotations: list[c.Step] = [c.Verbatim(f"    {b}: Tensor") for b in owner.buffers]
-    init = c.Function("__init__", signature(parameters, owner.values), "None", (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules))
+    init = c.Function(
+        "__init__",
+        signature(parameters, owner.values),
+        "None",
+        (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules),
+    )
     if stateful:
         takes, gives = ("self", "x: Tensor", "state: State | None = None"), "tuple[Tensor, State]"
         say = "`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."
@@ -256,7 +311,9 @@ def finished(owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, s
         takes, gives, say = ("self", "x: Tensor"), "Tensor", ""
     forward = c.Function("forward", takes, gives, tuple(steps), say)
     body = (*annotations, *((c.Blank(),) if annotations else ()), init, c.Blank(), forward)
-    return Written(name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children), owner.kernels
+    return Written(
+        name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children
+    ), owner.kernels
 
 
 def chain(instance: ChainInstance, level_docs: Callable[[ChainLevel], str]) -> tuple[Written, dict[str, str]]:
@@ -265,17 +322,30 @@ def chain(instance: ChainInstance, level_docs: Callable[[ChainLevel], str]) -> t
     steps: list[c.Step] = []
     for level in instance.levels:
         one = level.map
-        arguments: dict[str, Num | str | bool] = {"depth": Num(one.depth), "residual": one.residual, "norm": one.norm, "activation": one.activation}
+        arguments: dict[str, Num | str | bool] = {
+            "depth": Num(one.depth),
+            "residual": one.residual,
+            "norm": one.norm,
+            "activation": one.activation,
+        }
         if one.hidden is not None:
             arguments["hidden"] = one.hidden
         if one.kind == "swiglu":
             made = swiglu(owner, instance.width, arguments)
         elif one.kind == "matrix":
-            made = c.call("nn.Linear", owner.number(instance.width), owner.number(instance.width), bias="False")
+            made = c.call(
+                "nn.Linear", owner.number(instance.width), owner.number(instance.width), bias="False"
+            )
         else:
             made = mlp(owner, instance.width, arguments)
         owner.modules.append(c.Comment(f"{origin(level.span)}  {level_docs(level)}"))
         module = owner.module(level.name, made, (level.path,))
         steps.append(c.Assign(c.name("x"), c.Invoke(module, (c.name("x"),))))
     steps.append(c.Return(c.name("x")))
-    return finished(owner, instance.name, docstring(instance.declared, "Weights with clocks of their own, one after the other."), steps, stateful=False)
+    return finished(
+        owner,
+        instance.name,
+        docstring(instance.declared, "Weights with clocks of their own, one after the other."),
+        steps,
+        stateful=False,
+    )

@@ -82,7 +82,9 @@ class ModelEmitter:
         self.kernels |= kernels
         name = self.names.fresh(instance.name)
         if name != made.name:
-            made.step = c.Class(name, made.step.bases, made.step.body, made.step.docstring, made.step.decorators)
+            made.step = c.Class(
+                name, made.step.bases, made.step.body, made.step.docstring, made.step.decorators
+            )
             made.name = name
         self.written.setdefault(instance.name, []).append((text, made))
         self.classes.append(made)
@@ -90,8 +92,12 @@ class ModelEmitter:
 
     def _memory(self, instance: MemoryInstance) -> tuple[Written, dict[str, str]]:
         if projections.looped(instance):
-            return ProjectionWriter(instance, self.use).write_projections(projections.fold(instance.core, self.lowering))
-        choice = engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
+            return ProjectionWriter(instance, self.use).write_projections(
+                projections.fold(instance.core, self.lowering)
+            )
+        choice = (
+            engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
+        )
         return MemoryWriter(instance, self.use).write(choice)
 
     def _block(self, instance: BlockInstance) -> tuple[Written, dict[str, str]]:
@@ -102,7 +108,16 @@ class ModelEmitter:
         scratch = _scratch(names)
         last: c.Code = c.name("x")
         for line in instance.lines:
-            writer = FlowWriter(owner, names, steps, line.label or "", _result(line, variables, scratch), "", self.use, variables=variables)
+            writer = FlowWriter(
+                owner,
+                names,
+                steps,
+                line.label or "",
+                _result(line, variables, scratch),
+                "",
+                self.use,
+                variables=variables,
+            )
             last = _line(line, writer)
         result = c.name("x") if any(line.target == "x" for line in instance.lines) else last
         stateful = bool(owner.states)
@@ -112,7 +127,11 @@ class ModelEmitter:
         else:
             steps.append(c.Return(result))
         made, kernels = finished(owner, instance.name, docstring(instance.declared), steps, stateful=stateful)
-        marked = (c.Verbatim("    compile_region = True  # `torch.compile` compiles each kind of block once"), c.Blank(), *made.step.body)
+        marked = (
+            c.Verbatim("    compile_region = True  # `torch.compile` compiles each kind of block once"),
+            c.Blank(),
+            *made.step.body,
+        )
         made.step = c.Class(made.name, made.step.bases, marked, made.step.docstring)
         return made, kernels
 
@@ -123,8 +142,14 @@ class ModelEmitter:
         if isinstance(flow, Repeat):
             return self._repeat(writer, flow, x)
         made = self.part(flow.instance)
-        wanted = writer.prefix if writer.prefix and writer.prefix not in writer.owner.attributes.taken else snake(made.name)
-        attribute = writer.owner.module(wanted, self._construct(writer.owner, flow.instance, made)).removeprefix("self.")
+        wanted = (
+            writer.prefix
+            if writer.prefix and writer.prefix not in writer.owner.attributes.taken
+            else snake(made.name)
+        )
+        attribute = writer.owner.module(
+            wanted, self._construct(writer.owner, flow.instance, made)
+        ).removeprefix("self.")
         writer.owner.children.append((attribute, made))
         if not made.stateful:
             return c.Invoke(f"self.{attribute}", (x,))
@@ -154,12 +179,18 @@ class ModelEmitter:
             owner.children.append((f"{attribute}.*", parts[0][1]))
         else:
             rounds = range(int(flow.count))
-            owner.children += [(f"{attribute}.{r * len(parts) + i}", made) for i, (_, made) in enumerate(parts) for r in rounds]
+            owner.children += [
+                (f"{attribute}.{r * len(parts) + i}", made)
+                for i, (_, made) in enumerate(parts)
+                for r in rounds
+            ]
         target = c.name(writer.result)
         if x != target:
             writer.steps.append(c.Assign(target, x))
         if not any(made.stateful for _, made in parts):
-            writer.steps.append(c.Nested(f"for block in {name}", (c.Assign(target, c.Invoke("block", (target,))),)))
+            writer.steps.append(
+                c.Nested(f"for block in {name}", (c.Assign(target, c.Invoke("block", (target,))),))
+            )
             return target
         new = c.name(writer.names.fresh(f"{attribute}_state"))
         owner.keep(attribute, new)
@@ -168,18 +199,35 @@ class ModelEmitter:
         writer.steps.append(c.Assign(old, c.name(f'state.get("{attribute}") or [None] * len({name})')))
         if all(made.stateful for _, made in parts):
             step: tuple[c.Step, ...] = (
-                c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
+                c.Assign(
+                    c.Several((target, c.name("after")), bare=True),
+                    c.Invoke("block", (target, c.name("before"))),
+                ),
                 c.Do(c.Method(new, "append", (c.name("after"),))),
             )
         else:
             kinds = " | ".join(dict.fromkeys(made.name for _, made in parts if made.stateful))
             step = (
-                c.Nested(f"if isinstance(block, {kinds})", (
-                    c.Assign(c.Several((target, c.name("after")), bare=True), c.Invoke("block", (target, c.name("before")))),
-                )),
-                c.Nested("else", (c.Assign(c.Several((target, c.name("after")), bare=True), c.Several((c.Invoke("block", (target,)), c.name("None")), bare=True)),)),
+                c.Nested(
+                    f"if isinstance(block, {kinds})",
+                    (
+                        c.Assign(
+                            c.Several((target, c.name("after")), bare=True),
+                            c.Invoke("block", (target, c.name("before"))),
+                        ),
+                    ),
+                ),
+                c.Nested(
+                    "else",
+                    (
+                        c.Assign(
+                            c.Several((target, c.name("after")), bare=True),
+                            c.Several((c.Invoke("block", (target,)), c.name("None")), bare=True),
+                        ),
+                    ),
+                ),
                 c.Do(c.Method(new, "append", (c.name("after"),))),
-            )  # fmt: skip
+            )
         writer.steps.append(c.Nested(f"for block, before in zip({name}, {old.text}, strict=True)", step))
         return target
 
@@ -197,26 +245,53 @@ class ModelEmitter:
         logits: c.Code = c.name("tokens")
         for line in instance.lines:
             result = _result(line, variables, scratch)
-            writer = FlowWriter(owner, names, steps, line.label or "", result, "", self.use, variables=variables, embedding=embedding)
+            writer = FlowWriter(
+                owner,
+                names,
+                steps,
+                line.label or "",
+                result,
+                "",
+                self.use,
+                variables=variables,
+                embedding=embedding,
+            )
             logits = _line(line, writer)
         if owner.states:
             steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
         steps += gives(logits, owner.state())
         init = c.Function(
-            "__init__", ("self", "config: Config"), "None",
-            (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules, c.Do(c.call(self._kernel("initialise", "parts"), "self"))),
-        )  # fmt: skip
+            "__init__",
+            ("self", "config: Config"),
+            "None",
+            (
+                c.Do(c.Atom("super().__init__()")),
+                *owner.sizes,
+                *owner.modules,
+                c.Do(c.call(self._kernel("initialise", "parts"), "self")),
+            ),
+        )
         say = "`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."
-        forward = c.Function("forward", ("self", "tokens: Tensor", "state: State | None = None"), "tuple[Tensor, State]", tuple(steps), say)
+        forward = c.Function(
+            "forward",
+            ("self", "tokens: Tensor", "state: State | None = None"),
+            "tuple[Tensor, State]",
+            tuple(steps),
+            say,
+        )
         self.kernels |= owner.kernels
         name = self.names.fresh(instance.name)
         step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span))
         made = Written(name, (), True, step, owner.own, owner.children)
         self.classes.append(made)
         fields = [
-            c.Verbatim(f"    {parameter(k)}: {'int' if isinstance(v.value, int) else 'float'} = {literal(v.value).text}")
-            for k, v in instance.arguments.items() if k in owner.used
-        ] or [c.Verbatim("    pass")]  # fmt: skip
+            c.Verbatim(
+                f"    {parameter(k)}: {'int' if isinstance(v.value, int) else 'float'} = "
+                f"{literal(v.value).text}"
+            )
+            for k, v in instance.arguments.items()
+            if k in owner.used
+        ] or [c.Verbatim("    pass")]
         config = c.Class("Config", (), tuple(fields), "Sizes of the model.", ("dataclass(frozen=True)",))
         return made, config
 
@@ -282,21 +357,35 @@ def write(model: ModelInstance, header: str, lowering: str = "chunked") -> Model
     made, config = emitter.model(model)
     body: list[c.Step] = [c.Assign(c.name("State"), c.name("dict[str, Any]")), config]
     body += [one.step for one in emitter.classes]
-    body.append(c.Function(
-        "build", ("config: Config | None = None",), made.name, (c.Return(c.call(made.name, "config or Config()")),),
-        "The model with fresh weights; seed torch before for the same ones again.",
-    ))  # fmt: skip
+    body.append(
+        c.Function(
+            "build",
+            ("config: Config | None = None",),
+            made.name,
+            (c.Return(c.call(made.name, "config or Config()")),),
+            "The model with fresh weights; seed torch before for the same ones again.",
+        )
+    )
     text = file(c.File(header + _features(model), (), tuple(body)))
     kernels = dict(sorted(emitter.kernels.items()))
     found = patterns(made)
     sizes = {parameter(k): v.value for k, v in model.arguments.items() if f"    {parameter(k)}: " in text}
-    return ModelFile(_with_imports(text, kernels), kernels, found, _stacked(found), [one.name for one in emitter.classes], sizes)
+    return ModelFile(
+        _with_imports(text, kernels),
+        kernels,
+        found,
+        _stacked(found),
+        [one.name for one in emitter.classes],
+        sizes,
+    )
 
 
 def _stacked(found: dict[str, list[str]]) -> list[str]:
     """Parameters of three axes that are stacks of matrices: the learned starts of fast weights."""
     ends = ("start", "_memory")
-    return sorted({n for names in found.values() for n in names if n.split(".")[-1] == "start" or n.endswith(ends[1])})
+    return sorted(
+        {n for names in found.values() for n in names if n.split(".")[-1] == "start" or n.endswith(ends[1])}
+    )
 
 
 def _features(model: ModelInstance) -> str:
@@ -320,16 +409,34 @@ def _with_imports(text: str, kernels: dict[str, str]) -> str:
     if len(one) <= 110:
         lines.append(one)
     else:
-        lines += ["from kernels import (", *(f"    {n}," for n in sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n))), ")"]
+        lines += [
+            "from kernels import (",
+            *(f"    {n}," for n in sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n))),
+            ")",
+        ]
     head, _, rest = text.partition('"""\n\n')
-    return f'{head}"""\n\nfrom __future__ import annotations\n\n' + "\n".join(lines) + "\n\n" + rest.lstrip("\n")
+    return (
+        f'{head}"""\n\nfrom __future__ import annotations\n\n' + "\n".join(lines) + "\n\n" + rest.lstrip("\n")
+    )
 
 
 def one_class(memory: MemoryInstance, lowering: str) -> tuple[str, dict[str, str], str, tuple[str, ...]]:
-    """The class of one memory alone: its text, the kernels it needs, its name and its constructor's parameters."""
+    """The class of one memory alone: its text, the kernels it needs, its name and its constructor's
+    parameters.
+    """
     emitter = ModelEmitter(lowering)
     made = emitter.part(memory)
-    lines = ["from __future__ import annotations", "", "import math", "from typing import Any", "", "import torch",
-             "from torch import Tensor, nn", "from torch.nn import functional as F", "", "State = dict[str, Any]"]  # fmt: skip
+    lines = [
+        "from __future__ import annotations",
+        "",
+        "import math",
+        "from typing import Any",
+        "",
+        "import torch",
+        "from torch import Tensor, nn",
+        "from torch.nn import functional as F",
+        "",
+        "State = dict[str, Any]",
+    ]
     text = file(c.File("One memory.", tuple(lines), tuple(one.step for one in emitter.classes)))
     return text, dict(emitter.kernels), made.name, made.parameters

@@ -9,7 +9,13 @@ from nldsl.codegen.emit import code as c
 from nldsl.document import expr as e
 from nldsl.resolve.expanded import Num
 
-_FUNCTIONS = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "floor": "math.floor", "ceil": "math.ceil"}
+_FUNCTIONS = {
+    "sqrt": "math.sqrt",
+    "exp": "math.exp",
+    "log": "math.log",
+    "floor": "math.floor",
+    "ceil": "math.ceil",
+}
 
 
 def literal(value: int | float) -> c.Atom:
@@ -24,10 +30,15 @@ def literal(value: int | float) -> c.Atom:
 
 
 def number(num: Num, values: dict[str, int | float], use: Callable[[str], str]) -> c.Code:
-    """Code for a number; `values` are the parameters in force, `use` notes one that is needed and says how to spell it."""
+    """Code for a number; `values` are the parameters in force, `use` notes one that is needed and says how to
+    spell it.
+    """
     if num.symbol is None or isinstance(num.symbol, e.Number):
         return literal(num.value)
-    if not any(isinstance(node, e.Name) and node.text in values for node in num.symbol.walk()) and len(repr(num.value)) <= 8:
+    if (
+        not any(isinstance(node, e.Name) and node.text in values for node in num.symbol.walk())
+        and len(repr(num.value)) <= 8
+    ):
         return literal(num.value)
     whole = isinstance(num.value, int)
     if _evaluate(num.symbol, values, whole) != num.value:
@@ -47,7 +58,9 @@ def _code(node: e.Expr, use: Callable[[str], str], whole: bool) -> c.Code:
             return _code(amount, use, whole)
         case e.Unary(operand=operand):
             inner = _code(operand, use, whole)
-            return c.Atom(f"-{inner.text}") if isinstance(inner, c.Atom) else c.Infix("*", c.Atom("-1"), inner)
+            return (
+                c.Atom(f"-{inner.text}") if isinstance(inner, c.Atom) else c.Infix("*", c.Atom("-1"), inner)
+            )
         case e.Binary(op=op, left=left, right=right):
             python = {"^": "**", "/": "//" if whole else "/"}.get(op, op)
             return c.Infix(python, _code(left, use, whole), _code(right, use, whole))
@@ -93,7 +106,9 @@ def _value(node: e.Expr, values: dict[str, int | float], whole: bool) -> int | f
                     return a**b
         case e.Call(function=function):
             functions = {"min": min, "max": max, "abs": abs, "round": round}
-            return (functions.get(function.text) or getattr(math, function.text))(*(_value(a, values, False) for a in node.positional))
+            return (functions.get(function.text) or getattr(math, function.text))(
+                *(_value(a, values, False) for a in node.positional)
+            )
         case _:
             raise TypeError
 

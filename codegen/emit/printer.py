@@ -70,9 +70,13 @@ def _expression(node: c.Code, prefix: str, indent: int, suffix: str = "") -> lis
         head = f"{node.function}(" if isinstance(node, c.Invoke) else f"{_primary(node.value)}.{node.name}("
         return _brackets(f"{pad}{prefix}{head}", _pieces(node), f"){suffix}", indent)
     if isinstance(node, c.Mapping):
-        return _brackets(f"{pad}{prefix}{{", [(f'"{k}": ', v) for k, v in node.items], f"}}{suffix}", indent, exploded=True)
+        return _brackets(
+            f"{pad}{prefix}{{", [(f'"{k}": ', v) for k, v in node.items], f"}}{suffix}", indent, exploded=True
+        )
     if isinstance(node, c.Several):
-        return _brackets(f"{pad}{prefix}(", [("", i) for i in node.items], f"){suffix}", indent, exploded=True)
+        return _brackets(
+            f"{pad}{prefix}(", [("", i) for i in node.items], f"){suffix}", indent, exploded=True
+        )
     if isinstance(node, c.Infix):
         return [f"{pad}{prefix}(", *_chain(node, indent + 4), f"{pad}){suffix}"]
     return [line]
@@ -95,7 +99,9 @@ def _pieces(node: c.Invoke | c.Method) -> list[tuple[str, c.Code]]:
     return [("", a) for a in node.arguments] + [(f"{k}=", v) for k, v in node.named]
 
 
-def _brackets(head: str, pieces: list[tuple[str, c.Code]], tail: str, indent: int, *, exploded: bool = False) -> list[str]:
+def _brackets(
+    head: str, pieces: list[tuple[str, c.Code]], tail: str, indent: int, *, exploded: bool = False
+) -> list[str]:
     pad = " " * (indent + 4)
     one = pad + ", ".join(f"{p}{flat(v)}" for p, v in pieces)
     close = " " * indent + tail
@@ -140,7 +146,11 @@ def _assign(node: c.Assign, indent: int) -> list[str]:
         return lines
     if len(lines) == 1 and len(lines[0]) + 4 + len(node.comment) <= WIDTH:
         return [f"{lines[0]}  # {node.comment}"]
-    return [*lines[:-1], f"{lines[-1]}  # {node.comment}"] if len(lines) > 1 else [f"{' ' * indent}# {node.comment}", *lines]
+    return (
+        [*lines[:-1], f"{lines[-1]}  # {node.comment}"]
+        if len(lines) > 1
+        else [f"{' ' * indent}# {node.comment}", *lines]
+    )
 
 
 def _docstring(text: str, indent: int) -> list[str]:
@@ -148,7 +158,7 @@ def _docstring(text: str, indent: int) -> list[str]:
         return []
     pad = " " * indent
     text = text.strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    text = f"{text[:-1]}\\\"" if text.endswith('"') else text
+    text = f'{text[:-1]}\\"' if text.endswith('"') else text
     lines = text.split("\n")
     if len(lines) == 1 and len(text) + indent + 6 <= WIDTH:
         return [f'{pad}"""{lines[0]}"""']
@@ -165,13 +175,21 @@ def _function(node: c.Function, indent: int) -> list[str]:
         heads = [f"{pad}def {node.name}(", *middle, f"{pad}) -> {node.returns}:"]
     else:
         heads = [head]
-    return [*heads, *_docstring(node.docstring, indent + 4), *(line for s in node.body for line in statement(s, indent + 4))]
+    return [
+        *heads,
+        *_docstring(node.docstring, indent + 4),
+        *(line for s in node.body for line in statement(s, indent + 4)),
+    ]
 
 
 def _class(node: c.Class, indent: int) -> list[str]:
     pad = " " * indent
     bases = f"({', '.join(node.bases)})" if node.bases else ""
-    lines = [*(f"{pad}@{d}" for d in node.decorators), f"{pad}class {node.name}{bases}:", *_docstring(node.docstring, indent + 4)]
+    lines = [
+        *(f"{pad}@{d}" for d in node.decorators),
+        f"{pad}class {node.name}{bases}:",
+        *_docstring(node.docstring, indent + 4),
+    ]
     if node.docstring and node.body:
         lines.append("")
     for one in node.body:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import Written
 from nldsl.codegen.emit.flows import FlowWriter
-from nldsl.codegen.emit.memories import LOCALS, MemoryWriter, UseWriter, fast_starts, literal, map_shapes, setting, shape_words
+from nldsl.codegen.emit.memories import (
+    LOCALS,
+    MemoryWriter,
+    UseWriter,
+    fast_starts,
+    literal,
+    map_shapes,
+    setting,
+    shape_words,
+)
 from nldsl.codegen.plan.projections import Fold
 from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 
@@ -13,7 +22,18 @@ from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 class ProjectionWriter(MemoryWriter):
     """A memory whose class loops over periods: read everything at the start, write everything at the end."""
 
-    kept = LOCALS | {"running", "anchor", "phase", "reads", "begin", "end", "opens", "targets", "now", "moments"}
+    kept = LOCALS | {
+        "running",
+        "anchor",
+        "phase",
+        "reads",
+        "begin",
+        "end",
+        "opens",
+        "targets",
+        "now",
+        "moments",
+    }
 
     def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
         super().__init__(instance, use)
@@ -28,8 +48,13 @@ class ProjectionWriter(MemoryWriter):
         while changed:
             changed = False
             for name, flow in self.flows.items():
-                depends = any(isinstance(n, Adaptive) or (isinstance(n, Variable) and n.name in inside) for n in flow.walk())
-                depends |= flow.shape.layout in ("scalar", "per head") and "key" in inside  # they take its shape
+                depends = any(
+                    isinstance(n, Adaptive) or (isinstance(n, Variable) and n.name in inside)
+                    for n in flow.walk()
+                )
+                depends |= (
+                    flow.shape.layout in ("scalar", "per head") and "key" in inside
+                )  # they take its shape
                 if depends and name not in inside:
                     inside.add(name)
                     changed = True
@@ -52,7 +77,10 @@ class ProjectionWriter(MemoryWriter):
         owner.keep("phase", c.call("torch.as_tensor", f"(phase + x.shape[1]) % {core.period}"))
         if fold.moments:
             owner.keep("moments", "moments")
-        return self.finish(f"Read at the start of each period of {core.period}, then folded over its writes ({fold.reference}).")
+        return self.finish(
+            f"Read at the start of each period of {core.period}, then folded over its writes "
+            f"({fold.reference})."
+        )
 
     # ------------------------------------------------------------------ starts
 
@@ -71,18 +99,31 @@ class ProjectionWriter(MemoryWriter):
         return names
 
     def _prologue(self, starts: list[str], fold: Fold) -> None:
-        stack = c.Invoke(self.owner.kernel("stacked_starts", "self_modifying"), (c.Several(tuple(c.name(s) for s in starts)), c.name("x.shape[0]")))
+        stack = c.Invoke(
+            self.owner.kernel("stacked_starts", "self_modifying"),
+            (c.Several(tuple(c.name(s) for s in starts)), c.name("x.shape[0]")),
+        )
         begin = [
-            c.Assign(c.Several((c.name("running"), c.name("anchor"), c.name("phase")), bare=True),
-                     c.Several((c.name('state["running"]'), c.name('state["anchor"]'), c.name('int(state["phase"])')), bare=True)),
-        ]  # fmt: skip
+            c.Assign(
+                c.Several((c.name("running"), c.name("anchor"), c.name("phase")), bare=True),
+                c.Several(
+                    (c.name('state["running"]'), c.name('state["anchor"]'), c.name('int(state["phase"])')),
+                    bare=True,
+                ),
+            ),
+        ]
         fresh: list[c.Step] = [
             c.Assign(c.name("running"), stack, "each layer [M, B, H, out, in]"),
-            c.Assign(c.Several((c.name("anchor"), c.name("phase")), bare=True), c.Several((c.name("running"), c.name("0")), bare=True)),
+            c.Assign(
+                c.Several((c.name("anchor"), c.name("phase")), bare=True),
+                c.Several((c.name("running"), c.name("0")), bare=True),
+            ),
         ]
         if fold.moments:
             begin.append(c.Assign(c.name("moments"), c.name('state["moments"]')))
-            fresh.append(c.Assign(c.name("moments"), c.call("tuple", "torch.zeros_like(layer) for layer in running")))
+            fresh.append(
+                c.Assign(c.name("moments"), c.call("tuple", "torch.zeros_like(layer) for layer in running"))
+            )
         self.steps += [c.Nested('if "running" in state', tuple(begin)), c.Nested("else", tuple(fresh))]
 
     # ------------------------------------------------------------------ the loop over periods
@@ -91,17 +132,26 @@ class ProjectionWriter(MemoryWriter):
         core, owner = self.instance.core, self.owner
         outside = self.steps
         self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor"))]
-        if any(isinstance(n, Variable) and n.name == "x" for name in self.inside for n in self.flows[name].walk()):
+        if any(
+            isinstance(n, Variable) and n.name == "x" for name in self.inside for n in self.flows[name].walk()
+        ):
             self.steps.append(c.Assign(c.name("now"), c.name("x[:, begin:end]"), "the tokens of this period"))
         for name in (n for n in self.flows if n in self.inside):
             self.field(name)
         read_after = core.update == 1 and core.read == "after"
         query = self._now("query")
-        settings = {"residual": literal(core.map.residual and core.map.kind == "mlp"), "activation": literal(core.map.activation)}
+        settings = {
+            "residual": literal(core.map.residual and core.map.kind == "mlp"),
+            "activation": literal(core.map.activation),
+        }
         answer, one = owner.kernel("answer", "self_modifying"), owner.kernel("one_memory", "self_modifying")
 
         def read(weights: str) -> None:
-            self.steps.append(c.Comment(f"what the memory answers, {'after' if read_after else 'before'} this period is written"))
+            self.steps.append(
+                c.Comment(
+                    f"what the memory answers, {'after' if read_after else 'before'} this period is written"
+                )
+            )
             value = c.Invoke(answer, (c.call(one, weights, 0), query), tuple(settings.items()))
             self.steps.append(c.Do(c.call("reads.append", value)))
 
@@ -116,7 +166,9 @@ class ProjectionWriter(MemoryWriter):
             self.steps.append(c.Assign(c.name("targets"), value))
             value = c.name("targets")
         elif self.index:
-            self.steps.append(c.Comment("the memory is taught the value; each projection makes its own target from it"))
+            self.steps.append(
+                c.Comment("the memory is taught the value; each projection makes its own target from it")
+            )
             others = c.Invoke(owner.kernel("but_the_first", "self_modifying"), (c.name("anchor"),))
             own = c.Invoke(answer, (others, value), tuple(settings.items()))
             value = c.call("torch.cat", c.Several((c.Method(value, "unsqueeze", (c.Atom("0"),)), own)))
@@ -131,7 +183,9 @@ class ProjectionWriter(MemoryWriter):
             self.steps.append(c.Assign(c.name(key), c.call("state.get", f'"{key}"')))
         self.steps.append(c.Assign(c.name("reads"), c.name("[]"), annotation="list[Tensor]"))
         periods = owner.kernel("periods", "self_modifying")
-        self.steps.append(c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body))
+        self.steps.append(
+            c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body)
+        )
 
     def _fold(self, fold: Fold, targets: c.Code) -> None:
         key = self._now("key")
@@ -155,7 +209,11 @@ class ProjectionWriter(MemoryWriter):
 
     def _now(self, name: str) -> c.Code:
         """A field of the tokens of this period."""
-        return c.name(self.local[name]) if name in self.inside else c.Indexed(c.name(self.local[name]), ":, :, begin:end")
+        return (
+            c.name(self.local[name])
+            if name in self.inside
+            else c.Indexed(c.name(self.local[name]), ":, :, begin:end")
+        )
 
     def field(self, name: str) -> None:
         if name not in self.inside or name in self.done:
@@ -168,9 +226,20 @@ class ProjectionWriter(MemoryWriter):
                 self.field(node.name)
         self.mention(name)
         writer = FlowWriter(
-            self.owner, self.names, self.steps, name, self.local[name], f"{self.instance.path}.projections", self.use, self._adaptive,
-            self.of_heads, self._variables(), looped=True, carried=self.carried, position="position",
-        )  # fmt: skip
+            self.owner,
+            self.names,
+            self.steps,
+            name,
+            self.local[name],
+            f"{self.instance.path}.projections",
+            self.use,
+            self._adaptive,
+            self.of_heads,
+            self._variables(),
+            looped=True,
+            carried=self.carried,
+            position="position",
+        )
         self.assign(name, flow, writer)
 
     def _variables(self) -> dict[str, c.Code]:
@@ -183,8 +252,13 @@ class ProjectionWriter(MemoryWriter):
 
     def _adaptive(self, writer: FlowWriter, node: Adaptive, x: c.Code) -> c.Code:
         core = self.instance.core
-        answer, pick = self.owner.kernel("answer", "self_modifying"), self.owner.kernel("one_memory", "self_modifying")
+        answer, pick = (
+            self.owner.kernel("answer", "self_modifying"),
+            self.owner.kernel("one_memory", "self_modifying"),
+        )
         weights = c.call(pick, "anchor", self.index[id(node)])
-        named = (("residual", literal(core.map.residual and core.map.kind == "mlp")), ("activation", literal(core.map.activation)))
+        named = (
+            ("residual", literal(core.map.residual and core.map.kind == "mlp")),
+            ("activation", literal(core.map.activation)),
+        )
         return writer.assign(c.Invoke(answer, (weights, x), named), shape_words(node.shape))
-

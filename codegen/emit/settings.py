@@ -26,7 +26,9 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
     training, patterns, stacked = expanded.training, made.patterns, made.stacked
     assert training is not None
     learned = [level for level in assignment.levels if level.clock.unit != "never"]
-    frozen = [p for level in assignment.levels if level.clock.unit == "never" for p in _patterns(level, patterns)]
+    frozen = [
+        p for level in assignment.levels if level.clock.unit == "never" for p in _patterns(level, patterns)
+    ]
     frozen += [p for one in assignment.unlearned for p in patterns.get(one.path, [])]
     named: list[tuple[str, c.Code]] = [
         ("name", text(expanded.name)),
@@ -52,8 +54,21 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
     if training.compile:
         named.append(("compile", c.Atom("True")))
     body = (c.Assign(c.name("SETTINGS"), c.Invoke("Settings", (), tuple(named))),)
-    uses = ["Clock", "Data", "Level", *(["Measure"] if any(k == "measures" for k, _ in named) else []), "Rate", "Settings"]
-    return file(c.File(header, ("from __future__ import annotations", "", f"from schedule import {', '.join(uses)}"), body))
+    uses = [
+        "Clock",
+        "Data",
+        "Level",
+        *(["Measure"] if any(k == "measures" for k, _ in named) else []),
+        "Rate",
+        "Settings",
+    ]
+    return file(
+        c.File(
+            header,
+            ("from __future__ import annotations", "", f"from schedule import {', '.join(uses)}"),
+            body,
+        )
+    )
 
 
 def _data(training: Training) -> c.Code:
@@ -73,7 +88,10 @@ def _patterns(level: OuterLevel, patterns: dict[str, list[str]]) -> list[str]:
 
 def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[OuterLevel]) -> c.Code:
     takes_rest = "rest" in level.declared.learns and level.name == level.declared.name
-    only = len([one for one in all_levels if "rest" in one.declared.learns and one.name == one.declared.name]) <= 1
+    only = (
+        len([one for one in all_levels if "rest" in one.declared.learns and one.name == one.declared.name])
+        <= 1
+    )
     learns = ["rest"] if takes_rest and only else _patterns(level, patterns)
     rule = level.declared.rule
     named: list[tuple[str, c.Code]] = [
@@ -84,7 +102,14 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
     ]
     options = RULES[rule.name].options | rule.options
     if options:
-        named.append(("options", c.Mapping(tuple((k, text(v) if isinstance(v, str) else literal(v)) for k, v in options.items()))))
+        named.append(
+            (
+                "options",
+                c.Mapping(
+                    tuple((k, text(v) if isinstance(v, str) else literal(v)) for k, v in options.items())
+                ),
+            )
+        )
     if level.reduce != "mean":
         named.append(("reduce", text(level.reduce)))
     return c.Invoke("Level", (text(level.name),), tuple(named))
@@ -112,10 +137,18 @@ def _evaluation(training: Training) -> list[tuple[str, c.Code]]:
     if not training.evaluations:
         return []
     measures = list({m[0]: m for one in training.evaluations for m in one.measures}.values())
-    found: list[tuple[str, c.Code]] = [("evaluate_every", literal(min(one.every for one in training.evaluations)))]
+    found: list[tuple[str, c.Code]] = [
+        ("evaluate_every", literal(min(one.every for one in training.evaluations)))
+    ]
     if measures:
         made = [
-            c.Invoke("Measure", (text(name), *((c.Mapping(tuple((k, literal(v)) for k, v in options.items())),) if options else ())))  # type: ignore[arg-type]
+            c.Invoke(
+                "Measure",
+                (
+                    text(name),
+                    *((c.Mapping(tuple((k, literal(v)) for k, v in options.items())),) if options else ()),
+                ),
+            )  # type: ignore[arg-type]
             for name, options in measures
         ]
         found.append(("measures", c.Several(tuple(made))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,9 +78,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [width, *[hidden] * (depth - 1), width]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
         self.norm = nn.RMSNorm(width) if norm else None
         self.residual = residual
         self.activation = activation

@@ -112,7 +112,9 @@ def token_loop(
     shapes = weight_shapes(map, key.shape[-1], value.shape[-1])
     names = list(shapes)
     state = _begun(_started(start, shapes, key), linked) if state is None else state
-    weights = {n: state[n] for n in names} | {"z": state.get("z", torch.zeros_like(key[:, :, :1].sum(2)))}
+    weights = {n: state[n] for n in names}
+    if normalise:
+        weights["z"] = state.get("z", torch.zeros_like(key[:, :, :1].sum(2)))
     moments = {n: state.get(_as("S", n), torch.zeros_like(weights[n])) for n in names}
     running = {n: state.get(_as("A", n), weights[n]) for n in names}
     started = {n: state.get(f"{n}_start", w) for n, w in weights.items()}
@@ -127,7 +129,7 @@ def token_loop(
             weights, moments, running = _detached(weights), _detached(moments), _detached(running)
         started = weights if count % period == 0 else started
         anchored = weights if count % frozen == 0 else anchored
-        before, z = weights, weights["z"]
+        before = weights
 
         kept = {n: _scaled(token["retain"], running[n]) for n in names}
         seen = [
@@ -145,7 +147,9 @@ def token_loop(
         count += 1
         running = _normed({n: kept[n] + steps[n] for n in names}, constrain, count)
         weights = running if linked is None else _linked(linked, running, before, count)
-        weights = weights | {"z": _scaled(token["retain"], z) + _scaled(token["rate"], token["key"])}
+        if normalise:
+            z = _scaled(token["retain"], before["z"]) + _scaled(token["rate"], token["key"])
+            weights = weights | {"z": z}
         chosen = {"after": weights, "before": before}.get(read, started)
         outputs.append(_read(map, chosen, token["query"], normalise))
 

@@ -20,7 +20,7 @@ def token_fold(
     rate: Tensor,
     retain: Tensor,
     *,
-    map: str | dict[str, Any],  # noqa: A002 -- the language's word
+    map: str | dict[str, Any],
     objective: str,
     rule: str,
     moments: Layers | None = None,

@@ -99,44 +99,82 @@ def _attention(core: Core) -> Obstacles:
 
 
 def _hebbian(core: Core) -> Obstacles:
-    return [*_map(core, "matrix"), *_objective(core, "dot"), *_rule(core, "gd"), *_no_momentum(core), *_reads(core, "after", "before", "boundary"), *_plain(core)]
+    return [
+        *_map(core, "matrix"),
+        *_objective(core, "dot"),
+        *_rule(core, "gd"),
+        *_no_momentum(core),
+        *_reads(core, "after", "before", "boundary"),
+        *_plain(core),
+    ]
 
 
 def _delta_retained(core: Core) -> Obstacles:
     return [
-        *_map(core, "matrix"), *_objective(core, "l2"), *_rule(core, "gd"), *_no_momentum(core), *_tokens(core),
-        *_reads(core, "after", "before"), *_want(core.anchor == "retained", f"`anchor = {core.anchor}`"), *_not_normalised(core), *_plain(core),
-    ]  # fmt: skip
+        *_map(core, "matrix"),
+        *_objective(core, "l2"),
+        *_rule(core, "gd"),
+        *_no_momentum(core),
+        *_tokens(core),
+        *_reads(core, "after", "before"),
+        *_want(core.anchor == "retained", f"`anchor = {core.anchor}`"),
+        *_not_normalised(core),
+        *_plain(core),
+    ]
 
 
 def _delta_current(core: Core) -> Obstacles:
     dgd_dot = core.rule in ("dgd", "dgd_explicit", "dgd_first_layer") and core.objective == "dot"
     gd_l2 = core.rule == "gd" and core.objective == "l2" and core.anchor == "current"
     return [
-        *_map(core, "matrix"), *_want(dgd_dot or gd_l2, f"`rule = {core.rule}` with `objective = {core.objective}` and `anchor = {core.anchor}`"),
-        *_no_momentum(core), *_tokens(core), *_reads(core, "after", "before"), *_not_normalised(core), *_plain(core),
-    ]  # fmt: skip
+        *_map(core, "matrix"),
+        *_want(
+            dgd_dot or gd_l2,
+            f"`rule = {core.rule}` with `objective = {core.objective}` and `anchor = {core.anchor}`",
+        ),
+        *_no_momentum(core),
+        *_tokens(core),
+        *_reads(core, "after", "before"),
+        *_not_normalised(core),
+        *_plain(core),
+    ]
 
 
 def _delta_frozen(core: Core) -> Obstacles:
     return [
-        *_map(core, "matrix"), *_objective(core, "l2"), *_rule(core, "dgd", "dgd_explicit", "dgd_first_layer"), *_no_momentum(core),
-        *_want(core.period > 1, "gradients at every token"), *_not_normalised(core), *_plain(core),
-    ]  # fmt: skip
+        *_map(core, "matrix"),
+        *_objective(core, "l2"),
+        *_rule(core, "dgd", "dgd_explicit", "dgd_first_layer"),
+        *_no_momentum(core),
+        *_want(core.period > 1, "gradients at every token"),
+        *_not_normalised(core),
+        *_plain(core),
+    ]
 
 
 def _frozen(core: Core) -> Obstacles:
     return [
-        *_map(core, "matrix", "mlp"), *_objective(core, "l2", "dot"), *_rule(core, "gd"), *_two_layers(core),
-        *_want(core.period > 1, "gradients at every token"), *_not_normalised(core), *_plain(core),
-    ]  # fmt: skip
+        *_map(core, "matrix", "mlp"),
+        *_objective(core, "l2", "dot"),
+        *_rule(core, "gd"),
+        *_two_layers(core),
+        *_want(core.period > 1, "gradients at every token"),
+        *_not_normalised(core),
+        *_plain(core),
+    ]
 
 
 def _deep_dgd(core: Core) -> Obstacles:
     return [
-        *_map(core, "mlp"), *_objective(core, "l2", "dot"), *_rule(core, "dgd", "dgd_first_layer"), *_two_layers(core), *_no_momentum(core),
-        *_want(core.period > 1, "gradients at every token"), *_not_normalised(core), *_plain(core),
-    ]  # fmt: skip
+        *_map(core, "mlp"),
+        *_objective(core, "l2", "dot"),
+        *_rule(core, "dgd", "dgd_first_layer"),
+        *_two_layers(core),
+        *_no_momentum(core),
+        *_want(core.period > 1, "gradients at every token"),
+        *_not_normalised(core),
+        *_plain(core),
+    ]
 
 
 def _deep(core: Core) -> dict[str, str | int | bool | float]:
@@ -156,41 +194,87 @@ def _hebbian_words(core: Core) -> dict[str, str | int | bool | float]:
 GATES = ("rate", "retain", "momentum")
 ENGINES: tuple[Engine, ...] = (
     Engine(
-        "scaled dot-product attention", "attention", "attention", "c.2", "one masked softmax over the kept tokens",
-        _attention, lambda c: {"window": c.map.window} if c.map.window else {}, (),
+        "scaled dot-product attention",
+        "attention",
+        "attention",
+        "c.2",
+        "one masked softmax over the kept tokens",
+        _attention,
+        lambda c: {"window": c.map.window} if c.map.window else {},
+        (),
     ),
     Engine(
-        "Hebbian tiles", "hebbian", "hebbian", "E1", "masked scores in a tile, one matrix carried between tiles",
+        "Hebbian tiles",
+        "hebbian",
+        "hebbian",
+        "E1",
+        "masked scores in a tile, one matrix carried between tiles",
         _hebbian,
         _hebbian_words,
         ("rate", "retain"),
     ),
     Engine(
-        "delta tiles", "delta", "delta", "E3", "one unit lower-triangular solve a tile, erasing after forgetting",
-        _delta_retained, lambda c: {} if c.read == "after" else {"read": c.read}, ("rate", "retain"),
+        "delta tiles",
+        "delta",
+        "delta",
+        "E3",
+        "one unit lower-triangular solve a tile, erasing after forgetting",
+        _delta_retained,
+        lambda c: {} if c.read == "after" else {"read": c.read},
+        ("rate", "retain"),
     ),
     Engine(
-        "delta tiles", "delta", "delta", "E10", "one unit lower-triangular solve a tile, erasing before forgetting",
-        _delta_current, lambda c: {"erase": "current"} if c.read == "after" else {"erase": "current", "read": c.read}, ("rate", "retain"),
+        "delta tiles",
+        "delta",
+        "delta",
+        "E10",
+        "one unit lower-triangular solve a tile, erasing before forgetting",
+        _delta_current,
+        lambda c: {"erase": "current"} if c.read == "after" else {"erase": "current", "read": c.read},
+        ("rate", "retain"),
     ),
     Engine(
-        "delta tiles, frozen gradient", "delta_frozen", "delta", "E10", "the same solve with errors taken at the period's start",
-        _delta_frozen, lambda c: {"period": c.period, "read": c.read}, ("rate", "retain"),
+        "delta tiles, frozen gradient",
+        "delta_frozen",
+        "delta",
+        "E10",
+        "the same solve with errors taken at the period's start",
+        _delta_frozen,
+        lambda c: {"period": c.period, "read": c.read},
+        ("rate", "retain"),
     ),
     Engine(
-        "deep delta solve", "deep_dgd", "deep_dgd", "E12", "one triangular solve for each layer, gradients frozen in a period",
-        _deep_dgd, lambda c: _deep(c) | ({"reading": "first_layer"} if c.rule == "dgd_first_layer" else {}), ("rate", "retain"),
+        "deep delta solve",
+        "deep_dgd",
+        "deep_dgd",
+        "E12",
+        "one triangular solve for each layer, gradients frozen in a period",
+        _deep_dgd,
+        lambda c: _deep(c) | ({"reading": "first_layer"} if c.rule == "dgd_first_layer" else {}),
+        ("rate", "retain"),
     ),
     Engine(
-        "factored frozen gradient", "frozen", "frozen", "E6", "one coefficient matrix a period; no weights of single tokens",
-        _frozen, lambda c: {"map": c.map.kind} | _deep(c), GATES,
+        "factored frozen gradient",
+        "frozen",
+        "frozen",
+        "E6",
+        "one coefficient matrix a period; no weights of single tokens",
+        _frozen,
+        lambda c: {"map": c.map.kind} | _deep(c),
+        GATES,
     ),
-)  # fmt: skip
+)
 
 TOKEN_LOOP = Engine(
-    "token loop", "token_loop", "reference", "f", "the definition itself, token by token: exact, and slow",
-    lambda c: [], lambda c: reference_keywords(c), (*GATES, "erase"),
-)  # fmt: skip
+    "token loop",
+    "token_loop",
+    "reference",
+    "f",
+    "the definition itself, token by token: exact, and slow",
+    lambda c: [],
+    lambda core: reference_keywords(core),  # noqa: PLW0108 -- defined below
+    (*GATES, "erase"),
+)
 
 
 def choose(core: Core) -> Choice:
@@ -220,8 +304,18 @@ def reference_keywords(core: Core) -> dict[str, str | int | bool | float]:
     words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
     if core.objective_parameter is not None:
         words["objective_parameter"] = core.objective_parameter
-    defaults: dict[str, object] = {"update": 1, "anchor": "retained", "read": "after", "window": None, "normalise": False, "constrain": (), "partial": "drop"}
-    words |= {name: getattr(core, name) for name, default in defaults.items() if getattr(core, name) != default}
+    defaults: dict[str, object] = {
+        "update": 1,
+        "anchor": "retained",
+        "read": "after",
+        "window": None,
+        "normalise": False,
+        "constrain": (),
+        "partial": "drop",
+    }
+    words |= {
+        name: getattr(core, name) for name, default in defaults.items() if getattr(core, name) != default
+    }
     if core.gradient != "through":
         words["gradient"] = core.gradient
     elif core.gradient_tokens is not None:
@@ -234,7 +328,14 @@ def map_settings(core: Core) -> dict[str, str | int | bool | None]:
     one = core.map
     match one.kind:
         case "mlp":
-            return {"kind": "mlp", "hidden": int(one.hidden or 0), "depth": one.depth, "residual": one.residual, "norm": one.norm, "activation": one.activation}
+            return {
+                "kind": "mlp",
+                "hidden": int(one.hidden or 0),
+                "depth": one.depth,
+                "residual": one.residual,
+                "norm": one.norm,
+                "activation": one.activation,
+            }
         case "swiglu":
             return {"kind": "swiglu", "hidden": int(one.hidden or 0)}
         case "cache":

@@ -32,7 +32,7 @@ def obstacles(instance: MemoryInstance) -> list[str]:
         found.append(f"`map = {core.map.kind}` beside adaptive projections")
     if core.map.kind == "mlp" and (core.map.norm or core.map.depth != 2):
         found.append("a norm or more than two layers in a map beside adaptive projections")
-    if any(_shape(node, instance) != _own_shape(instance) for node in nodes):
+    if any(_shape(node) != _own_shape(instance) for node in nodes):
         found.append("adaptive projections whose maps differ from the memory's own map")
     if any(node.settings for node in nodes):
         found.append("settings of a single adaptive projection")
@@ -44,9 +44,20 @@ def obstacles(instance: MemoryInstance) -> list[str]:
         found.append("an anchor apart from the update")
     if core.update == 1 and core.anchor != "current":
         found.append("gradients at the retained weights; write `anchor = current`")
-    others = (core.window, core.constrain, core.erase, core.normalise, core.gradient != "through", core.gradient_tokens, core.partial != "drop")
+    others = (
+        core.window,
+        core.constrain,
+        core.erase,
+        core.normalise,
+        core.gradient != "through",
+        core.gradient_tokens,
+        core.partial != "drop",
+    )
     if any(others) or "channel" in (core.rate, core.retain, core.momentum):
-        found.append("a window, constraint, erase, normaliser, gradient, partial period or channel gate beside adaptive projections")
+        found.append(
+            "a window, constraint, erase, normaliser, gradient, partial period or channel gate "
+            "beside adaptive projections"
+        )
     return found
 
 
@@ -58,14 +69,26 @@ def all_obstacles(instance: MemoryInstance) -> list[str]:
     return [f"`{partial}` of a partial period"] if partial != "drop" else []
 
 
-def _shape(node: Adaptive, instance: MemoryInstance) -> tuple[object, ...]:
+def _shape(node: Adaptive) -> tuple[object, ...]:
     width = int(node.shape.width)
-    return (node.map.kind, node.map.weights(width, width), node.map.residual, node.map.activation, node.map.norm)
+    return (
+        node.map.kind,
+        node.map.weights(width, width),
+        node.map.residual,
+        node.map.activation,
+        node.map.norm,
+    )
 
 
 def _own_shape(instance: MemoryInstance) -> tuple[object, ...]:
     one = instance.core.map
-    return (one.kind, one.weights(int(instance.key_width), int(instance.value_width)), one.residual, one.activation, one.norm)
+    return (
+        one.kind,
+        one.weights(int(instance.key_width), int(instance.value_width)),
+        one.residual,
+        one.activation,
+        one.norm,
+    )
 
 
 def fold(core: Core, lowering: str = "chunked") -> Fold:

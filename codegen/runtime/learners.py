@@ -254,15 +254,25 @@ class Trainer:
         return _diverged(f"the gradients together are too large at step {self.step + 1}", learners[0])
 
     def _blame_loss(self, what: str, tokens: Tensor) -> UserError:
-        """The error of a loss that is not finite: of a part that leaves the numbers by itself, or of weights."""
-        largest = max((p.detach().abs().max().item() for p in self.model.parameters() if p.numel()), default=0.0)
+        """The error of a loss that is not finite: a part's that leaves the numbers by itself, or the
+        weights'.
+        """
+        largest = max(
+            (p.detach().abs().max().item() for p in self.model.parameters() if p.numel()), default=0.0
+        )
         part = first_not_finite(self.model, tokens) if largest < ORDINARY else None
         if part is None:
             return self._blame_weights(what)
         name, kind = part
         return UserError(
-            f"{what}: no weight is larger than {largest:.3g}, and `{name}` ({kind}) leaves the numbers by itself",
-            help="bound what its fast weights learn: keys and values of length 1, a smaller rate, a retain below 1",
+            (
+                f"{what}: no weight is larger than {largest:.3g}, and `{name}` ({kind}) leaves the "
+                "numbers by itself"
+            ),
+            help=(
+                "bound what its fast weights learn: keys and values of length 1, a smaller rate, a "
+                "retain below 1"
+            ),
             kind="diverged",
         )
 
@@ -359,7 +369,9 @@ def first_not_finite(model: nn.Module, tokens: Tensor) -> tuple[str, str] | None
     def tensors(value: Any) -> list[Tensor]:
         if isinstance(value, Tensor):
             return [value] if value.is_floating_point() else []
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+        parts = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+        )
         return [tensor for part in parts for tensor in tensors(part)]
 
     def finite(value: Any) -> bool:

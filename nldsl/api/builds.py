@@ -33,8 +33,8 @@ class Build:
     def model(self, seed: int = 0) -> nn.Module:
         """The model with fresh weights drawn from `seed`.
 
-        It maps `(tokens [batch, length] int64, state=None)` to `(logits [batch, length, vocab], state)`; the state
-        of one call given to the next goes on where it stopped.
+        It maps `(tokens [batch, length] int64, state=None)` to `(logits [batch, length, vocab], state)`;
+        the state of one call given to the next goes on where it stopped.
 
         Raises:
             nldsl.run.folder.RunError: the folder is damaged.
@@ -63,9 +63,14 @@ def files(spec: Spec) -> dict[str, str | bytes]:
     expanded = spec.expanded
     if expanded.model is None:
         raise SpecError(
-            [Diagnostic("NL0703", f"`{spec.source.name}` has no model, so there is nothing to compile",
-                        help="declare a `model`, and a `train` block that uses it")]
-        )  # fmt: skip
+            [
+                Diagnostic(
+                    "NL0703",
+                    f"`{spec.source.name}` has no model, so there is nothing to compile",
+                    help="declare a `model`, and a `train` block that uses it",
+                )
+            ]
+        )
     own = _own_text(spec)
     request = Request(
         expanded,
@@ -104,17 +109,30 @@ def _own_text(spec: Spec) -> dict[str, bytes] | None:
     labels = (Label(span, "named here"),) if span is not None else ()
     if Path(name).is_absolute() or ".." in Path(name).parts or "/" in name or os.sep in name:
         raise SpecError(
-            [Diagnostic("NL0704", f"the text `{name}` does not lie beside the spec", labels,
-                        help="copy the file into the folder of the spec and name it without a path")]
-        )  # fmt: skip
+            [
+                Diagnostic(
+                    "NL0704",
+                    f"the text `{name}` does not lie beside the spec",
+                    labels,
+                    help="copy the file into the folder of the spec and name it without a path",
+                )
+            ]
+        )
     path = Path(spec.source.name).parent / name
     try:
         return {name: read_bytes(path)}
     except FileProblem as problem:
         known = ", ".join(f"`{k}`" for k in corpus.names())
         raise SpecError(
-            [Diagnostic("NL0704", problem.message, labels, help=f"{problem.help or 'put the file beside the spec'}; known corpora are {known}")]
-        ) from problem  # fmt: skip
+            [
+                Diagnostic(
+                    "NL0704",
+                    problem.message,
+                    labels,
+                    help=f"{problem.help or 'put the file beside the spec'}; known corpora are {known}",
+                )
+            ]
+        ) from problem
 
 
 def write(spec: Spec, folder: str | os.PathLike[str], *, force: bool = False) -> Build:
@@ -136,7 +154,9 @@ def write(spec: Spec, folder: str | os.PathLike[str], *, force: bool = False) ->
         try:
             (target / name).unlink(missing_ok=True)
         except OSError as error:
-            raise FileProblem(f"cannot remove `{target / name}`: {error.strerror}", "remove it by hand") from error
+            raise FileProblem(
+                f"cannot remove `{target / name}`: {error.strerror}", "remove it by hand"
+            ) from error
     return Build(target, tuple(found), spec.levels().parameters)
 
 
@@ -181,9 +201,19 @@ def _protect(folder: Path, record: dict[str, str] | None) -> None:
         return
     if record is None:
         if any(folder.iterdir()):
-            raise FileProblem(f"`{folder}` is not empty and no build folder", "name an empty folder, or add `--force` to write into it")
+            raise FileProblem(
+                f"`{folder}` is not empty and no build folder",
+                "name an empty folder, or add `--force` to write into it",
+            )
         return
-    edited = [n for n, hashed in record.items() if (folder / n).is_file() and digest((folder / n).read_bytes()) != hashed]
+    edited = [
+        n
+        for n, hashed in record.items()
+        if (folder / n).is_file() and digest((folder / n).read_bytes()) != hashed
+    ]
     if edited:
         listed = ", ".join(f"`{n}`" for n in edited)
-        raise FileProblem(f"{listed} in `{folder}` {'was' if len(edited) == 1 else 'were'} edited by hand", "write to another folder, or add `--force` to overwrite")
+        raise FileProblem(
+            f"{listed} in `{folder}` {'was' if len(edited) == 1 else 'were'} edited by hand",
+            "write to another folder, or add `--force` to overwrite",
+        )

@@ -1,4 +1,6 @@
-"""A memory that makes its own projections or targets, as a module: its core cannot be told from what feeds it."""
+"""A memory that makes its own projections or targets, as a module: its core cannot be told from what feeds
+it.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class ModuleCore:
         """
         width = int(self.memory.width)
         if x.dim() != 3 or x.shape[-1] != width:
-            raise ValueError(f"`x` has the shape {tuple(x.shape)}; `{self.memory.name}` takes [batch, tokens, {width}]")
+            raise ValueError(
+                f"`x` has the shape {tuple(x.shape)}; `{self.memory.name}` takes [batch, tokens, {width}]"
+            )
         if bool(x.isnan().any()):
             raise ValueError("`x` holds NaN; look at what made it")
         return self.module(x, state)

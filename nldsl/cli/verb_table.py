@@ -39,7 +39,12 @@ VERBS: tuple[Verb, ...] = (
     Verb("schema", "authoring", "Print the JSON Schema of the document.", ("nldsl.document.model",)),
     Verb("graph", "seeing", "Draw the level graph of a spec.", ("nldsl.api", "nldsl.levels.draw")),
     Verb("compile", "building", "Write a folder of PyTorch code that runs without nldsl.", ("nldsl.api",)),
-    Verb("verify", "building", "Probe a compiled folder on random data.", ("nldsl.run.verify",)),
+    Verb(
+        "verify",
+        "building",
+        "Probe a compiled folder on random data.",
+        ("nldsl.run.verify", "nldsl.run.promises"),
+    ),
     Verb("train", "running", "Train a spec or a compiled folder.", ("nldsl.api", "nldsl.run.train")),
     Verb("eval", "running", "Measure a trained folder on held-out data.", ("nldsl.run.evaluate",)),
     Verb("generate", "running", "Continue a text with a trained folder.", ("nldsl.run.generate",)),

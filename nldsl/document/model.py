@@ -81,7 +81,7 @@ class Chain(Node):
 
 
 class Memory(Node):
-    """`memory Name(parameters) { field = value ... }`.  Fields that are no known field are local pipelines."""
+    """`memory Name(parameters) { field = value ... }`.  Unknown fields are local pipelines."""
 
     kind: Literal["memory"] = "memory"
     name: str

@@ -24,7 +24,10 @@ def _wrap(node: e.Expr, bare: bool) -> str:
 
 
 def _word(node: e.Expr) -> str:
-    return _wrap(node, isinstance(node, e.Number | e.Name | e.Call | e.Text | e.ListOf | e.TupleOf | e.Body | e.Quantity))
+    return _wrap(
+        node,
+        isinstance(node, e.Number | e.Name | e.Call | e.Text | e.ListOf | e.TupleOf | e.Body | e.Quantity),
+    )
 
 
 def _operand(node: e.Expr, level: int, *, right: bool = False) -> str:
@@ -47,7 +50,11 @@ def print_expr(node: e.Expr) -> str:
         case e.Number():
             return _number(node)
         case e.Text(value=value):
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
+            return (
+                '"'
+                + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+                + '"'
+            )
         case e.Name():
             return node.text
         case e.Quantity():
@@ -62,7 +69,9 @@ def print_expr(node: e.Expr) -> str:
             level = _LEVEL[op]
             return f"{_operand(left, level)} {op} {_operand(right, level, right=True)}"
         case e.Unary(op=op, operand=operand):
-            bare = not isinstance(operand, e.Pipe | e.Unary) and not (isinstance(operand, e.Binary) and operand.op != "^")
+            bare = not isinstance(operand, e.Pipe | e.Unary) and not (
+                isinstance(operand, e.Binary) and operand.op != "^"
+            )
             return f"{op}{_wrap(operand, bare)}"
         case e.ListOf(items=items):
             return f"[{', '.join(print_expr(i) for i in items)}]"

@@ -25,7 +25,7 @@ BYTES = 4  # fp32
 
 @record
 class Cost:
-    """`parameters` learned outside, `state` numbers held per sequence, `flops` per token of a forward pass."""
+    """`parameters` learned outside, `state` held per sequence, `flops` per token of a forward pass."""
 
     parameters: int = 0
     state: int = 0
@@ -70,11 +70,18 @@ def map_weights(map: Map, key_width: int, value_width: int) -> int:
     return sum(r * c for r, c in map.weights(key_width, value_width))
 
 
-def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: int, length: int) -> Cost:
-    """A memory with weights of its own for each sequence: state, reads and writes."""
+def fast_weights(
+    map: Map, core: Core, heads: int, key_width: int, value_width: int, length: int, *, folded: bool = False
+) -> Cost:
+    """A memory with weights of its own for each sequence: state, reads and writes.
+
+    `folded`: its projections or targets depend on it, so the weights of a period's start are kept beside the
+    running ones, whatever the period.
+    """
     if map.kind == "cache":
-        kept = min(map.window or length, length)
-        seen = kept if map.window else length / 2
+        # Of a window, the newest token comes with the call.
+        kept = min(map.window - 1 if map.window else length, length)
+        seen = min(map.window, length) if map.window else length / 2
         return Cost(
             0, kept * heads * (key_width + value_width), round(2 * seen * heads * (key_width + value_width))
         )
@@ -86,7 +93,7 @@ def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: 
     momentum = 2 * weights if core.momentum != "none" else 0
     retain = weights if core.retain != "none" else 0
     started = weights if core.start == "learned" else 0
-    copies = 2 if core.period > 1 else 1
+    copies = 2 if core.period > 1 or folded else 1
     normaliser = heads * key_width if core.normalise else 0
     return Cost(
         started, weights * copies + normaliser, reads + gradient + 2 * weights + erase + momentum + retain
@@ -96,7 +103,9 @@ def fast_weights(map: Map, core: Core, heads: int, key_width: int, value_width: 
 def memory(instance: MemoryInstance, length: int) -> Cost:
     """The memory itself with what its projections carry from token to token, without momentum's state."""
     heads, key, value = int(instance.heads), int(instance.key_width), int(instance.value_width)
-    cost = fast_weights(instance.core.map, instance.core, heads, key, value, length)
+    core = instance.core
+    folded = bool(instance.adaptives()) or core.target == "self"
+    cost = fast_weights(core.map, core, heads, key, value, length, folded=folded)
     return cost + Cost(state=projections(instance).state)
 
 
@@ -110,7 +119,12 @@ def momentum_state(instance: MemoryInstance) -> int:
 def adaptive(node: Adaptive, core: Core, heads: int) -> Cost:
     """An adaptive projection: a memory from a head's features to as many."""
     width = int(node.shape.width)
-    return fast_weights(node.map, core, heads, width, width, 0)
+    return fast_weights(node.map, core, heads, width, width, 0, folded=True)
+
+
+def adaptive_momentum(node: Adaptive, heads: int) -> int:
+    """Numbers in the momentum of an adaptive projection, per sequence."""
+    return map_weights(node.map, int(node.shape.width), int(node.shape.width)) * heads
 
 
 def projections(instance: MemoryInstance) -> Cost:

@@ -45,7 +45,7 @@ class Clock:
         """Tokens of one stream between updates; needs the facts a spec declares (`step`, `sequence` in
         tokens).
 
-        Returns `math.inf` for `never` and 0 for `always`.  Raises `KeyError` when a unit has no declared size.
+        Returns `math.inf` for `never` and 0 for `always`.  Raises `KeyError` for a unit without a size.
         """
         if self.unit == "never":
             return math.inf
@@ -146,9 +146,13 @@ class LevelGraph:
         """
         import networkx as nx
 
-        made = nx.MultiDiGraph(name=self.name, **{f"tokens_per_{unit}": size for unit, size in self.facts.items()})
+        made = nx.MultiDiGraph(
+            name=self.name, **{f"tokens_per_{unit}": size for unit, size in self.facts.items()}
+        )
         for component in self.components:
-            values = {f: getattr(component, f) for f in Component.__dataclass_fields__ if f not in ("path", "span")}
+            values = {
+                f: getattr(component, f) for f in Component.__dataclass_fields__ if f not in ("path", "span")
+            }
             made.add_node(component.path, **values, frequency=component.frequency)
         for edge in self.edges:
             made.add_edge(edge.source, edge.target, kind=edge.kind)

@@ -314,7 +314,10 @@ class _Memory:
         if erase is not None and erase.shape.width.value != key.shape.width.value:
             raise self.findings.stop(
                 "NL0401",
-                f"keys have {int(key.shape.width)} features in a head and `erase` has {int(erase.shape.width)}",
+                (
+                    f"keys have {int(key.shape.width)} features in a head and `erase` has "
+                    f"{int(erase.shape.width)}"
+                ),
                 erase.span,
                 "what is forgotten along",
                 others=((key.span, "keys"),),

@@ -68,7 +68,9 @@ class _Elaborator(Studies):
                 self.unknown_declaration(head)
         if seen_edition is None and body.statements:
             self.missing_edition(body)
-        return m.Document.model_construct(edition=edition, imports=imports, declarations=declarations, span=body.span)
+        return m.Document.model_construct(
+            edition=edition, imports=imports, declarations=declarations, span=body.span
+        )
 
     def declared(self, name: str, span: Span | None, places: dict[str, Span | None]) -> None:
         if name in places:
@@ -137,7 +139,9 @@ class _Elaborator(Studies):
                 wanted = tuple(n.parts[0] for n in listed if isinstance(n, e.Name) and len(n.parts) == 1)
                 if wanted and len(wanted) == len(listed):
                     path = origin.value if isinstance(origin, e.Text) else origin.text
-                    return m.Import.model_construct(source=path, names=wanted, span=span, name_span=names.span)
+                    return m.Import.model_construct(
+                        source=path, names=wanted, span=span, name_span=names.span
+                    )
             case _:
                 pass
         self.malformed(head, "import", "NL0128")
@@ -153,7 +157,9 @@ class _Elaborator(Studies):
             self.malformed(head, "let")
             return None
         name = head.words[1]
-        return m.Let.model_construct(name=name.text, value=head.value, span=head.statement.span, name_span=name.span)
+        return m.Let.model_construct(
+            name=name.text, value=head.value, span=head.statement.span, name_span=name.span
+        )
 
     # -- memories and rules ----------------------------------------------------------------
 
@@ -324,5 +330,7 @@ class _Elaborator(Studies):
             return
         measures = [s.value for s in head.body.statements]
         evaluations.append(
-            m.Evaluation.model_construct(clock=phrase_of(head.words[1:]), measures=measures, span=head.statement.span)
+            m.Evaluation.model_construct(
+                clock=phrase_of(head.words[1:]), measures=measures, span=head.statement.span
+            )
         )

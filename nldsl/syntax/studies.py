@@ -64,7 +64,9 @@ class Studies(Elaborating):
         elif word == "remove":
             if head.value is None and len(head.words) == 2 and isinstance(head.words[1], e.Name):
                 path = head.words[1]
-                return m.Amendment.model_construct(action="remove", path=path.text, path_span=path.span, span=span)
+                return m.Amendment.model_construct(
+                    action="remove", path=path.text, path_span=path.span, span=span
+                )
         elif word == "replace":
             left = leftmost(statement.value)
             words = left.words if isinstance(left, e.Phrase) else ()

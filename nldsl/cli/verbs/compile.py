@@ -27,7 +27,8 @@ def compile_spec(
     """Compile the spec at `path` into `folder`.
 
     `check` writes nothing and returns 1 where the folder is stale; `print_after` prints the value
-    after one pass and writes nothing; `verify` probes what was written.
+    after one pass and writes nothing; `verify` compares what was written with
+    what the level graph promises.
     """
     if print_after is None and folder is None:
         raise Problem("no folder to write to", f"add `-o build/{Path(path).stem}`")
@@ -48,16 +49,16 @@ def compile_spec(
     console.say(f"wrote {folder}: {len(build.files)} files, {build.parameters:,} parameters")
     if not verify:
         return 0
-    from nldsl.cli.verbs.verify import verify as probe
+    from nldsl.cli.verbs.verify import keep_promises
 
-    return probe(console, folder)
+    return keep_promises(console, folder)
 
 
 @click.command("compile")
 @click.argument("spec", type=click.Path())
 @click.option("-o", "--output", "folder", type=click.Path(), metavar="DIR", help="The folder to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 where DIR is stale.")
-@click.option("--verify", is_flag=True, help="Probe what was written.")
+@click.option("--verify", is_flag=True, help="Trace what was written and compare it with the level graph.")
 @click.option("--print-after", metavar="PASS", help="Print the value after one pass; write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite files that were edited by hand.")
 @variant_option

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import click
@@ -12,14 +14,28 @@ from nldsl.cli.options import with_plain_console
 
 
 def verify(console: Console, folder: str) -> int:
-    """Print one line for each probe; 1 where one fails."""
+    """Print one line for each promise and each probe; 1 where one fails."""
+    from nldsl.run.promises import promises
     from nldsl.run.verify import verify as probe
 
-    results = list(probe(inputs.build_folder(folder)))
-    for result in results:
+    where = inputs.build_folder(folder)
+    return report(console, chain(promises(where), probe(where)))
+
+
+def keep_promises(console: Console, folder: str) -> int:
+    """Print one line for each promise of the front end, kept or broken; 1 where one is broken."""
+    from nldsl.run.promises import promises
+
+    return report(console, promises(inputs.build_folder(folder)))
+
+
+def report(console: Console, results: Iterable[Any]) -> int:
+    """Print what was found, and how much of it is well; 1 where something is not."""
+    found = list(results)
+    for result in found:
         console.out(line(result, console.color_out))
-    failed = sum(not result.ok for result in results)
-    console.say(f"{len(results) - failed} of {len(results)} probes passed")
+    failed = sum(not result.ok for result in found)
+    console.say(f"{len(found) - failed} of {len(found)} probes passed")
     return int(failed > 0)
 
 
@@ -39,6 +55,7 @@ def command(console: Console, folder: str) -> int:
     """Probe the compiled folder DIR on random data.
 
     Looks for future leaks, sequences of a batch that touch each other, dead parameters, how far back
-    the loss reaches, and streaming that differs from whole.
+    the loss reaches, and streaming that differs from whole; and compares the code with its level graph:
+    parameters, gradients, costs and clocks.
     """
     return verify(console, folder)
