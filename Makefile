@@ -11,8 +11,8 @@ SPEC    ?= specs/hope.nl
 VARIANT ?= Demo
 BUILD ?= build/hope-demo
 
-# Two threads at most: the tests' tensors are small, and more threads only wait for each other.
-export OMP_NUM_THREADS ?= 2
+# One thread: small models gain nothing from two, and lose much on a busy machine.
+export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types pytest golden bench docs check clean data packages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from nldsl.codegen.emit import code as c
 from nldsl.document import expr as e
@@ -105,10 +106,9 @@ def _value(node: e.Expr, values: dict[str, int | float], whole: bool) -> int | f
                 case _:
                     return a**b
         case e.Call(function=function):
-            functions = {"min": min, "max": max, "abs": abs, "round": round}
-            return (functions.get(function.text) or getattr(math, function.text))(
-                *(_value(a, values, False) for a in node.positional)
-            )
+            functions: dict[str, Any] = {"min": min, "max": max, "abs": abs, "round": round}
+            chosen = functions.get(function.text) or getattr(math, function.text)
+            return chosen(*(_value(a, values, False) for a in node.positional))
         case _:
             raise TypeError
 

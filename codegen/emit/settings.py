@@ -71,6 +71,10 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
     )
 
 
+def _option(value: float | int | str) -> c.Code:
+    return text(value) if isinstance(value, str) else literal(value)
+
+
 def _data(training: Training) -> c.Code:
     data = training.data
     named: list[tuple[str, c.Code]] = [("length", literal(data.length)), ("batch", literal(data.batch))]
@@ -105,9 +109,7 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
         named.append(
             (
                 "options",
-                c.Mapping(
-                    tuple((k, text(v) if isinstance(v, str) else literal(v)) for k, v in options.items())
-                ),
+                c.Mapping(tuple((k, _option(v)) for k, v in options.items())),
             )
         )
     if level.reduce != "mean":
@@ -146,9 +148,9 @@ def _evaluation(training: Training) -> list[tuple[str, c.Code]]:
                 "Measure",
                 (
                     text(name),
-                    *((c.Mapping(tuple((k, literal(v)) for k, v in options.items())),) if options else ()),
+                    *((c.Mapping(tuple((k, _option(v)) for k, v in options.items())),) if options else ()),
                 ),
-            )  # type: ignore[arg-type]
+            )
             for name, options in measures
         ]
         found.append(("measures", c.Several(tuple(made))))

@@ -48,7 +48,7 @@ class ModuleCore:
         """
         import torch
 
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        if batch < 1:
             raise ValueError(f"`batch` is {batch!r}; give a whole number of at least 1")
         like = next(self.module.parameters())
         with torch.no_grad():

@@ -182,7 +182,7 @@ def carries_within_reach(subject: Subject, findings: Findings) -> None:
                 f"`{one.name}` starts anew with every sequence, so no period can be carried over",
                 field_spots(subject, one, "update", "carries"),
                 fallback=one.span,
-                help="leave `carry` out, or use `flush`",
+                help="leave `carry` out: the open period then ends with the sequence",
             )
 
 

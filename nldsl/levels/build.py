@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 from nldsl.levels import costs
 from nldsl.levels.graph import Clock, Component, Edge, LevelGraph
@@ -42,20 +43,13 @@ def ranked(sketches: list[_Sketch]) -> tuple[Component, ...]:
     """Ranks from 1 (fastest): by tokens between updates, then by who is inside whom."""
     keys = sorted({(s.component.tokens_per_update, s.before) for s in sketches})
     rank = {key: i + 1 for i, key in enumerate(keys)}
-    found = [
-        Component(**{**_as_dict(s.component), "rank": rank[s.component.tokens_per_update, s.before]})
-        for s in sketches
-    ]
+    found = [replace(s.component, rank=rank[s.component.tokens_per_update, s.before]) for s in sketches]
     return tuple(sorted(found, key=lambda c: (c.rank, c.depth)))
-
-
-def _as_dict(component: Component) -> dict:
-    return {name: getattr(component, name) for name in component.__dataclass_fields__}
 
 
 def _tokens(clock: Clock, facts: dict[str, int]) -> float:
     value = clock.tokens(facts)
-    return value if math.isinf(value) else float(value)
+    return math.inf if math.isinf(value) else float(value)
 
 
 # --------------------------------------------------------------------------- inside the sequence

@@ -139,20 +139,18 @@ class LevelGraph:
         """Learned numbers in the whole model."""
         return sum(c.parameters * c.copies for c in self.components)
 
-    def as_networkx(self) -> MultiDiGraph:
+    def as_networkx(self) -> MultiDiGraph[str]:
         """The graph for networkx: a node for each component path with its fields, an edge with its `kind`.
 
         networkx is imported here, so that checks and drawings do without it.
         """
         import networkx as nx
 
-        made = nx.MultiDiGraph(
-            name=self.name, **{f"tokens_per_{unit}": size for unit, size in self.facts.items()}
-        )
+        made: MultiDiGraph[str] = nx.MultiDiGraph()
+        made.graph |= {"name": self.name, "facts": dict(self.facts)}
         for component in self.components:
-            values = {
-                f: getattr(component, f) for f in Component.__dataclass_fields__ if f not in ("path", "span")
-            }
+            fields = (f for f in Component.__dataclass_fields__ if f not in ("path", "span"))
+            values = {f: getattr(component, f) for f in fields}
             made.add_node(component.path, **values, frequency=component.frequency)
         for edge in self.edges:
             made.add_edge(edge.source, edge.target, kind=edge.kind)

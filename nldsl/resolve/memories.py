@@ -147,7 +147,7 @@ class _Memory:
         """A memory that learns from the model's own loss (`objective = task`)."""
         declaration = self.declaration
         chain = declaration.chain
-        allowed = ("objective", "scope", *(("map", "update", "reduce", "plastic") if chain is None else ()))
+        allowed = ("objective", "scope", "plastic", *(("map", "update", "reduce") if chain is None else ()))
         for name, value in self.fields.items():
             if name not in allowed and name in FIELDS:
                 self.findings.add(
@@ -167,6 +167,14 @@ class _Memory:
                 self._span("scope"),
                 "per sequence",
                 help="leave `scope` out: the weights are then shared by all sequences",
+            )
+        if self._flag("plastic", False):
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for shared weights that go on learning at test time",
+                self._span("plastic"),
+                "plastic",
+                help="leave `plastic` out: shared weights stand still after training",
             )
         if chain is None:
             fields = {k: v for k, v in self.fields.items() if k in ("map", "update", "reduce")}
@@ -195,7 +203,7 @@ class _Memory:
                 text,
                 chain.where(),
                 "the kind of chain",
-                help=f"maybe `{near[0]}`" if near else "use `chain sequential`",
+                help=f"maybe `{near[0]}`" if near and not known else "use `chain sequential`",
             )
         levels = []
         failed = False
@@ -286,6 +294,7 @@ class _Memory:
                 others=((self._span("objective"), f"the objective is `{self.objective}`"),),
                 help="write `objective = task`",
             )
+        self._only_what_compiles()
         heads = self._heads()
         self.context = Context(
             self.scope,
@@ -360,18 +369,31 @@ class _Memory:
             self.declaration.where(),
         )
 
+    def _only_what_compiles(self) -> None:
+        """Refuse what would change the meaning and that no code can be made for yet."""
+        if self._word("scope", "the scope", ("shared", "sequence"), "sequence") == "shared":
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for a memory with an objective of its own that all sequences share",
+                self._span("scope"),
+                "shared",
+                help="leave `scope` out: each sequence then has weights of its own",
+            )
+        if not self._flag("plastic", True):
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for a memory that stands still at test time",
+                self._span("plastic"),
+                "not plastic",
+                help="leave `plastic` out: a memory inside the sequence goes on learning",
+            )
+
     def _heads(self) -> Num:
         if "heads" in self.fields:
             return self.scope.integer(self.fields["heads"], "the number of heads")
         given = self.scope.values.get("heads")
         if isinstance(given, Num):
-            if not isinstance(given.value, int) or given.value < 1:
-                raise self.findings.stop(
-                    "NL0205",
-                    f"the number of heads is {given.value}",
-                    given.span or self.call.span,
-                    "needs a whole number of at least 1",
-                )
+            self.scope.counted(given, "the number of heads", self.call.span)
             return given
         return Num(1, e.Number(1))
 

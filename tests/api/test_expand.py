@@ -9,7 +9,7 @@ import pytest
 
 import nldsl
 from nldsl.api.reading import library
-from nldsl.resolve.expanded import Expanded
+from nldsl.resolve.expanded import Expanded, MemoryInstance
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.nl"))
@@ -107,8 +107,12 @@ def test_names_of_several_files_do_not_collide(tmp_path: Path) -> None:
     (tmp_path / "main.nl").write_text(MAIN)
     spec = nldsl.load(tmp_path / "main.nl")
     second = again(spec)
-    heads = [int(i.heads) for i, _ in second.expanded.instances() if hasattr(i, "heads")]
-    assert heads == [int(i.heads) for i, _ in spec.expanded.instances() if hasattr(i, "heads")] == [4, 2]
+    heads = [int(i.heads) for i, _ in second.expanded.instances() if isinstance(i, MemoryInstance)]
+    assert (
+        heads
+        == [int(i.heads) for i, _ in spec.expanded.instances() if isinstance(i, MemoryInstance)]
+        == [4, 2]
+    )
     assert second.levels().parameters == spec.levels().parameters
 
 
