@@ -51,6 +51,7 @@ def test_nothing_is_left_changed(built: Built) -> None:
 EMBED = "        x = self.embed(tokens)"
 INITIALISE = "        initialise(self)"
 RETNET = "        state = state or {}\n        # retnet.nl:12"
+HALVED = "        for one in (state or {}).get('blocks', []):\n            one['mixer']['core']['W'] /= 2\n"
 GAIN = "nn.RMSNorm(dim // heads, eps=1e-6)"
 CONV = "        return y, padded[:, padded.shape[1] - reach + 1 :]"
 NORM = "        return F.linear(self.norm(x), self.embed.weight), "
@@ -96,7 +97,7 @@ FAULTS = {
     "a state written in place": (
         "retnet",
         "model.py",
-        [(RETNET, f"        if state:\n            state['blocks'][0]['mixer']['core']['W'].mul_(0.5)\n{RETNET}")],
+        [(RETNET, f"{HALVED}{RETNET}")],
         {"state is a value"},
     ),
     "a frozen parameter": (
@@ -133,7 +134,7 @@ FAULTS = {
     "weights drawn without the seed": (
         "transformer",
         "model.py",
-        [(INITIALISE, f"{INITIALISE}\n        self.norm.weight.data.mul_(1 + torch.rand((), generator=_RANDOM))"),
+        [(INITIALISE, f"{INITIALISE}\n        self.norm.weight.data += torch.rand((), generator=_RANDOM)"),
          ("State = dict[str, Any]", "State = dict[str, Any]\n_RANDOM = torch.Generator().manual_seed(5)"),
          ("from torch import Tensor, nn", "import torch\nfrom torch import Tensor, nn")],
         {"builds repeat"},
