@@ -204,7 +204,7 @@ def _broken(
     inside = (
         inner
         and whole is not None
-        and inner[0][0].source is whole.source
+        and inner[0][0].source == whole.source
         and whole.start <= inner[0][0].start < whole.end
     )
     spots = [*inner, (place, "the variant")] if inside else [(place, "the variant"), *inner]

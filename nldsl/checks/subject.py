@@ -150,7 +150,7 @@ def report(
     """
     library = library_sources(subject.module)
     known = _distinct((span, text) for span, text in spots if span is not None)
-    mine = [spot for spot in known if not any(spot[0].source is s for s in library)]
+    mine = [spot for spot in known if spot[0].source not in library]
     own = known[0] if known and known[0] in mine else next(iter(mine), None)
     if fallback is not None and (own is None or own is not known[0]):
         own = (fallback, "used here")
@@ -217,7 +217,7 @@ def _call(subject: Subject, instance: MemoryInstance) -> e.Call | None:
     if instance.span is None:
         return None
     for module in modules(subject.module):
-        if module.source is not instance.span.source:
+        if module.source != instance.span.source:
             continue
         for declaration in module.document.declarations:
             for statement in declaration.body if isinstance(declaration, doc.Block | doc.Model) else ():

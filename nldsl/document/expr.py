@@ -45,9 +45,11 @@ class Expr:
 
     def walk(self) -> Iterator[Expr]:
         """This node and everything below it, depth first."""
-        yield self
-        for child in self.children():
-            yield from child.walk()
+        waiting: list[Expr] = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(list(node.children()))
 
 
 @record

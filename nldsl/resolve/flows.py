@@ -338,16 +338,11 @@ class Flows:
                 )
             arguments["vocab"] = vocab
             return Shape("flat", vocab)
-        hidden = arguments.get("hidden")
-        if isinstance(hidden, Num):
-            self._positive(hidden, "a hidden width", context)
+        _check_arguments(name, arguments, context.scope)
         return shape
 
     def _positive(self, number: Num, what: str, context: Context) -> None:
-        if not isinstance(number.value, int) or number.value < 1:
-            raise context.scope.findings.stop(
-                "NL0205", f"{what} is {number.value}", number.span, "needs a whole number of at least 1"
-            )
+        context.scope.counted(number, what)
 
     def _embed(
         self, node: e.Expr, flow: Flow, arguments: dict[str, Num | str | bool], path: str, context: Context
@@ -481,6 +476,7 @@ class Flows:
             if isinstance(only, Word) and only.text == "all":
                 return Map("cache", span=node.span)
         arguments = primitive_arguments(node, name, takes, scope)
+        _check_arguments(name, arguments, scope)
         if name == "cache":
             window = arguments.get("window")
             return Map("cache", window=int(window) if isinstance(window, Num) else None, span=node.span)
@@ -501,6 +497,29 @@ class Flows:
             str(arguments.get("activation", "gelu")),
             span=node.span,
         )
+
+
+def _check_arguments(part: str, arguments: dict[str, Num | str | bool], scope: Scope) -> None:
+    """Counts are counts, and shares stay between 0 and 1."""
+    for name, what in _COUNTS.items():
+        number = arguments.get(name)
+        if isinstance(number, Num):
+            scope.counted(number, what)
+    for name, wanted, fits in _RANGES.get(part, ()):
+        number = arguments.get(name)
+        if isinstance(number, Num) and not fits(number.value):
+            raise scope.findings.stop(
+                "NL0205", f"the `{name}` of `{part}` is {number.value}", number.span, f"needs {wanted}"
+            )
+
+
+_COUNTS = {"hidden": "a hidden width", "depth": "the depth of an MLP", "window": "a window"}
+_RANGES: dict[str, tuple[tuple[str, str, Callable[[float], bool]], ...]] = {
+    "sigmoid": (("start", "a number between 0 and 1", lambda v: 0 < v < 1),),
+    "softplus": (("start", "a number above 0", lambda v: v > 0),),
+    "dropout": (("by", "a share of at least 0 and below 1", lambda v: 0 <= v < 1),),
+    "rope": (("theta", "a number above 0", lambda v: v > 0),),
+}
 
 
 def _usable(scope: Scope, name: str) -> bool:

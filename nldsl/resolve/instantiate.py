@@ -14,6 +14,9 @@ from nldsl.resolve.memories import Memories
 from nldsl.resolve.modules import Module
 from nldsl.resolve.scope import Scope
 
+MAX_PARTS = 64
+"""How many blocks and memories may stand one inside the other."""
+
 
 class Builder:
     """Makes instances; one for each resolution."""
@@ -74,6 +77,15 @@ class Builder:
 
     def _no_cycle(self, call: e.Expr, declaration: doc.Memory | doc.Block) -> None:
         names = [n for n, _ in self.stack]
+        if len(names) >= MAX_PARTS:
+            raise self.findings.stop(
+                "NL0216",
+                f"`{declaration.name}` stands in {len(names)} parts, one inside the other",
+                call.span,
+                "too deep",
+                notes=(f"{names[0]} -> ... -> {names[-1]} -> {declaration.name}",),
+                help="use `repeat(n, ...)` to stack parts one after the other",
+            )
         if declaration.name not in names:
             return
         first = names.index(declaration.name)

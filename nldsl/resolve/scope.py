@@ -48,6 +48,9 @@ class Word:
     span: Span | None = field(default=None, compare=False)
 
 
+LARGEST = 2**53
+"""Whole numbers beyond this are refused: no width, count or seed is larger, and floats lose units there."""
+
 Value = Num | Amount | Word | e.Expr
 """What a parameter can be bound to; an `Expr` is a pipeline or part handed over as written."""
 
@@ -68,6 +71,29 @@ def substitute(node: e.Expr, symbols: dict[str, e.Expr]) -> e.Expr:
             return node
 
 
+def _used(node: e.Expr, given: Span | None, what: str) -> tuple[tuple[Span | None, str], ...]:
+    """Where a parameter becomes `what`, when its value was given elsewhere."""
+    return ((node.span, f"{what}, here"),) if isinstance(node, e.Name) and given != node.span else ()
+
+
+def _shown(number: Num) -> str:
+    """A number as it would be written before a unit."""
+    return print_expr(e.Number(number.value)) if number.value >= 0 else f"({number.value})"
+
+
+def _power(left: int | float, right: int | float) -> int | float:
+    """`left ^ right`; raises before an exact power outgrows all use, and for roots of negative numbers."""
+    if left < 0 and not float(right).is_integer():
+        raise ValueError("a negative number has no such root")
+    if right < 0:
+        return float(left) ** right
+    if isinstance(left, int) and isinstance(right, int) and right * left.bit_length() > 4096:
+        if abs(left) > 1:
+            raise OverflowError("too large")
+        return left ** (right % 2 + 2)  # 0, 1 and -1 only know whether the exponent is odd
+    return left**right
+
+
 @dataclass(slots=True)
 class Scope:
     """Parameters in force, and the file that other names are looked up in."""
@@ -85,6 +111,14 @@ class Scope:
         if isinstance(value, float) and not math.isfinite(value):
             raise self.findings.stop(
                 "NL0205", "this number is not finite", node.span, "evaluates to " + str(value)
+            )
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise self.findings.stop(
+                "NL0205",
+                "this whole number is too large",
+                node.span,
+                "more than 2^53",
+                help="write it as a fraction, such as `1e20`, if it is not a count",
             )
         return Num(value, self._symbol(node), node.span)
 
@@ -134,9 +168,16 @@ class Scope:
                 try:
                     return FUNCTIONS[function.text](*arguments)
                 except (TypeError, ValueError, OverflowError) as error:
-                    raise self.findings.stop(
-                        "NL0205", f"`{print_expr(node)}` has no value: {error}", node.span
-                    ) from None
+                    raise self._no_value(node, error) from None
+            case e.Quantity(amount=amount, unit=unit):
+                raise self.findings.stop(
+                    "NL0204",
+                    f"`{print_expr(node)}` is an amount, and arithmetic takes bare numbers",
+                    node.span,
+                    "a number is wanted here",
+                    help=f"put the arithmetic in parentheses and the unit behind them, as in "
+                    f"`(2 * {print_expr(amount)}) {unit}s`",
+                )
             case _:
                 raise self.findings.stop(
                     "NL0204",
@@ -173,11 +214,15 @@ class Scope:
                     )
                     return left // right if exact else left / right
                 case _:
-                    return float(left) ** right if right < 0 else left**right
-        except (ZeroDivisionError, OverflowError) as error:
-            raise self.findings.stop(
-                "NL0205", f"`{print_expr(node)}` has no value: {error}", node.span
-            ) from None
+                    return _power(left, right)
+        except (ZeroDivisionError, OverflowError, ValueError) as error:
+            raise self._no_value(node, error) from None
+
+    def _no_value(self, node: e.Expr, error: Exception) -> Exception:
+        why = "the result is too large" if isinstance(error, OverflowError) else str(error)
+        return self.findings.stop(
+            "NL0205", f"`{print_expr(node)}` has no value: {why}", node.span, "has no value"
+        )
 
     def integer(self, node: e.Expr, what: str, *, least: int = 1) -> Num:
         """A whole number of at least `least`."""
@@ -189,6 +234,19 @@ class Scope:
                 "NL0205", f"{what} is {number.value}", node.span, f"needs a whole number of at least {least}"
             )
         return number
+
+    def counted(self, number: Num, what: str, fallback: Span | None = None) -> None:
+        """Refuse what is not a whole number of at least 1, written as one."""
+        if isinstance(number.value, int) and number.value >= 1:
+            return
+        whole = isinstance(number.value, float) and number.value.is_integer() and number.value >= 1
+        raise self.findings.stop(
+            "NL0205",
+            f"{what} is {number.value}",
+            number.span or fallback,
+            "needs a whole number of at least 1",
+            help=f"write `{int(number.value)}`" if whole else None,
+        )
 
     # ------------------------------------------------------------------ words and clocks
 
@@ -234,8 +292,9 @@ class Scope:
                 raise self.findings.stop(
                     "NL0303",
                     f"{what} is counted in {value.unit}s",
-                    node.span,
+                    value.span or node.span,
                     "this unit does not fit",
+                    others=_used(node, value.span, what),
                     help=f"count it in {' or '.join(u + 's' for u in units)}",
                 )
             return value.number, value.unit
@@ -243,9 +302,11 @@ class Scope:
             raise self.findings.stop(
                 "NL0304",
                 f"{what} has no unit",
-                node.span,
+                value.span or node.span,
                 "a bare number",
-                help=f"write `{print_expr(node)} {units[0]}s`: units are never guessed",
+                others=_used(node, value.span, what),
+                help=f"write {' or '.join(f'`{_shown(value)} {u}s`' for u in units[:2])}: "
+                "units are never guessed",
             )
         raise self.findings.stop(
             "NL0304",
@@ -277,8 +338,9 @@ class Scope:
             raise self.findings.stop(
                 "NL0305",
                 f"a period is {number.value}",
-                node.words[1].span,
+                number.span or node.words[1].span,
                 "needs a whole number of at least 1",
+                others=_used(node.words[1], number.span, "a period"),
             )
         offset, partial, rest = 0, "drop", list(node.words[2:])
         while rest:

@@ -16,6 +16,7 @@ from nldsl.syntax.comments import CommentBook, Draft
 from nldsl.syntax.words import NO_AMOUNTS
 
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
+_MOST_DIGITS = 400  # beyond, a number is as good as infinite, and Python refuses to print it
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -53,7 +54,8 @@ class Builder(Transformer[Token, Any]):
         token = children[0]
         text = str(token)
         digits = text.replace("_", "")
-        value = int(digits) if digits.isdigit() else float(digits)
+        exact = digits.isdigit() and len(digits) <= _MOST_DIGITS
+        value = int(digits) if exact else float(digits)
         return e.Number(value, text, span=self._token_span(token))
 
     def text(self, children: list[Token]) -> e.Text:

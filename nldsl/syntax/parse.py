@@ -26,6 +26,7 @@ from nldsl.document import expr as e
 from nldsl.grammar import messages
 from nldsl.syntax.build import Builder
 from nldsl.syntax.comments import CommentBook, find_comments
+from nldsl.syntax.nesting import shallow
 from nldsl.syntax.recover import indent_at, matching_close, statement_end, unclosed_by_indent
 
 MAX_FINDINGS = 50
@@ -188,7 +189,8 @@ def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Bod
             findings = reader.findings
         else:
             findings = reader.findings
-    start = [d for d in findings if d.labels]
+    body, deep = shallow(body)
+    start = [d for d in findings + deep if d.labels]
     return body, sorted(start, key=lambda d: d.labels[0].span.start)
 
 
