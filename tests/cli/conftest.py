@@ -124,11 +124,13 @@ def api(stand_in: StandIn) -> StandIn:
             stand_in.calls.append(("stale", (str(folder),), {}))
             return [] if (Path(folder) / "model.py").exists() else ["model.py"]
 
-        def compile(self, folder: Any, *, force: bool = False) -> None:
+        def compile(self, folder: Any, *, force: bool = False) -> Any:
             stand_in.calls.append(("compile", (Path(folder).as_posix(),), {"force": force}))
             Path(folder).mkdir(parents=True, exist_ok=True)
-            for name in ("model.py", "levels.json"):
+            files = ("model.py", "levels.json")
+            for name in files:
                 (Path(folder) / name).write_text("{}")
+            return types.SimpleNamespace(files=files, parameters=0)
 
         def levels(self) -> LevelGraph:
             return LevelGraph("Tiny", (), (), {"token": 1})
