@@ -329,7 +329,7 @@ def finite(subject: Subject) -> Finding:
     """Logits and gradients are finite in float32 at the start, at the spec's length and four times it."""
     torch.manual_seed(subject.seed)
     model = subject.fresh().eval()
-    affordable = int(subject.tokens_a_second * SECONDS / 6)
+    affordable = int(subject.tokens_a_second * SECONDS / 3)
     used = sorted({min(subject.length * k, max(affordable, 2), LONGEST) for k in (1, 4)})
     told = []
     for length in used:

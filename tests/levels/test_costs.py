@@ -1,0 +1,83 @@
+"""Figures of the level graph that `compile --verify` compares with the code; here without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nldsl
+from nldsl.diagnostics.model import Source
+from nldsl.levels.graph import LevelGraph
+
+ROOT = Path(__file__).parents[2]
+
+SPEC = """edition 2026
+
+memory Kept(dim, heads = 2) {{
+  key   = x |> linear
+  value = x |> linear
+  query = x |> linear
+  map   = cache({window})
+  rule  = softmax
+}}
+
+memory Own(dim, heads = 2) {{
+  key   = x |> linear |> conv(4) |> unit
+  value = x |> {adaptive} linear
+  query = x |> linear |> unit
+  rate  = 0.1
+  objective = dot
+  rule  = dgd
+  anchor = current
+  read  = before
+  start = learned
+  out   = read |> rmsnorm
+}}
+
+block Block(dim) {{
+  kept: x = x + (x |> Kept(dim))
+  own: x = x + (x |> Own(dim))
+}}
+
+model Small(dim = 8, depth = 3, vocab = 11) {{
+  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> unembed({tied})
+}}
+"""
+
+
+def graph(window: str = "5 tokens", adaptive: str = "", tied: str = "tied") -> LevelGraph:
+    text = SPEC.format(window=window, adaptive=adaptive, tied=tied)
+    return nldsl.load(Source("costs.nl", text)).levels()
+
+
+def test_heads_share_the_gain_of_a_norm() -> None:
+    # Three maps of 8 x 8, a convolution of 8 x 4, and one gain for heads of 4 features.
+    assert graph()["Block.own.Own.projections"].parameters == 3 * 64 + 32 + 4
+
+
+def test_a_tied_unembed_works_with_the_weights_of_the_embedding() -> None:
+    assert graph()["Small.embed"].flops_per_token == 2 * 8 * 11
+    assert graph(tied="vocab")["Small.embed"].flops_per_token == 0
+
+
+def test_a_convolution_carries_its_last_inputs_in_the_memory() -> None:
+    weights, carried = 2 * 4 * 4, 8 * 3
+    assert graph()["Block.own.Own"].state_bytes == 4 * (weights + carried)
+
+
+def test_a_memory_of_its_own_projections_keeps_the_weights_of_the_period_too() -> None:
+    weights, carried = 2 * 4 * 4, 8 * 3
+    assert graph(adaptive="adaptive")["Block.own.Own"].state_bytes == 4 * (2 * weights + carried)
+
+
+def test_a_window_keeps_all_but_the_newest_token() -> None:
+    assert graph()["Block.kept.Kept"].state_bytes == 4 * 4 * 2 * (4 + 4)
+
+
+def test_a_spec_without_a_run_has_weights_too() -> None:
+    found = graph()
+    assert found.parameters == 11 * 8 + 3 * (3 * 64 + 228 + 32) + 8
+    assert found["Small.embed"].kind == "frozen"
+
+
+def test_the_gallery_counts_what_the_code_has() -> None:
+    assert nldsl.load(ROOT / "specs" / "hope.nl", variant="Tiny").levels().parameters == 154_864
