@@ -70,7 +70,7 @@ class Namespace:
         """`wanted`, or `wanted_` if it is kept for something else, or `wanted_2` and so on if it is taken.
 
         >>> names = Namespace()
-        ... names.fresh("key"), names.fresh("key"), names.fresh("class")
+        >>> names.fresh("key"), names.fresh("key"), names.fresh("class")
         ('key', 'key_2', 'class_')
         """
         base = f"{wanted}_" if self.kept(wanted) else wanted
