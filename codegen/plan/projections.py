@@ -65,8 +65,22 @@ def all_obstacles(instance: MemoryInstance) -> list[str]:
     """What keeps code from being made for this memory at all."""
     if looped(instance):
         return obstacles(instance)
-    partial = instance.core.partial
-    return [f"`{partial}` of a partial period"] if partial != "drop" else []
+    return loop_obstacles(instance.core)
+
+
+def loop_obstacles(core: Core) -> list[str]:
+    """What even the token loop cannot do: then no other engine can."""
+    one, found = core.map, []
+    channels = [name for name in ("rate", "retain", "momentum") if getattr(core, name) == "channel"]
+    if core.partial != "drop":
+        found.append(f"`{core.partial}` of a partial period")
+    if channels and one.kind not in ("matrix", "vector") and (one.kind, one.depth) != ("mlp", 1):
+        found.append(f"a `{channels[0]}` for each channel beside `map = {one.kind}`")
+    if core.rate == "channel" and core.rule == "gd_implicit":
+        found.append("a `rate` for each channel in an implicit step")
+    if core.erase and (one.kind != "matrix" or core.objective != "l2"):
+        found.append(f"`erase` beside `map = {one.kind}` and `objective = {core.objective}`")
+    return found
 
 
 def _shape(node: Adaptive) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from nldsl.codegen.emit import classes, kernels
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose, reference
-from nldsl.codegen.plan.projections import fold, looped, obstacles
+from nldsl.codegen.plan.projections import fold, loop_obstacles, looped, obstacles
 from nldsl.resolve.expanded import Core, Map, MemoryInstance, Num
 from tests.codegen.building import FEATURES, ROOT, SPECS, feature, gallery
 
@@ -204,6 +204,21 @@ def test_the_fold_of_a_self_modifying_memory(rule: str) -> None:
 def _memories() -> list[MemoryInstance]:
     specs = [*(feature(name) for name in FEATURES), *(gallery(name) for name in SPECS)]
     return [one for spec in specs for one, _ in spec.expanded.instances() if isinstance(one, MemoryInstance)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"partial": "carry"}, ["`carry` of a partial period"]),
+        ({"map": DEEP, "retain": "channel"}, ["a `retain` for each channel beside `map = mlp`"]),
+        ({"map": Map("mlp", Num(8), 1), "retain": "channel"}, []),
+        ({"rule": "gd_implicit", "rate": "channel"}, ["a `rate` for each channel in an implicit step"]),
+        ({"objective": "dot", "erase": True}, ["`erase` beside `map = matrix` and `objective = dot`"]),
+        ({"erase": True, "retain": "channel"}, []),
+    ],
+)
+def test_what_even_the_token_loop_cannot_do(change: dict[str, Any], words: list[str]) -> None:
+    assert loop_obstacles(replace(DELTA, **change)) == words
 
 
 def test_what_a_self_modifying_memory_cannot_be() -> None:
