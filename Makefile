@@ -15,7 +15,7 @@ BUILD ?= build/hope-demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest golden bench docs check clean data packages
+.PHONY: help setup demo test fmt lint types pytest study golden bench docs check clean data packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ types: $(STAMP) ## basedpyright
 
 pytest: $(STAMP) ## the tests alone; ARGS='-k word' picks some
 	$(BIN)/python -m pytest $(ARGS)
+
+study: $(STAMP) ## train every spec of the gallery for a few minutes, against the counts of its text
+	$(BIN)/python -m pytest -q -s -m slow tests/specs
 
 check: lint types ## what needs no test run: lint and types
 
