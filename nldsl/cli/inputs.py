@@ -91,14 +91,16 @@ def _files(paths: Sequence[str], complain: Callable[[FileProblem], None]) -> lis
     for path in paths:
         if path == STDIN:
             files.setdefault(STDIN, STDIN)
+        elif not path:
+            complain(FileProblem("a path is empty", "name a file, a folder, or `-` for standard input"))
         elif Path(path).is_dir():
             inside = specs_below(path)
             if not inside:
                 complain(FileProblem(f"no .nl file and no YAML spec is below `{path}`"))
             for file in inside:
-                files.setdefault(str(Path(file).resolve()), file)
+                files.setdefault(os.path.realpath(file), file)
         else:
-            files.setdefault(str(Path(path).resolve()), path)
+            files.setdefault(os.path.realpath(path), path)
     return list(files.values())
 
 

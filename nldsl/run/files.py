@@ -58,7 +58,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(path)
     if target.is_symlink() or target.exists():
-        target = target.resolve()
+        target = Path(os.path.realpath(target))  # `resolve` raises RuntimeError where links form a circle
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
@@ -110,6 +110,9 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int | None = None) -> byt
             raise FileProblem(f"`{path}` holds {size:.0f} MiB, and a spec may hold {limit // 2**20} MiB")
         return file.read_bytes()
     except FileNotFoundError as error:
+        if file.is_symlink():
+            fact = f"`{path}` is a link to `{os.readlink(file)}`, which does not exist"  # noqa: PTH115
+            raise FileProblem(fact, "point the link at a file, or name the file itself") from error
         raise FileProblem(f"`{path}` does not exist", _near(file)) from error
     except OSError as error:
         raise FileProblem(f"cannot read `{path}`: {reason(error)}") from error
@@ -144,7 +147,7 @@ def read_import(spec: str | os.PathLike[str], name: str) -> tuple[str, str]:
     """
     folder = Path(spec).parent
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
         raise OSError(errno.EACCES, "it leads outside the folder of the spec", str(file))
     return str(file), file.read_bytes().decode("utf-8")
 

@@ -14,7 +14,7 @@ from nldsl.syntax.words import CONNECTIVES
 
 FORMS = {
     "edition": "edition 2026",
-    "import": 'import "file.nl" as name` or `import [A, B] from "file.nl"',
+    "import": 'import [A, B] from std`, `import [A] from "file.nl"` or `import "file.nl" as name',
     "let": "let name = value",
     "memory": "memory Name(parameters) { field = value }",
     "optimizer": "optimizer name(parameters) { weight = ... }",

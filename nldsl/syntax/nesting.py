@@ -19,7 +19,7 @@ def shallow(body: e.Body) -> tuple[e.Body, list[Diagnostic]]:
         return body, []
     kept = tuple(s for s in body.statements if id(s) not in deep)
     rest = e.Body(kept, span=body.span, closing_comments=body.closing_comments, inline=body.inline)
-    return rest, [_finding(place) for place in deep.values()]
+    return rest, [nested_too_deep(place) for place in deep.values()]
 
 
 def too_deep(statement: e.Expr) -> Span | None:
@@ -36,7 +36,8 @@ def too_deep(statement: e.Expr) -> Span | None:
     return None
 
 
-def _finding(place: Span) -> Diagnostic:
+def nested_too_deep(place: Span) -> Diagnostic:
+    """The finding for what begins at `place`."""
     return Diagnostic(
         "NL0111",
         f"values nest more than {MAX_NESTING} deep",

@@ -46,6 +46,7 @@ from ruamel.yaml.events import (
 from nldsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Source, Span
 from nldsl.document import expr as e
 from nldsl.syntax.comments import Comment, CommentBook, Draft, comment_text
+from nldsl.syntax.nesting import MAX_NESTING, nested_too_deep
 from nldsl.syntax.parse import parse_statements
 from nldsl.syntax.yaml_writer import assigns_list, joins_value, to_yaml
 
@@ -69,12 +70,18 @@ class _Node:
         return self.kind == "scalar" and self.value == "" and self.style is None
 
 
+class _TooDeep(Exception):
+    """The file nests deeper than a spec may; the finding is recorded."""
+
+
 def parse_yaml(source: Source) -> tuple[e.Body, list[Diagnostic]]:
     """The statements of a YAML spec with every syntax finding; spans point into the YAML text."""
     reader = _Reader(source)
     nothing = e.Body((), span=Span(source, 0, len(source.text)))
     try:
         root = reader.compose()
+    except _TooDeep:
+        return nothing, reader.findings
     except MarkedYAMLError as stop:
         return nothing, [*reader.findings, _yaml_finding(source, stop)]
     except YAMLError as stop:
@@ -158,6 +165,10 @@ class _Reader:
                 root = node
             if node.kind != "scalar":
                 stack.append(node)
+            if len(stack) > MAX_NESTING:
+                at = event.start_mark.index
+                self.findings.append(nested_too_deep(Span(self.source, at, at + 1)))
+                raise _TooDeep
         self.book = CommentBook(text, self._comments())
         return root
 

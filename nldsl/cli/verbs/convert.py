@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ def convert(
         raise Problem(
             f"`{output}` is no name for {surface} text", f"write `-o {Path(output).stem}.{surface}`"
         )
-    if output is not None and path != "-" and Path(output).resolve() == Path(path).resolve():
+    if output is not None and path != "-" and os.path.realpath(output) == os.path.realpath(path):
         raise Problem(f"`{output}` is the spec itself", "name another file")
     text = converted(console, source, surface)
     if text is None:
