@@ -39,6 +39,21 @@ class Request:
     corpus: Callable[[str], dict[str, bytes] | None] = field(default=lambda name: None)
 
 
+def own_names() -> frozenset[str]:
+    """The names of the files of a build that are its own, whatever its text is called."""
+    made = (
+        "model.py",
+        "kernels.py",
+        "settings.py",
+        "levels.json",
+        "spec.nl",
+        "ruff.toml",
+        "README.md",
+        RECORD,
+    )
+    return frozenset((*made, *RUNTIME))
+
+
 def files(request: Request) -> dict[str, str | bytes]:
     """Every file of the build by name.  The same request gives the same bytes."""
     expanded = request.expanded

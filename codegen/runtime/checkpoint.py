@@ -31,6 +31,14 @@ def construct(sizes: dict[str, Any]) -> nn.Module:
     except (ValueError, AssertionError) as error:
         listed = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise UserError(f"no model can be built with {listed}: {error}", help="change these sizes") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(
+            "the machine has too little memory for this model",
+            help="make the sizes of the model smaller",
+            kind="device",
+        ) from error
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -48,11 +48,13 @@ def load(data: Data, folder: Path = HERE) -> Corpus:
     train, held_out = _split(text, data.split, manifest_path, path)
     warnings = _warnings(text, path)
     least = data.length + 1
+    longest = min(len(train), len(held_out)) - 1
+    shorter = f", or `--set data.length={longest}` or less" if longest > 0 else ""
     for side, part in (("training", train), ("held-out", held_out)):
         if len(part) < least:
             raise UserError(
                 f"the {side} part of {path.name} has {len(part)} bytes, and one window takes {least}",
-                help=f"use more text, or `--set data.length={max(1, len(part) - 1)}` or less",
+                help=f"use more text{shorter}",
                 kind="data",
             )
     return Corpus(data.source, _tensor(train), _tensor(held_out), warnings)

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import itertools
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -92,6 +93,15 @@ def text(tokens: Iterable[int]) -> Iterator[str]:
             yield piece
 
 
+def printable(text: str) -> str:
+    """`text` without control characters, which could drive a terminal: U+FFFD stands for each.
+
+    >>> printable("one\\ttwo\\n\\x1b[2J")
+    'one\\ttwo\\n\ufffd[2J'
+    """
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the prompt and what follows it.  0 when done, 1 or 2 when something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(options.prompt, end="")
         for piece in text(stream):
-            print(piece, end="", flush=True)
+            print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
         print()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ import torch
 
 from checkpoint import NAME
 from data import bits
+from generate import printable
 from schedule import Settings, UserError
 
 HERE = Path(__file__).resolve().parent
@@ -234,7 +235,7 @@ class Printer:
 
     def show_sample(self, event: Event) -> None:
         """A text by the model."""
-        print(f"\n{event['text']}\n")
+        print(f"\n{printable(event['text'])}\n")
 
     def show_stop(self, event: Event) -> None:
         """The end."""

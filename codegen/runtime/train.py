@@ -60,7 +60,7 @@ def train(
     `stop`, `failed`.  `runs/NNN` beside this file, or `out`, receives `checkpoint.pt` and `log.jsonl`.  A
     signal ends the run after the current step, with a checkpoint and code 130.  Raises `UserError`.
     """
-    with surroundings(settings), interruptions() as stop:
+    with surroundings(settings):
         place = pick_device(device)
         folder = pick_folder(out, resume)
         trainer = Trainer(settings, place)
@@ -76,7 +76,8 @@ def train(
             for warning in (*trainer.corpus.warnings, *([unfit] if unfit else [])):
                 journal.tell("warning", trainer.step, text=warning)
             try:
-                _loop(trainer, journal, result, stop)
+                with interruptions() as stop:  # before the loop there is nothing to save
+                    _loop(trainer, journal, result, stop)
             except UserError as error:
                 if error.kind == "diverged" and (folder / NAME).is_file():
                     error.help += f"; the checkpoint of an earlier step, {folder / NAME}, is whole"

@@ -98,6 +98,7 @@ def _corpus(name: str) -> dict[str, bytes]:
 
 def _own_text(spec: Spec) -> dict[str, bytes] | None:
     """The text file that the spec names, to travel with the build; None for a corpus of nldsl."""
+    from nldsl.codegen.build import own_names
     from nldsl.data import corpus
     from nldsl.run.files import FileProblem, read_bytes
 
@@ -118,7 +119,29 @@ def _own_text(spec: Spec) -> dict[str, bytes] | None:
                 )
             ]
         )
+    if name in own_names() or name.endswith(".py"):
+        raise SpecError(
+            [
+                Diagnostic(
+                    "NL0704",
+                    f"the text `{name}` has a name that files of a build have",
+                    labels,
+                    help="call it for instance `text.txt`: it lies beside the code in the compiled folder",
+                )
+            ]
+        )
     path = Path(spec.source.name).parent / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
+        raise SpecError(
+            [
+                Diagnostic(
+                    "NL0704",
+                    f"the text `{name}` is a link that leads outside the folder of the spec",
+                    labels,
+                    help="copy the file itself into the folder of the spec: a build carries its text along",
+                )
+            ]
+        )
     try:
         return {name: read_bytes(path)}
     except FileProblem as problem:

@@ -136,6 +136,18 @@ class Spec:
 
     # ------------------------------------------------------------------ builds
 
+    def shortage(self, memory_bytes: int) -> list[Diagnostic]:
+        """A finding (NL0810) where training needs more than `memory_bytes`; else nothing."""
+        from nldsl import checks
+        from nldsl.checks.budget import fits_the_machine
+        from nldsl.resolve.findings import Findings
+
+        found = Findings()
+        subject = checks.subject_of(self._analysis.resolution, memory_bytes=memory_bytes)
+        if subject is not None:
+            fits_the_machine(subject, found)
+        return found.items
+
     def compile(self, folder: str | os.PathLike[str], *, force: bool = False) -> Build:
         """Write the folder of PyTorch code that runs without nldsl.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nldsl.cli import inputs
 from nldsl.cli.console import Console
 from nldsl.cli.problem import Problem
+from nldsl.diagnostics.model import SpecError
 from nldsl.run.files import SPEC_SUFFIXES
 
 
@@ -18,6 +20,14 @@ def default_folder(spec_path: str, variant: str | None) -> Path:
     """
     name = Path(spec_path).stem + (f"-{variant.lower()}" if variant else "")
     return Path("build") / name
+
+
+def memory_of_the_machine() -> int | None:
+    """Bytes of main memory, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def is_spec(path: str) -> bool:
@@ -32,13 +42,17 @@ def folder_for(
     settings: tuple[str, ...] = (),
     variant: str | None = None,
     force: bool = False,
+    memory_bytes: int | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
     """The compiled folder of a spec (compiled now) or folder, and the settings left for the run.
 
-    Settings on a spec change the spec; on a folder they change the run.
+    Settings on a spec change the spec; on a folder they change the run.  A spec that needs more than
+    `memory_bytes` is refused before anything is written.
     """
     if is_spec(path):
         spec = inputs.load_spec(console, path, settings=settings, variant=variant)
+        if memory_bytes is not None and (short := spec.shortage(memory_bytes)):
+            raise SpecError(short)
         folder = default_folder(path, variant)
         spec.compile(folder, force=force)
         console.say(f"compiled {path} to {folder}")

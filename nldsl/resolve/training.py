@@ -219,12 +219,14 @@ class _Train:
             else ("manifest" if text == "sotu" else "tail")
         )
         if split == "manifest" and text != "sotu":
+            meant = nearest(text, ["sotu"])
+            other = f"maybe `{meant[0]}`; for a text of your own " if meant else ""
             raise self.findings.stop(
                 "NL0203",
                 f"`{text}` has no manifest",
                 given["split"].span,
                 "not a choice",
-                help="use `split = tail`: the last tenth is held out",
+                help=f"{other}use `split = tail`: the last tenth is held out",
             )
         return Data(
             "text",

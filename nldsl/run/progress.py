@@ -93,7 +93,8 @@ class Display(Silence):
 
     def _sample(self, event: Event) -> None:
         self.close()
-        self.console.print(event["text"], style="italic", markup=False, soft_wrap=True)
+        shown = "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in event["text"])
+        self.console.print(shown, style="italic", markup=False, soft_wrap=True)
 
     def _stop(self, event: Event) -> None:
         self.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nldsl.cli.builds import folder_for, is_spec
+from nldsl.cli.builds import folder_for, is_spec, memory_of_the_machine
 from nldsl.cli.console import Console
 from nldsl.cli.options import check_settings, set_option, variant_option, with_console
 from nldsl.cli.problem import Problem
@@ -28,12 +28,28 @@ def train(
     check_settings(settings)
     if plan:
         return show_plan(console, path, settings=settings, variant=variant)
-    folder, left = folder_for(console, path, settings=settings, variant=variant, force=force)
+    folder, left = folder_for(
+        console,
+        path,
+        settings=settings,
+        variant=variant,
+        force=force,
+        memory_bytes=memory_of_the_machine() if _on_cpu(device) else None,
+    )
     from nldsl.run import train as runner
 
     return runner.train(
         folder, steps=steps, device=device, resume=resume, set=left, out=output, compile=compiled
     )
+
+
+def _on_cpu(device: str | None) -> bool:
+    """Whether a run will be in main memory."""
+    if device not in (None, "auto"):
+        return device == "cpu"
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 def show_plan(console: Console, path: str, *, settings: tuple[str, ...], variant: str | None) -> int:
