@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from nldsl.codegen.runtime.schedule import matches
 from nldsl.run.subject import Finding, Probe, Subject, attempt, listed, open_folder, quietly
 from nldsl.run.tracing import Trace, Work, ancestors, dead, operation, placeholders, trace, work
 
@@ -70,7 +70,7 @@ class Promised:
     def named(self, path: str) -> dict[str, nn.Parameter]:
         """The parameters of a spec path."""
         patterns = self.subject.graph["weights"].get(path, [])
-        return {n: p for n, p in self.model.named_parameters() if any(_matches(n, one) for one in patterns)}
+        return {n: p for n, p in self.model.named_parameters() if any(matches(n, one) for one in patterns)}
 
     def flops(self, kinds: tuple[str, ...]) -> int:
         """FLOPs of a token that the graph gives for components of `kinds`."""
@@ -82,10 +82,10 @@ class Promised:
         settings = self.subject.settings
         found: dict[str, list[str]] = {}
         for name, _ in self.model.named_parameters():
-            if any(_matches(name, one) for one in settings.frozen):
+            if any(matches(name, one) for one in settings.frozen):
                 found[name] = ["frozen"]
                 continue
-            claims = [one.name for one in settings.levels if any(_matches(name, p) for p in one.learns)]
+            claims = [one.name for one in settings.levels if any(matches(name, p) for p in one.learns)]
             rest = [one.name for one in settings.levels if "rest" in one.learns]
             found[name] = claims or rest
         return found
@@ -106,11 +106,6 @@ def promises(folder: Path | str) -> list[Probe]:
         if not begin.ok:
             return [begin]
         return [begin, *(attempt(name, promise, promised) for name, promise in PROMISES)]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a parameter is, or stands below, what `pattern` names: the rule of a folder's `schedule.py`."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def traces(promised: Promised) -> Finding:

@@ -67,7 +67,7 @@ FAULTS = {
     "a projection cut off": (
         "titans",
         "model.py",
-        [("momentum_start).transpose(1, 2)", "momentum_start).transpose(1, 2).detach()")],
+        [("* 0.9).transpose(1, 2)", "* 0.9).transpose(1, 2).detach()")],
         {"the loss reaches each level", "gradients stop where promised"},
     ),
     "a frozen parameter": (
