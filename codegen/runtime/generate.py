@@ -39,7 +39,7 @@ def generate(
     """
     if len(prompt) == 0:
         raise UserError("the prompt is empty", help="give at least one character to start from")
-    if temperature < 0:
+    if not temperature >= 0:  # NaN too
         raise UserError(f"the temperature is {temperature}", help="give 0 (the likeliest token) or more")
     if top_k is not None and top_k < 1:
         raise UserError(f"top-k is {top_k}", help="give 1 or more")

@@ -168,11 +168,18 @@ def write(spec: Spec, folder: str | os.PathLike[str], *, force: bool = False) ->
     old = _record(target)
     if not force:
         _protect(target, old)
+    fresh = not target.exists() or not any(target.iterdir())
     make_folder(target)
-    for name, content in found.items():
-        if name != RECORD:
-            write_bytes(target / name, _bytes(content))
-    write_bytes(target / RECORD, _bytes(found[RECORD]))
+    try:
+        for name, content in found.items():
+            if name != RECORD:
+                write_bytes(target / name, _bytes(content))
+        write_bytes(target / RECORD, _bytes(found[RECORD]))
+    except BaseException:
+        if fresh:  # half a build is none: the next `compile` finds the folder as this one did
+            for name in found:
+                (target / name).unlink(missing_ok=True)
+        raise
     for name in set(old or {}) - set(found):
         try:
             (target / name).unlink(missing_ok=True)

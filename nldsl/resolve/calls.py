@@ -117,6 +117,14 @@ def primitive_arguments(
             )
         else:
             take = next((t for t in numbers if t.name not in values), None)
+        if take is None and isinstance(value, Word) and _is_parameter(argument, scope):
+            raise findings.stop(
+                "NL0204",
+                f"`{value.text}` is not a number",
+                value.span or argument.span,
+                "a number is wanted here",
+                others=((argument.span, f"`{name}` takes it here"),),
+            )
         if take is None:
             raise _unknown(argument, name, takes, scope)
         if take.name in values:
@@ -136,6 +144,10 @@ def primitive_arguments(
         if take.default is not None:
             values[take.name] = _default(take.default, number=take.kind == "number")
     return values
+
+
+def _is_parameter(argument: e.Argument, scope: Scope) -> bool:
+    return isinstance(argument.value, e.Name) and argument.value.text in scope.values
 
 
 def _default(value: int | float | str | bool, *, number: bool) -> Num | str | bool:

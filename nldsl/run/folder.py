@@ -91,6 +91,10 @@ def load(folder: Path | str, names: Sequence[str] = ORDER) -> Build:
             path = folder / f"{name}.py"
             if path.is_file():
                 modules[name] = sys.modules[name] = _execute(f"{package}_{name}", path, folder)
+    if "settings" in modules and not isinstance(
+        getattr(modules["settings"], "SETTINGS", None), modules["schedule"].Settings
+    ):
+        raise _damaged(folder, "`settings.py` defines no `SETTINGS` of the class `Settings`")
     return Build(folder, modules)
 
 
