@@ -117,6 +117,9 @@ def api(stand_in: StandIn) -> StandIn:
         def plan(self) -> str:
             return "Fast: E3, by its algebra"
 
+        def shortage(self, memory_bytes: int) -> list[Diagnostic]:
+            return []
+
         def print_after(self, name: str) -> str:
             return f"after {name}"
 
