@@ -1,0 +1,13 @@
+"""The engines, one file for each family; the first row that fits is taken, so cheaper ones stand first."""
+
+from __future__ import annotations
+
+from nldsl.codegen.plan.engine import Engine
+from nldsl.codegen.plan.rows import attention, deep, delta, hebbian
+
+ENGINES: tuple[Engine, ...] = (
+    *attention.ROWS,
+    *hebbian.ROWS,
+    *delta.ROWS,
+    *deep.ROWS,
+)

@@ -1,0 +1,72 @@
+"""Maps of several layers, and gradients that stand still for a period."""
+
+from __future__ import annotations
+
+from nldsl.codegen.plan.asks import (
+    map_kind,
+    no_momentum,
+    not_normalised,
+    nothing_special,
+    objective,
+    rule,
+    two_layers,
+    want,
+)
+from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
+from nldsl.resolve.expanded import Core
+
+
+def _deep_dgd(core: Core) -> Obstacles:
+    return [
+        *map_kind(core, "mlp"),
+        *objective(core, "l2", "dot"),
+        *rule(core, "dgd", "dgd_first_layer"),
+        *two_layers(core),
+        *no_momentum(core),
+        *want(core.period > 1, "gradients at every token"),
+        *not_normalised(core),
+        *nothing_special(core),
+    ]
+
+
+def _frozen(core: Core) -> Obstacles:
+    return [
+        *map_kind(core, "matrix", "mlp"),
+        *objective(core, "l2", "dot"),
+        *rule(core, "gd"),
+        *two_layers(core),
+        *want(core.period > 1, "gradients at every token"),
+        *not_normalised(core),
+        *nothing_special(core),
+    ]
+
+
+def _deep(core: Core) -> dict[str, Setting]:
+    words: dict[str, Setting] = {"period": core.period, "objective": core.objective}
+    if core.map.kind == "mlp":
+        words |= {"residual": core.map.residual, "activation": core.map.activation}
+    return words | {"read": core.read}
+
+
+ROWS = (
+    Engine(
+        "deep delta solve",
+        "deep_dgd",
+        "deep_dgd",
+        "E12",
+        "one triangular solve for each layer, gradients frozen in a period",
+        _deep_dgd,
+        lambda c: _deep(c) | ({"reading": "first_layer"} if c.rule == "dgd_first_layer" else {}),
+        ("rate", "retain"),
+    ),
+    Engine(
+        "factored frozen gradient",
+        "frozen",
+        "frozen",
+        "E6",
+        "one coefficient matrix a period; no weights of single tokens",
+        _frozen,
+        lambda c: {"map": c.map.kind} | _deep(c),
+        GATES,
+    ),
+)

@@ -1,0 +1,39 @@
+"""Memories that only add: a matrix under the dot product."""
+
+from __future__ import annotations
+
+from nldsl.codegen.plan.asks import map_kind, no_momentum, nothing_special, objective, reads, rule
+from nldsl.codegen.plan.engine import Engine, Obstacles, Setting
+from nldsl.resolve.expanded import Core
+
+
+def _hebbian(core: Core) -> Obstacles:
+    return [
+        *map_kind(core, "matrix"),
+        *objective(core, "dot"),
+        *rule(core, "gd"),
+        *no_momentum(core),
+        *reads(core, "after", "before", "boundary"),
+        *nothing_special(core),
+    ]
+
+
+def _hebbian_words(core: Core) -> dict[str, Setting]:
+    words: dict[str, Setting] = {} if core.read == "after" else {"read": core.read}
+    if core.period > 1:
+        words["period"] = core.period
+    return words | {"normalise": True} if core.normalise else words
+
+
+ROWS = (
+    Engine(
+        "Hebbian tiles",
+        "hebbian",
+        "hebbian",
+        "E1",
+        "masked scores in a tile, one matrix carried between tiles",
+        _hebbian,
+        _hebbian_words,
+        ("rate", "retain"),
+    ),
+)
