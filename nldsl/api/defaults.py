@@ -16,8 +16,8 @@ from nldsl.document import model as doc
 from nldsl.resolve import Module
 from nldsl.resolve.calls import function_name
 from nldsl.resolve.expanded import BlockInstance, ChainInstance, Expanded, MemoryInstance
+from nldsl.resolve.fields import FIELDS, FLOWS
 from nldsl.resolve.flows import MAP_TAKES
-from nldsl.resolve.memories import FIELDS, FLOWS
 from nldsl.resolve.primitives import PRIMITIVES, Takes
 from nldsl.resolve.rules import RULES
 from nldsl.resolve.training import TRAIN_FIELDS

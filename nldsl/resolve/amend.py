@@ -16,8 +16,8 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.fields import FIELDS
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.memories import FIELDS
 from nldsl.resolve.modules import Module
 from nldsl.resolve.primitives import PRIMITIVES
 from nldsl.resolve.rules import RULES, SCHEDULES

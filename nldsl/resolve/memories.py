@@ -1,24 +1,18 @@
-"""Instances of memories: their fields, the algebra of their core, and chains of shared weights."""
+"""Instances of memories: their pipelines and their core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, cast
 
-from nldsl.diagnostics.model import Span
-from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
-from nldsl.document.printer import print_expr
-from nldsl.levels.graph import Clock
-from nldsl.resolve.calls import Bound, function_name
+from nldsl.resolve.algebra import Algebra
+from nldsl.resolve.calls import Bound
+from nldsl.resolve.chains import ChainFields
 from nldsl.resolve.expanded import (
     Apply,
     ChainInstance,
-    ChainLevel,
     Constant,
-    Core,
     Flow,
     Map,
     MemoryInstance,
@@ -26,37 +20,9 @@ from nldsl.resolve.expanded import (
     Shape,
     Variable,
 )
-from nldsl.resolve.findings import Findings, Unresolved
+from nldsl.resolve.fields import FIELDS, FLOWS, GATES, RULES, Instantiate
+from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Context, Flows, merged, split
-from nldsl.resolve.scope import Amount, Word
-
-FLOWS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "out")
-GATES = ("rate", "retain", "momentum")
-FIELDS = (
-    *FLOWS,
-    "map",
-    "objective",
-    "target",
-    "rule",
-    "constrain",
-    "normalise",
-    "update",
-    "anchor",
-    "window",
-    "read",
-    "start",
-    "reset",
-    "scope",
-    "gradient",
-    "plastic",
-    "heads",
-)
-OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
-RULES = ("gd", "dgd", "muon", "momentum", "softmax")
-READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}
-
-
-Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]
 
 
 class Memories:
@@ -69,219 +35,29 @@ class Memories:
         self, call: e.Expr, declaration: doc.Memory, bound: Bound, width: Num, path: str
     ) -> MemoryInstance | ChainInstance:
         """The instance of a memory declaration whose input has `width` features."""
-        one = _Memory(self, call, declaration, bound, width, path)
-        return one.chain() if one.objective == "task" else one.memory()
+        given = (self.flows, self.instantiate, call, declaration, bound, width, path)
+        one = _Memory(*given)
+        return ChainFields(*given).chain() if one.objective == "task" else one.memory()
 
 
-class _Memory:
-    """One memory on its way to an instance."""
+class _Memory(Algebra):
+    """A memory with an objective of its own."""
 
     def __init__(
-        self, owner: Memories, call: e.Expr, declaration: doc.Memory, bound: Bound, width: Num, path: str
+        self,
+        flows: Flows,
+        instantiate: Instantiate,
+        call: e.Expr,
+        declaration: doc.Memory,
+        bound: Bound,
+        width: Num,
+        path: str,
     ) -> None:
-        self.owner, self.call, self.declaration, self.path, self.width = owner, call, declaration, path, width
-        self.scope, self.arguments = bound.scope, bound.arguments
-        self.findings: Findings = bound.scope.findings
-        self.fields = declaration.fields
+        super().__init__(flows, instantiate, call, declaration, bound, width, path)
         self.made: dict[str, Flow] = {}
         self.making: list[str] = []
         self.used: set[str] = set()
         self.broken: set[str] = set()
-        self.objective, self.objective_parameter = self._objective()
-
-    # ------------------------------------------------------------------ small helpers
-
-    def _field(self, name: str) -> e.Expr | None:
-        value = self.fields.get(name)
-        if isinstance(value, e.Name) and isinstance(self.scope.values.get(value.text), e.Expr):
-            return self.scope.values[value.text]  # type: ignore[return-value]
-        return value
-
-    def _span(self, name: str) -> Span | None:
-        value = self.fields.get(name)
-        return value.span if value is not None else self.call.span
-
-    def _word(self, name: str, what: str, choices: tuple[str, ...], default: str) -> str:
-        value = self._field(name)
-        return default if value is None else self.scope.word(value, what, choices)
-
-    def _flag(self, name: str, default: bool) -> bool:
-        return self._word(
-            name, f"`{name}`", ("true", "false", "yes", "no"), "true" if default else "false"
-        ) in ("true", "yes")
-
-    def _called(self, name: str, choices: tuple[str, ...], default: str) -> tuple[str, e.Call | None]:
-        """`gd`, or `momentum(0.9)`: the word and its call, through parameters."""
-        value = self._field(name)
-        if value is None:
-            return default, None
-        found = self.scope.value(value)
-        if isinstance(found, e.Expr):
-            value = found
-        word = found.text if isinstance(found, Word) else function_name(value)
-        if word not in choices:
-            near = nearest(word or "", list(choices))
-            hint = f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{c}`' for c in choices)}"
-            raise self.findings.stop(
-                "NL0203", f"`{name}` cannot be `{print_expr(value)}`", value.span, "not a choice", help=hint
-            )
-        return word, value if isinstance(value, e.Call) else None
-
-    def _objective(self) -> tuple[str, float | None]:
-        word, call = self._called("objective", OBJECTIVES, "l2")
-        takes = {"lp": "p", "huber": "delta"}
-        if word not in takes:
-            return word, None
-        if call is None or len(call.arguments) != 1:
-            raise self.findings.stop(
-                "NL0201",
-                f"the objective `{word}` needs `{takes[word]}`",
-                self._span("objective"),
-                help=f"write `{word}(3)`",
-            )
-        return word, float(self.scope.number(call.arguments[0].value))
-
-    # ------------------------------------------------------------------ chains of shared weights
-
-    def chain(self) -> ChainInstance:
-        """A memory that learns from the model's own loss (`objective = task`)."""
-        declaration = self.declaration
-        chain = declaration.chain
-        allowed = ("objective", "scope", "plastic", *(("map", "update", "reduce") if chain is None else ()))
-        for name, value in self.fields.items():
-            if name not in allowed and name in FIELDS:
-                self.findings.add(
-                    "NL0507",
-                    f"`{name}` means nothing to a memory that learns from the task",
-                    value.span,
-                    "not used",
-                    others=((self._span("objective"), "the objective"),),
-                    help=f"remove `{name}`, or give the memory an objective of its own such as `l2`",
-                )
-            elif name not in allowed:
-                self._unknown_field(name)
-        if self._word("scope", "the scope", ("shared", "sequence"), "shared") == "sequence":
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for task weights of each sequence",
-                self._span("scope"),
-                "per sequence",
-                help="leave `scope` out: the weights are then shared by all sequences",
-            )
-        if self._flag("plastic", False):
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for shared weights that go on learning at test time",
-                self._span("plastic"),
-                "plastic",
-                help="leave `plastic` out: shared weights stand still after training",
-            )
-        if chain is None:
-            fields = {k: v for k, v in self.fields.items() if k in ("map", "update", "reduce")}
-            levels = [self._level(declaration.name, fields, declaration.where(), self.path)]
-            return ChainInstance(
-                declaration.name,
-                self.path,
-                self.arguments,
-                self.width,
-                "sequential",
-                tuple(levels),
-                Shape("flat", self.width),
-                self.call.span,
-                declaration.where(),
-            )
-        if chain.variant != "sequential":
-            near = nearest(chain.variant, ["sequential"])
-            known = chain.variant in ("nested", "independent")
-            code, text = (
-                ("NL0701", f"no code can be made yet for a `{chain.variant}` chain")
-                if known
-                else ("NL0203", f"a chain cannot be `{chain.variant}`")
-            )
-            raise self.findings.stop(
-                code,
-                text,
-                chain.where(),
-                "the kind of chain",
-                help=f"maybe `{near[0]}`" if near and not known else "use `chain sequential`",
-            )
-        levels = []
-        failed = False
-        for level in chain.levels:
-            try:
-                levels.append(
-                    self._level(level.name, level.fields, level.where(), f"{self.path}.{level.name}")
-                )
-            except Unresolved:
-                failed = True
-        if failed:
-            raise Unresolved(declaration.name)
-        if not levels:
-            raise self.findings.stop(
-                "NL0211",
-                f"the chain of `{declaration.name}` has no level",
-                chain.where(),
-                "an empty chain",
-                help="write `level fast { map = mlp(4 * dim), update = every 1 step }`",
-            )
-        return ChainInstance(
-            declaration.name,
-            self.path,
-            self.arguments,
-            self.width,
-            chain.variant,
-            tuple(levels),
-            Shape("flat", self.width),
-            self.call.span,
-            declaration.where(),
-        )
-
-    def _level(self, name: str, fields: dict[str, e.Expr], where: Span | None, path: str) -> ChainLevel:
-        for field, value in fields.items():
-            if field not in ("map", "update", "reduce"):
-                near = nearest(field, ["map", "update", "reduce"])
-                raise self.findings.stop(
-                    "NL0214",
-                    f"a level has no field `{field}`",
-                    value.span,
-                    "unknown field",
-                    help=f"maybe `{near[0]}`" if near else "it has `map`, `update` and `reduce`",
-                )
-        if "map" not in fields:
-            raise self.findings.stop(
-                "NL0206",
-                f"the level `{name}` has no `map`",
-                where,
-                "nothing to learn",
-                help="write `map = mlp(4 * dim)`",
-            )
-        mapping = self.owner.flows.map(fields["map"], self.scope, self.width)
-        if mapping.kind not in ("mlp", "swiglu", "matrix"):
-            raise self.findings.stop(
-                "NL0506",
-                f"`{mapping.kind}` cannot learn from the task",
-                fields["map"].span,
-                "not a map from features to features",
-                help="use `mlp(...)`, `swiglu(...)` or `matrix`",
-            )
-        clock = self.scope.clock(fields["update"]) if "update" in fields else Clock(1, "step")
-        if clock.unit in ("sequence", "document"):
-            raise self.findings.stop(
-                "NL0303",
-                f"the level `{name}` counts in {clock.unit}s",
-                fields["update"].span,
-                "this unit does not fit",
-                help="a level that learns from the task counts steps or tokens",
-            )
-        reduce = (
-            self.scope.word(fields["reduce"], "how gradients add up", ("mean", "sum"))
-            if "reduce" in fields
-            else "mean"
-        )
-        clock_span = fields["update"].span if "update" in fields else where
-        return ChainLevel(name, path, mapping, clock, reduce, where, clock_span)
-
-    # ------------------------------------------------------------------ memories inside the sequence
 
     def memory(self) -> MemoryInstance:
         """A memory with an objective of its own, written while the sequence is read."""
@@ -301,7 +77,7 @@ class _Memory:
             self.path,
             self._lookup,
             self._names,
-            self.owner.instantiate,
+            self.instantiate,
             heads=heads,
             adaptive_ok=True,
         )
@@ -404,7 +180,7 @@ class _Memory:
     def _map(self, head_width: Num) -> Map:
         if "map" not in self.fields:
             return Map("matrix")
-        return self.owner.flows.map(self.fields["map"], self.scope, head_width)
+        return self.flows.map(self.fields["map"], self.scope, head_width)
 
     # names that pipelines of this memory can read
 
@@ -441,7 +217,7 @@ class _Memory:
             )
         self.making.append(name)
         try:
-            flow = self.owner.flows.build(self.fields[name], self.context.at(name))
+            flow = self.flows.build(self.fields[name], self.context.at(name))
             if name in (*FLOWS[:3], "erase"):
                 flow = split(flow, self.heads, self.scope, f"the {name}")
         except Unresolved:
@@ -494,12 +270,8 @@ class _Memory:
             flows["momentum"] = Constant(Shape("scalar", Num(1)), number, span=call.span)
         return {n: flows[n] for n in FLOWS if n in flows}
 
-    def _map_word(self) -> str:
-        value = self.fields.get("map")
-        return (function_name(value) or "") if value is not None else "matrix"
-
     def _gate(self, name: str, heads: Num) -> Flow:
-        flow = self.owner.flows.build(self.fields[name], self.context.at(name))
+        flow = self.flows.build(self.fields[name], self.context.at(name))
         shape = flow.shape
         if shape.layout in ("scalar", "per head", "gate"):
             return flow
@@ -519,203 +291,6 @@ class _Memory:
             ),
         )
 
-    # ------------------------------------------------------------------ the algebra
-
-    def _core(self, mapping: Map, flows: dict[str, Flow]) -> Core:
-        rule = self._rule()
-        update = self._update()
-        anchor = self._anchor(update)
-        boundary = update > 1
-        read = self._word(
-            "read", "what is read", ("after", "before", "boundary"), "boundary" if boundary else "after"
-        )
-        if boundary and read != "boundary":
-            raise self.findings.stop(
-                "NL0308",
-                f"reads see what was written every {update} tokens, so they cannot be `{read}`",
-                self._span("read"),
-                "contradicts the clock",
-                others=((self._span("update"), "the clock"),),
-                help="leave `read` out, or use `anchor = every N tokens` with `update = every 1 token`",
-            )
-        gradient, tokens = self._gradient()
-        return Core(
-            mapping,
-            self.objective,
-            self.objective_parameter,
-            *self._target(),
-            rule,
-            rate=self._gate_kind(flows.get("rate")),
-            retain=self._gate_kind(flows.get("retain")),
-            momentum=self._gate_kind(flows.get("momentum")),
-            erase="erase" in flows,
-            update=update,
-            anchor=anchor,
-            read=cast('Literal["after", "before", "boundary"]', read),
-            partial=self._partial(),
-            window=self._window(),
-            normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
-            constrain=self._constrain(),
-            gradient=gradient,
-            gradient_tokens=tokens,
-        )
-
-    def _target(self) -> tuple[Literal["value", "self"], bool]:
-        """What is regressed to: `value`, `self` (the memory's own answer to the value), or `self |> unit`."""
-        value = self._field("target")
-        if isinstance(value, e.Pipe) and print_expr(value) == "self |> unit":
-            return "self", True
-        word = self._word("target", "the target", ("value", "self"), "value")
-        return ("self" if word == "self" else "value"), False
-
-    def _rule(self) -> str:
-        word, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
-        if word == "momentum":
-            return "gd"
-        if call is None or not call.arguments:
-            return word
-        return (
-            f"{word}_{self.scope.word(call.arguments[0].value, f'the reading of `{word}`', READINGS[word])}"
-        )
-
-    def _gate_kind(self, flow: Flow | None) -> Literal["none", "head", "channel"]:
-        if flow is None:
-            return "none"
-        return "channel" if flow.shape.layout == "heads" else "head"
-
-    def _update(self) -> int:
-        value = self._field("update")
-        if value is None:
-            return 1
-        clock = self.scope.clock(value)
-        if clock.unit == "never":
-            raise self.findings.stop(
-                "NL0309",
-                "a memory inside the sequence that never updates is no memory",
-                value.span,
-                "never written",
-                help="write its map as a plain stage, such as `mlp(...)`, instead",
-            )
-        if clock.unit != "token":
-            raise self.findings.stop(
-                "NL0303",
-                f"a memory inside the sequence is counted in {clock.unit}s",
-                value.span,
-                "this unit does not fit",
-                help="count it in tokens, or learn from the task (`objective = task`) to count steps",
-            )
-        if clock.offset:
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for an offset inside the sequence",
-                value.span,
-                "an offset",
-                help="leave the offset out",
-            )
-        return clock.period
-
-    def _partial(self) -> str:
-        value = self._field("update")
-        return self.scope.clock(value).partial if value is not None else "drop"
-
-    def _anchor(self, update: int) -> str | int:
-        value = self._field("anchor")
-        if value is None:
-            return update if update > 1 else "retained"
-        found = self.scope.value(value)
-        if isinstance(found, Word):
-            return self.scope.word(value, "the anchor", ("retained", "current"))
-        if isinstance(value, e.Phrase):
-            clock = self.scope.clock(value)
-            if clock.unit != "token":
-                raise self.findings.stop(
-                    "NL0303",
-                    f"an anchor is counted in {clock.unit}s",
-                    value.span,
-                    "this unit does not fit",
-                    help="count it in tokens",
-                )
-            return "retained" if clock.period == 1 else clock.period
-        raise self.findings.stop(
-            "NL0203",
-            f"the anchor cannot be `{print_expr(value)}`",
-            value.span,
-            "not a choice",
-            help="use `retained`, `current` or `every N tokens`",
-        )
-
-    def _window(self) -> int | None:
-        value = self._field("window")
-        if value is None:
-            return None
-        number, _ = self.scope.amount(value, ("token",), "a window")
-        return int(number)
-
-    def _constrain(self) -> tuple[tuple[str, float | None, int], ...]:
-        value = self._field("constrain")
-        if value is None:
-            return ()
-        phrase = value.words if isinstance(value, e.Phrase) else (value,)
-        name = function_name(phrase[0])
-        if name not in ("lq", "softmax", "norm"):
-            raise self.findings.stop(
-                "NL0203",
-                f"weights cannot be constrained by `{print_expr(value)}`",
-                value.span,
-                "not a choice",
-                help="use `lq(q)`, `softmax` or `norm`, with `every N tokens` if not after each write",
-            )
-        number = (
-            float(self.scope.number(phrase[0].arguments[0].value))
-            if isinstance(phrase[0], e.Call) and phrase[0].arguments
-            else None
-        )
-        every = 1
-        if len(phrase) > 1:
-            every = self.scope.clock(e.Phrase(phrase[1:], span=value.span)).period
-        return ((name, number, every),)
-
-    def _gradient(self) -> tuple[str, int | None]:
-        value = self._field("gradient")
-        if value is None:
-            return "through", None
-        if isinstance(value, e.Phrase) and value.head == "through" and len(value.words) == 2:
-            number, _ = self.scope.amount(value.words[1], ("token",), "how far gradients flow")
-            return "through", int(number)
-        return self.scope.word(
-            value, "how the outer gradient flows", ("through", "first_order", "stop")
-        ), None
-
-    def _start(self) -> tuple[str, str | None]:
-        value = self._field("start")
-        if value is None:
-            return ("zeros" if self._map_word() in ("matrix", "vector", "cache", "") else "learned"), None
-        if isinstance(value, e.Phrase) and value.head == "learned" and len(value.words) == 3:
-            return "learned", print_expr(value.words[2])
-        if isinstance(value, e.Phrase | e.Call):
-            raise self.findings.stop(
-                "NL0701",
-                f"no code can be made yet for `start = {print_expr(value)}`",
-                value.span,
-                "this start",
-                help="use `zeros` or `learned`",
-            )
-        return self.scope.word(value, "a start", ("zeros", "learned")), None
-
-    def _reset(self) -> str:
-        value = self._field("reset")
-        if value is None or print_expr(value) == "every sequence":
-            return "every sequence"
-        raise self.findings.stop(
-            "NL0701",
-            f"no code can be made yet for `reset = {print_expr(value)}`",
-            value.span,
-            "this reset",
-            help="leave it out: the memory returns to its start with every sequence",
-        )
-
-    # ------------------------------------------------------------------ what comes out
-
     def _out(self, flows: dict[str, Flow], heads: Num, value_width: Num) -> tuple[Shape, dict[str, Flow]]:
         read = Variable(Shape("heads", value_width, heads), "read")
         if "out" not in self.fields:
@@ -730,10 +305,10 @@ class _Memory:
             f"{self.path}.out",
             lookup,
             lambda: ["read", *self._names()],
-            self.owner.instantiate,
+            self.instantiate,
             heads=heads,
         )
-        flow = merged(self.owner.flows.build(self.fields["out"], context))
+        flow = merged(self.flows.build(self.fields["out"], context))
         if flow.shape.layout != "flat":
             raise self.findings.stop(
                 "NL0404", f"`out` is {flow.shape}", flow.span, "features of each token are wanted here"
@@ -744,32 +319,3 @@ class _Memory:
         for name in self.fields:
             if name not in FIELDS and name not in self.used:
                 self._unknown_field(name)
-
-    def _unknown_field(self, name: str) -> None:
-        span = self.declaration.field_spans.get(name) or self.fields[name].span
-        near = nearest(name, list(FIELDS))
-        if near:
-            self.findings.add(
-                "NL0214",
-                f"a memory has no field `{name}`",
-                span,
-                "read by nothing",
-                help=f"maybe `{near[0]}`",
-            )
-            return
-        self.findings.add(
-            "NL0215",
-            f"nothing reads `{name}`",
-            span,
-            "a local pipeline",
-            severity="warning",
-            help="remove it, or use it in a field such as `key`",
-        )
-
-
-def constant(flow: Flow) -> float | None:
-    """The number a flow is, if it is one."""
-    return float(flow.number) if isinstance(flow, Constant) else None
-
-
-__all__ = ["FIELDS", "FLOWS", "GATES", "Amount", "Memories", "constant"]

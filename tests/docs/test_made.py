@@ -12,7 +12,7 @@ import nldsl
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
 from nldsl.diagnostics.model import Source
 from nldsl.resolve.expanded import Core, Map
-from nldsl.resolve.memories import FIELDS
+from nldsl.resolve.fields import FIELDS
 from nldsl.resolve.training import DATA_ARGUMENTS, TRAIN_FIELDS
 from nldsl.syntax.elaborate import DECLARATIONS
 

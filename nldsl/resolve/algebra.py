@@ -1,0 +1,217 @@
+"""The algebra of a memory: what its core is chosen by."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from nldsl.document import expr as e
+from nldsl.document.printer import print_expr
+from nldsl.resolve.calls import function_name
+from nldsl.resolve.expanded import (
+    Core,
+    Flow,
+    Map,
+)
+from nldsl.resolve.fields import READINGS, RULES, Fields
+from nldsl.resolve.scope import Word
+
+
+class Algebra(Fields):
+    """The fields that say how a memory learns, apart from its pipelines."""
+
+    def _core(self, mapping: Map, flows: dict[str, Flow]) -> Core:
+        rule = self._rule()
+        update = self._update()
+        anchor = self._anchor(update)
+        boundary = update > 1
+        read = self._word(
+            "read", "what is read", ("after", "before", "boundary"), "boundary" if boundary else "after"
+        )
+        if boundary and read != "boundary":
+            raise self.findings.stop(
+                "NL0308",
+                f"reads see what was written every {update} tokens, so they cannot be `{read}`",
+                self._span("read"),
+                "contradicts the clock",
+                others=((self._span("update"), "the clock"),),
+                help="leave `read` out, or use `anchor = every N tokens` with `update = every 1 token`",
+            )
+        gradient, tokens = self._gradient()
+        return Core(
+            mapping,
+            self.objective,
+            self.objective_parameter,
+            *self._target(),
+            rule,
+            rate=self._gate_kind(flows.get("rate")),
+            retain=self._gate_kind(flows.get("retain")),
+            momentum=self._gate_kind(flows.get("momentum")),
+            erase="erase" in flows,
+            update=update,
+            anchor=anchor,
+            read=cast('Literal["after", "before", "boundary"]', read),
+            partial=self._partial(),
+            window=self._window(),
+            normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
+            constrain=self._constrain(),
+            gradient=gradient,
+            gradient_tokens=tokens,
+        )
+
+    def _target(self) -> tuple[Literal["value", "self"], bool]:
+        """What is regressed to: `value`, `self` (the memory's own answer to the value), or `self |> unit`."""
+        value = self._field("target")
+        if isinstance(value, e.Pipe) and print_expr(value) == "self |> unit":
+            return "self", True
+        word = self._word("target", "the target", ("value", "self"), "value")
+        return ("self" if word == "self" else "value"), False
+
+    def _rule(self) -> str:
+        word, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
+        if word == "momentum":
+            return "gd"
+        if call is None or not call.arguments:
+            return word
+        return (
+            f"{word}_{self.scope.word(call.arguments[0].value, f'the reading of `{word}`', READINGS[word])}"
+        )
+
+    def _gate_kind(self, flow: Flow | None) -> Literal["none", "head", "channel"]:
+        if flow is None:
+            return "none"
+        return "channel" if flow.shape.layout == "heads" else "head"
+
+    def _update(self) -> int:
+        value = self._field("update")
+        if value is None:
+            return 1
+        clock = self.scope.clock(value)
+        if clock.unit == "never":
+            raise self.findings.stop(
+                "NL0309",
+                "a memory inside the sequence that never updates is no memory",
+                value.span,
+                "never written",
+                help="write its map as a plain stage, such as `mlp(...)`, instead",
+            )
+        if clock.unit != "token":
+            raise self.findings.stop(
+                "NL0303",
+                f"a memory inside the sequence is counted in {clock.unit}s",
+                value.span,
+                "this unit does not fit",
+                help="count it in tokens, or learn from the task (`objective = task`) to count steps",
+            )
+        if clock.offset:
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for an offset inside the sequence",
+                value.span,
+                "an offset",
+                help="leave the offset out",
+            )
+        return clock.period
+
+    def _partial(self) -> str:
+        value = self._field("update")
+        return self.scope.clock(value).partial if value is not None else "drop"
+
+    def _anchor(self, update: int) -> str | int:
+        value = self._field("anchor")
+        if value is None:
+            return update if update > 1 else "retained"
+        found = self.scope.value(value)
+        if isinstance(found, Word):
+            return self.scope.word(value, "the anchor", ("retained", "current"))
+        if isinstance(value, e.Phrase):
+            clock = self.scope.clock(value)
+            if clock.unit != "token":
+                raise self.findings.stop(
+                    "NL0303",
+                    f"an anchor is counted in {clock.unit}s",
+                    value.span,
+                    "this unit does not fit",
+                    help="count it in tokens",
+                )
+            return "retained" if clock.period == 1 else clock.period
+        raise self.findings.stop(
+            "NL0203",
+            f"the anchor cannot be `{print_expr(value)}`",
+            value.span,
+            "not a choice",
+            help="use `retained`, `current` or `every N tokens`",
+        )
+
+    def _window(self) -> int | None:
+        value = self._field("window")
+        if value is None:
+            return None
+        number, _ = self.scope.amount(value, ("token",), "a window")
+        return int(number)
+
+    def _constrain(self) -> tuple[tuple[str, float | None, int], ...]:
+        value = self._field("constrain")
+        if value is None:
+            return ()
+        phrase = value.words if isinstance(value, e.Phrase) else (value,)
+        name = function_name(phrase[0])
+        if name not in ("lq", "softmax", "norm"):
+            raise self.findings.stop(
+                "NL0203",
+                f"weights cannot be constrained by `{print_expr(value)}`",
+                value.span,
+                "not a choice",
+                help="use `lq(q)`, `softmax` or `norm`, with `every N tokens` if not after each write",
+            )
+        number = (
+            float(self.scope.number(phrase[0].arguments[0].value))
+            if isinstance(phrase[0], e.Call) and phrase[0].arguments
+            else None
+        )
+        every = 1
+        if len(phrase) > 1:
+            every = self.scope.clock(e.Phrase(phrase[1:], span=value.span)).period
+        return ((name, number, every),)
+
+    def _gradient(self) -> tuple[str, int | None]:
+        value = self._field("gradient")
+        if value is None:
+            return "through", None
+        if isinstance(value, e.Phrase) and value.head == "through" and len(value.words) == 2:
+            number, _ = self.scope.amount(value.words[1], ("token",), "how far gradients flow")
+            return "through", int(number)
+        return self.scope.word(
+            value, "how the outer gradient flows", ("through", "first_order", "stop")
+        ), None
+
+    def _start(self) -> tuple[str, str | None]:
+        value = self._field("start")
+        if value is None:
+            return ("zeros" if self._map_word() in ("matrix", "vector", "cache", "") else "learned"), None
+        if isinstance(value, e.Phrase) and value.head == "learned" and len(value.words) == 3:
+            return "learned", print_expr(value.words[2])
+        if isinstance(value, e.Phrase | e.Call):
+            raise self.findings.stop(
+                "NL0701",
+                f"no code can be made yet for `start = {print_expr(value)}`",
+                value.span,
+                "this start",
+                help="use `zeros` or `learned`",
+            )
+        return self.scope.word(value, "a start", ("zeros", "learned")), None
+
+    def _reset(self) -> str:
+        value = self._field("reset")
+        if value is None or print_expr(value) == "every sequence":
+            return "every sequence"
+        raise self.findings.stop(
+            "NL0701",
+            f"no code can be made yet for `reset = {print_expr(value)}`",
+            value.span,
+            "this reset",
+            help="leave it out: the memory returns to its start with every sequence",
+        )
+
+    def _map_word(self) -> str:
+        value = self.fields.get("map")
+        return (function_name(value) or "") if value is not None else "matrix"

@@ -1,0 +1,141 @@
+"""The fields of a memory declaration, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nldsl.diagnostics.model import Span
+from nldsl.diagnostics.suggest import nearest
+from nldsl.document import expr as e
+from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
+from nldsl.resolve.calls import Bound, function_name
+from nldsl.resolve.expanded import (
+    Flow,
+    Num,
+)
+from nldsl.resolve.findings import Findings
+from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.scope import Word
+
+FLOWS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "out")
+GATES = ("rate", "retain", "momentum")
+FIELDS = (
+    *FLOWS,
+    "map",
+    "objective",
+    "target",
+    "rule",
+    "constrain",
+    "normalise",
+    "update",
+    "anchor",
+    "window",
+    "read",
+    "start",
+    "reset",
+    "scope",
+    "gradient",
+    "plastic",
+    "heads",
+)
+OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
+RULES = ("gd", "dgd", "muon", "momentum", "softmax")
+READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}
+
+Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]
+
+
+class Fields:
+    """One memory declaration with its parameters bound, on its way to an instance.
+
+    `instantiate` makes the instances that its pipelines use.
+    """
+
+    def __init__(
+        self,
+        flows: Flows,
+        instantiate: Instantiate,
+        call: e.Expr,
+        declaration: doc.Memory,
+        bound: Bound,
+        width: Num,
+        path: str,
+    ) -> None:
+        self.flows, self.instantiate = flows, instantiate
+        self.call, self.declaration, self.path, self.width = call, declaration, path, width
+        self.scope, self.arguments = bound.scope, bound.arguments
+        self.findings: Findings = bound.scope.findings
+        self.fields = declaration.fields
+        self.objective, self.objective_parameter = self._objective()
+
+    def _field(self, name: str) -> e.Expr | None:
+        value = self.fields.get(name)
+        if isinstance(value, e.Name) and isinstance(self.scope.values.get(value.text), e.Expr):
+            return self.scope.values[value.text]  # type: ignore[return-value]
+        return value
+
+    def _span(self, name: str) -> Span | None:
+        value = self.fields.get(name)
+        return value.span if value is not None else self.call.span
+
+    def _word(self, name: str, what: str, choices: tuple[str, ...], default: str) -> str:
+        value = self._field(name)
+        return default if value is None else self.scope.word(value, what, choices)
+
+    def _flag(self, name: str, default: bool) -> bool:
+        return self._word(
+            name, f"`{name}`", ("true", "false", "yes", "no"), "true" if default else "false"
+        ) in ("true", "yes")
+
+    def _called(self, name: str, choices: tuple[str, ...], default: str) -> tuple[str, e.Call | None]:
+        """`gd`, or `momentum(0.9)`: the word and its call, through parameters."""
+        value = self._field(name)
+        if value is None:
+            return default, None
+        found = self.scope.value(value)
+        if isinstance(found, e.Expr):
+            value = found
+        word = found.text if isinstance(found, Word) else function_name(value)
+        if word not in choices:
+            near = nearest(word or "", list(choices))
+            hint = f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{c}`' for c in choices)}"
+            raise self.findings.stop(
+                "NL0203", f"`{name}` cannot be `{print_expr(value)}`", value.span, "not a choice", help=hint
+            )
+        return word, value if isinstance(value, e.Call) else None
+
+    def _objective(self) -> tuple[str, float | None]:
+        word, call = self._called("objective", OBJECTIVES, "l2")
+        takes = {"lp": "p", "huber": "delta"}
+        if word not in takes:
+            return word, None
+        if call is None or len(call.arguments) != 1:
+            raise self.findings.stop(
+                "NL0201",
+                f"the objective `{word}` needs `{takes[word]}`",
+                self._span("objective"),
+                help=f"write `{word}(3)`",
+            )
+        return word, float(self.scope.number(call.arguments[0].value))
+
+    def _unknown_field(self, name: str) -> None:
+        span = self.declaration.field_spans.get(name) or self.fields[name].span
+        near = nearest(name, list(FIELDS))
+        if near:
+            self.findings.add(
+                "NL0214",
+                f"a memory has no field `{name}`",
+                span,
+                "read by nothing",
+                help=f"maybe `{near[0]}`",
+            )
+            return
+        self.findings.add(
+            "NL0215",
+            f"nothing reads `{name}`",
+            span,
+            "a local pipeline",
+            severity="warning",
+            help="remove it, or use it in a field such as `key`",
+        )
