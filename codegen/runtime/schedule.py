@@ -256,14 +256,22 @@ def _validate_level(level: Level, settings: Settings) -> None:
             f"level `{level.name}` changes {clock}, which does not divide sequences of {length} tokens",
             help=f"choose `{at}.clock` or `data.length` so that one is a multiple of the other",
         )
-    first = max(1, clock.offset) if clock.offset else clock.period
-    run = settings.steps if clock.unit == "step" else settings.steps * length
-    if settings.steps and first > run:
-        enough = math.ceil(first * settings.steps / run)
-        raise UserError(
-            f"level `{level.name}` changes {clock} and is never due in a run of {run} {clock.unit}s",
-            help=f"shorten `{at}.clock`, or train for {enough} steps or more",
-        )
+
+
+def idle_levels(settings: Settings) -> list[str]:
+    """What is worth a line before a run: the levels that it never changes."""
+    said = []
+    for level in settings.levels:
+        clock = level.clock
+        first = clock.offset or clock.period
+        run = settings.steps if clock.unit == "step" else settings.steps * settings.data.length
+        if 0 < run < first:
+            enough = math.ceil(first * settings.steps / run)
+            said.append(
+                f"level `{level.name}` changes {clock} and is never due in a run of {run} {clock.unit}s; "
+                f"shorten `levels.{level.name}.clock`, or train for {enough} steps or more"
+            )
+    return said
 
 
 # --------------------------------------------------------------------------- amendments

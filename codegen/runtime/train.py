@@ -24,7 +24,7 @@ import torch
 from checkpoint import NAME, load, save
 from data import baselines
 from learners import Trainer, compile_regions
-from schedule import Settings, UserError, override
+from schedule import Settings, UserError, idle_levels, override
 from session import Journal, Pace, Printer, interruptions, pick_device, pick_folder, surroundings
 from settings import SETTINGS
 
@@ -73,7 +73,7 @@ def train(
             result = Result(folder, trainer.step)
             result.baselines = baselines(trainer.corpus, trainer.windows)
             journal.tell("start", trainer.step, **describe(trainer, result))
-            for warning in (*trainer.corpus.warnings, *([unfit] if unfit else [])):
+            for warning in (*idle_levels(settings), *trainer.corpus.warnings, *([unfit] if unfit else [])):
                 journal.tell("warning", trainer.step, text=warning)
             try:
                 with interruptions() as stop:  # before the loop there is nothing to save

@@ -25,19 +25,17 @@ def rule(
     """The learning rule `name` as a `torch.optim.Optimizer`.
 
     Args:
-        name: `gd`, `momentum`, `nesterov`, `adagrad`, `rmsprop`, `adam`, `adamw`, `muon`, `delta_momentum` or
-            `m3`
-            (Nested Learning, sections 4 and 7), as in a spec's `rule = m3(rate = 1e-3)`.
+        name: `gd`, `momentum`, `nesterov`, `adagrad`, `rmsprop`, `adam`, `adamw`, `muon`, `delta_momentum`
+            or `m3` (Nested Learning, sections 4 and 7), as in a spec's `rule = m3(rate = 1e-3)`.
         model_or_params: a module, parameters, or parameter groups. Of a module, all parameters that need a
-            gradient
-            are taken, and rules for matrices leave its embeddings (and a head tied to one) to AdamW.
+            gradient are taken, and rules for matrices leave its embeddings (and a head tied to one) to
+            AdamW.
         rate: the step size, a number of at least 0; a scheduler may change it.
         options: the rule's own, by the names they have in a spec, such as `beta`, `decay` or `period`.
 
     Raises:
         ValueError: an unknown rule or option (the nearest are named), a bad rate, nothing to learn, or a rule
-            that
-            needs the inputs of each layer.
+            that needs the inputs of each layer.
         TypeError: neither a module nor parameters.
 
     >>> import torch

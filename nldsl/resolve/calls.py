@@ -169,8 +169,17 @@ def _unknown(argument: e.Argument, name: str, takes: tuple[Takes, ...], scope: S
 
 def _typed(take: Takes, value: Value, argument: e.Argument, scope: Scope) -> Num | str | bool:
     if take.kind == "number":
-        if isinstance(value, Amount):
+        if isinstance(value, Amount) and value.unit in take.units:
             return value.number
+        if isinstance(value, Amount):
+            raise scope.findings.stop(
+                "NL0204",
+                f"`{take.name}` is given in {value.unit}s, and a bare number is wanted",
+                argument.span,
+                "a number is wanted here",
+                others=((value.span, "the amount"),) if value.span not in (None, argument.span) else (),
+                help="leave the unit out",
+            )
         return value if isinstance(value, Num) else scope.number(argument.value)
     if take.kind == "flag":
         if isinstance(value, Word) and value.text in ("true", "false", take.name):

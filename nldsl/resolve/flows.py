@@ -32,7 +32,7 @@ MAP_TAKES: dict[str, tuple[Takes, ...]] = {
     "vector": (),
     "mlp": PRIMITIVES["mlp"].takes,
     "swiglu": PRIMITIVES["swiglu"].takes,
-    "cache": (Takes("window"), Takes("all", "flag", default=False)),
+    "cache": (Takes("window", units=("token",)), Takes("all", "flag", default=False)),
 }
 
 

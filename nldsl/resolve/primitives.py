@@ -23,6 +23,7 @@ class Takes:
     required: bool = False
     default: int | float | str | bool | None = None
     words: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()  # a count of these is as good as the bare number
 
 
 @record

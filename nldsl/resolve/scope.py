@@ -151,7 +151,7 @@ class Scope:
                 if isinstance(bound, Num):
                     return bound.value
                 if isinstance(bound, Amount):
-                    return bound.number.value
+                    raise self._with_unit(node, bound)
                 if bound is None:
                     constant = self._constant(node)
                     if constant is not None:
@@ -186,6 +186,17 @@ class Scope:
                     "a number is wanted here",
                     help="write a number or arithmetic on parameters and constants",
                 )
+
+    def _with_unit(self, node: e.Name, bound: Amount) -> Exception:
+        amount = _shown(bound.number)
+        return self.findings.stop(
+            "NL0204",
+            f"`{node.text}` is an amount of {bound.unit}s, and a bare number is wanted",
+            node.span,
+            "a number is wanted here",
+            others=((bound.span, f"{amount} {bound.unit}s"),) if bound.span != node.span else (),
+            help=f"write `{node.text} = {amount}`",
+        )
 
     def _no_number(self, node: e.Name) -> Exception:
         numbers = [k for k, v in self.values.items() if isinstance(v, Num)]

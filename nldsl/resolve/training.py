@@ -373,6 +373,7 @@ class _Train:
                     for v in values
                     if isinstance(v, Amount | Num)
                 )
+                self._stage(name, numbers, stage)
                 stages.append((name, numbers))
         number = float(self.scope.number(source))
         if number < 0:
@@ -384,6 +385,21 @@ class _Train:
                 help="rates are positive; the rule subtracts the gradient",
             )
         return number, stages
+
+    def _stage(self, name: str, numbers: tuple[float, ...], stage: e.Expr) -> None:
+        """Refuse what is no number of steps, or no share of the rate."""
+        wrong = ""
+        if name == "warmup" and any(n < 0 or n != int(n) for n in numbers):
+            wrong = "counts whole steps of at least 0"
+        elif name in ("cosine", "linear") and any(not 0 <= n <= 1 for n in numbers):
+            wrong = "ends at a share of the rate, between 0 and 1"
+        elif len(numbers) > len(SCHEDULES[name]):
+            takes = SCHEDULES[name]
+            wrong = f"takes {f'one number, the {takes[0]}' if takes else 'no numbers'}"
+        if wrong:
+            raise self.findings.stop(
+                "NL0205", f"`{print_expr(stage)}` {wrong}", stage.span, "not a schedule of a rate"
+            )
 
     def _option(self, key: str, node: e.Expr, default: float | int | str) -> float | int | str:
         if isinstance(default, str):

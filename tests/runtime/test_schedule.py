@@ -71,7 +71,6 @@ def test_segments_are_what_token_clocks_below_a_sequence_demand(build: Build) ->
     ("clock", "words"),
     [
         ((24, "token"), "does not divide sequences of 64 tokens"),
-        ((101, "step"), "never due in a run of 100 steps"),
         ((0, "step"), "the period of level"),
         ((4, "step", -1), "the offset of level"),
     ],
@@ -80,6 +79,16 @@ def test_clocks_that_make_no_sense_are_errors(build: Build, clock: tuple, words:
     settings, s = _with_clocks(build, build.schedule.Clock(1), build.schedule.Clock(*clock))
     with pytest.raises(s.UserError, match=words):
         s.validate(settings)
+
+
+def test_levels_that_a_run_never_changes_are_named(build: Build) -> None:
+    settings, s = _with_clocks(build, build.schedule.Clock(1), build.schedule.Clock(101))
+    s.validate(settings)
+    assert [words.split(";")[0] for words in s.idle_levels(settings)] == [
+        "level `slow` changes every 101 steps and is never due in a run of 100 steps"
+    ]
+    settings, s = _with_clocks(build, build.schedule.Clock(1), build.schedule.Clock(100))
+    assert s.idle_levels(settings) == []
 
 
 def test_two_levels_of_one_name_are_an_error(build: Build) -> None:
