@@ -12,7 +12,8 @@ matrices D of r and B of b (see `decay`), and M = D B without its column of the 
     S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
 
 which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer
-gradient runs through x and d, so it has the terms of second order.
+gradient runs through x and d, so it has the terms of second order.  Under `first_order` W_b is a constant
+in x and d; under `stop` so are x, d, e, B and S_0, and only W_0, D and the queries are reached.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from nldsl.codegen.engines.tiles import (
     cut,
     gate,
     joined,
+    marked_tiling,
     opened_at,
     start_weights,
     tile_decays,
-    tiling,
+    tokens_between_cuts,
     with_phase,
 )
 
@@ -58,7 +60,7 @@ def frozen(
     residual: bool = True,
     activation: str = "gelu",
     read: str = "after",
-    first_order: bool = False,
+    gradient: str | tuple[str, int] = "through",
     tile: int = 64,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Gradient steps with retention and momentum, gradients taken at the start of each period.
@@ -71,7 +73,8 @@ def frozen(
         retain: `[B, H, T]` in [0, 1], 1 where not given.
         momentum: `[B, H, T]` in [0, 1]; no momentum where not given.
         state: `W` (matrix) or `W1 .. Wn` (mlp, in the order of use), `S...` with momentum, and for a period
-            above 1 the `..._start` of each weight and `phase`, the tokens seen of the open period.
+            above 1 the `..._start` of each weight and `phase`, the tokens seen of the open period (and since
+            the last cut, if the gradient is cut).
         start: weights before the first token, `[H, ...]` or `[B, H, ...]`; for an mlp a tuple, one per layer;
             a matrix that has none starts from zeros.
         period: tokens for which the gradient's weights stand still.
@@ -80,7 +83,9 @@ def frozen(
         residual: an mlp adds its input to its output; needs Dk = Dv.
         activation: of an mlp: `gelu` (exact), `silu`, `relu` or `tanh`.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
-        first_order: the weights inside the gradient are constants of the outer loss.
+        gradient: `through`; `first_order`, the weights inside the gradient are constants of the outer loss;
+            `stop`, all that a token adds is; `("through", N)`, weights and momentum go on as values without a
+            past after every N tokens.
         tile: tokens worked on at once; never changes the function.
 
     Returns:
@@ -89,10 +94,14 @@ def frozen(
     residual = residual and map == "mlp"
     names = layer_names(start, state)
     running, anchor, moments = _begin(names, start, state, key, value, momentum is not None)
-    phase, tokens = opened_at(state), key.shape[2]
+    phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
     if tokens == 0:
-        return torch.zeros_like(value), _end(names, running, anchor, moments, phase, period)
-    tiles, opens = tiling(tokens, tile, period, phase)
+        return torch.zeros_like(value), _end(names, running, anchor, moments, phase, period, cut_every)
+    if gradient == "stop":
+        key, value, rate = key.detach(), value.detach(), gate(rate, key).detach()
+        momentum = None if momentum is None else momentum.detach()
+        moments = None if moments is None else _without_past(moments)
+    tiles, opens, cuts = marked_tiling(tokens, tile, period, cut_every, phase)
     queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
     rates = cut(gate(rate, key), tiles)
     decays = tile_decays(retain, tiles, keys)
@@ -107,7 +116,7 @@ def frozen(
     pieces = zip(opens, queries.unbind(2), keys.unbind(2), values.unbind(2), strict=True)
     for n, (opening, q, k, v) in enumerate(pieces):
         anchor = running if opening else anchor
-        at = tuple(w.detach() for w in anchor) if first_order else anchor
+        at = _without_past(anchor) if gradient in ("first_order", "stop") else anchor
         pairs = layer_pairs(at, k, v, objective=objective, residual=residual, activation=activation)
         if read == "boundary":
             reads.append(layers_fixed(anchor, q, residual=residual, activation=activation))
@@ -117,9 +126,13 @@ def frozen(
             )
             reads.append(written)
         running, moments = _stepped(running, moments, pairs, ends[n], None if pushed is None else pushed[n])
+        if cuts[n]:
+            running = _without_past(running)
+            moments = None if moments is None else _without_past(moments)
 
-    phase = (phase + tokens) % period
-    new = _end(names, running, running if phase == 0 else anchor, moments, phase, period)
+    phase += tokens
+    anchor = running if phase % period == 0 else anchor
+    new = _end(names, running, anchor, moments, phase, period, cut_every)
     return joined(torch.stack(reads, dim=2), tiles), new
 
 
@@ -225,9 +238,16 @@ def _end(
     moments: tuple[Tensor, ...] | None,
     phase: int,
     period: int,
+    cut_every: int,
 ) -> dict[str, Tensor]:
     """The state after the last token."""
     state = {f"W{n}": w for n, w in zip(names, running, strict=True)}
     if moments is not None:
         state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
-    return with_phase(state, {f"W{n}": w for n, w in zip(names, anchor, strict=True)}, phase, period)
+    anchors = {f"W{n}": w for n, w in zip(names, anchor, strict=True)}
+    return with_phase(state, anchors, phase, period, cut_every)
+
+
+def _without_past(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same values, through which no gradient flows."""
+    return tuple(w.detach() for w in weights)

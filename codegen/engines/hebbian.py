@@ -10,6 +10,9 @@ Inside a tile with decay matrix D (see `decay`), W_0 the weights before it and e
     W_C     = D_C0 W_0     + sum_i D_Ci e_i v_i k_i^T
 
 Reads before the own write use row t - 1 of D.  All tiles are computed at once; only W_0 is passed on.
+
+What a token writes does not depend on the weights, so `first_order` is the full gradient.  Under `stop` e_i,
+v_i and k_i are constants of these sums; under `through N tokens` so is W_0 where a cut lies before a tile.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ from nldsl.codegen.engines.tiles import (
     cut,
     gate,
     joined,
+    marked_tiling,
     opened_at,
     start_weights,
     tile_decays,
-    tiling,
+    tokens_between_cuts,
     with_phase,
 )
 
@@ -42,6 +46,7 @@ def hebbian(
     read: str = "after",
     period: int = 1,
     normalise: bool = False,
+    gradient: str | tuple[str, int] = "through",
     tile: int = 64,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Write `rate_t v_t k_t^T`, keep `retain_t` of the old weights, read with the query.
@@ -53,28 +58,41 @@ def hebbian(
         rate: `[B, H, T]`, 1 where not given.
         retain: `[B, H, T]` in [0, 1], 1 where not given.
         state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of
-            each, and `phase`.
+            each, and `phase`, which cuts of the gradient need too.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
         period: tokens between the points that boundary reads see.
         normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a read whose divisor is 0 is not divided.
+        gradient: `through` or `first_order`; `stop`, what a token adds is a constant of the outer loss;
+            `("through", N)`, the weights go on as values without a past after every N tokens.
         tile: tokens a matrix product spans; never changes the function.
 
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
     """
+    if gradient == "stop":
+        key, value, rate = key.detach(), value.detach(), None if rate is None else rate.detach()
     if normalise:  # the divisor is one more value channel, of ones
         return _normalised(
-            query, key, value, rate, retain, state, start=start, read=read, period=period, tile=tile
+            query,
+            key,
+            value,
+            rate,
+            retain,
+            state,
+            start=start,
+            read=read,
+            period=period,
+            gradient=gradient,
+            tile=tile,
         )
     weights = start_weights(start, key, value) if state is None else state["W"]
     anchor = weights if state is None else state.get("W_start", weights)
-    phase = opened_at(state)
-    tokens = key.shape[2]
+    phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
     if tokens == 0:
-        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period)
+        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period, cut_every)
 
-    tiles, opens = tiling(tokens, tile, period if period > 1 else None, phase)
+    tiles, opens, ends = marked_tiling(tokens, tile, period if period > 1 else 0, cut_every, phase)
     keys = cut(key, tiles)  # [B, H, N, C, Dk]
     decays = tile_decays(retain, tiles, keys)  # [B, H, N, C + 1, C + 1]
     values = cut(value, tiles) * cut(gate(rate, key), tiles).unsqueeze(-1)
@@ -83,16 +101,16 @@ def hebbian(
     kept = decays[..., -1, :1, None]  # [B, H, N, 1, 1]
     writes = values.transpose(-1, -2) @ (decays[..., -1, 1:, None] * keys)  # [B, H, N, Dv, Dk]
     before = []
-    for opening, left, write in zip(opens, kept.unbind(2), writes.unbind(2), strict=True):
+    for opening, ending, left, write in zip(opens, ends, kept.unbind(2), writes.unbind(2), strict=True):
         anchor = weights if opening else anchor
         before.append(anchor if read == "boundary" and period > 1 else weights)
         weights = left * weights + write
-    origin = torch.stack(before, dim=2).transpose(
-        -1, -2
-    )  # [B, H, N, Dk, Dv], what each tile starts from or reads
+        weights = weights.detach() if ending else weights
+    origin = torch.stack(before, dim=2).transpose(-1, -2)  # what each tile starts from or reads
 
-    phase = (phase + tokens) % period
-    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
+    phase += tokens
+    anchor = weights if phase % period == 0 else anchor
+    new = with_phase({"W": weights}, {"W": anchor}, phase, period, cut_every)
     if read == "boundary" and period > 1:
         return joined(queries @ origin, tiles), new
     rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
@@ -111,6 +129,7 @@ def _normalised(
     start: Tensor | None,
     read: str,
     period: int,
+    gradient: str | tuple[str, int],
     tile: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`hebbian` on values with a channel of ones, whose read is the divisor and whose row of W is `z`."""
@@ -118,11 +137,21 @@ def _normalised(
     if state is not None:
         names = ("", "_start") if period > 1 else ("",)
         extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
-        extended |= {"phase": state["phase"]} if period > 1 else {}
+        extended |= {"phase": state["phase"]} if "phase" in state else {}
     begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
     ones = F.pad(value, (0, 1), value=1.0)
     both, new = hebbian(
-        query, key, ones, rate, retain, extended, start=begin, read=read, period=period, tile=tile
+        query,
+        key,
+        ones,
+        rate,
+        retain,
+        extended,
+        start=begin,
+        read=read,
+        period=period,
+        gradient=gradient,
+        tile=tile,
     )
     divisor = both[..., -1:]
     result = both[..., :-1] / torch.where(divisor == 0, torch.ones_like(divisor), divisor)

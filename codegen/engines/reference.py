@@ -90,8 +90,9 @@ def token_loop(
             `softmax` and `lq` make them a function of an accumulator A, which is what is retained and
             written: softmax(A) over each row, and A / |A|_q^(q - 2) (Memora and Moneta of Miras); the start
             is then A's.
-        gradient: `through`; `first_order`, the weights inside g are constants; `stop`, all of the update is;
-            `("through", N)`, weights are cut from the past every N tokens.
+        gradient: `through`; `first_order`, the weights inside g are constants; `stop`, all that a token adds
+            is, so that query, retention and start alone are reached; `("through", N)`, after every N tokens
+            the running weights and the momentum go on as values without a past.
 
     Returns:
         The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...`
@@ -125,8 +126,6 @@ def token_loop(
     outputs = []
     for t in range(key.shape[2]):
         token = {n: x[:, :, t] for n, x in given.items()}
-        if cut and count % cut == 0:
-            weights, moments, running = _detached(weights), _detached(moments), _detached(running)
         started = weights if count % period == 0 else started
         anchored = weights if count % frozen == 0 else anchored
         before = weights
@@ -148,10 +147,13 @@ def token_loop(
         running = _normed({n: kept[n] + steps[n] for n in names}, constrain, count)
         weights = running if linked is None else _linked(linked, running, before, count)
         if normalise:
-            z = _scaled(token["retain"], before["z"]) + _scaled(token["rate"], token["key"])
+            added = _scaled(token["rate"], token["key"])
+            z = _scaled(token["retain"], before["z"]) + (added.detach() if gradient == "stop" else added)
             weights = weights | {"z": z}
         chosen = {"after": weights, "before": before}.get(read, started)
         outputs.append(_read(map, chosen, token["query"], normalise))
+        if cut and count % cut == 0:  # after the token, so that the first tokens still reach the start
+            weights, moments, running = _detached(weights), _detached(moments), _detached(running)
 
     if count % period == 0:
         started = weights

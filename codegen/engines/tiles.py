@@ -6,6 +6,8 @@ key, value and rate 0 and retain 1, so they leave the weights as they are.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +37,35 @@ def tiling(
     first, per_period = phase // size, period // size
     opens = [(first + n) % per_period == 0 and (n > 0 or front == 0) for n in range(count)]
     return (front, count * size - front - tokens, size), opens
+
+
+def marked_tiling(
+    tokens: int, tile: int, period: int, cut_every: int, phase: int
+) -> tuple[tuple[int, int, int], list[bool], list[bool]]:
+    """Tiles that lie inside one period and between two cuts of the outer gradient.
+
+    Args:
+        tokens: how many there are, at least 1.
+        tile: tokens a tile should have.
+        period: tokens of a period; 0 for none.
+        cut_every: tokens between cuts; 0 for none.
+        phase: tokens seen before these, modulo a multiple of both.
+
+    Returns:
+        The tiles as `tiling` gives them; for each, whether it opens a period, and whether a cut follows it.
+    """
+    common = math.gcd(period, cut_every)
+    tiles, _ = tiling(tokens, tile, common or None, phase % common if common else 0)
+    front, back, size = tiles
+    count = (front + tokens + back) // size
+    edges = [phase + min(max(0, n * size - front), tokens) for n in range(count + 1)]
+    opens = [period > 0 and edge % period == 0 for edge in edges[:-1]]
+    return tiles, opens, [cut_every > 0 and edge % cut_every == 0 for edge in edges[1:]]
+
+
+def tokens_between_cuts(gradient: str | tuple[str, int]) -> int:
+    """N of `through N tokens`; 0 where the outer gradient is never cut."""
+    return gradient[1] if isinstance(gradient, tuple) else 0
 
 
 def _divisor(period: int, tile: int) -> int:
@@ -82,10 +113,14 @@ def opened_at(state: dict[str, Tensor] | None) -> int:
 
 
 def with_phase(
-    state: dict[str, Tensor], anchors: dict[str, Tensor], phase: int, period: int
+    state: dict[str, Tensor], anchors: dict[str, Tensor], phase: int, period: int, cut_every: int = 0
 ) -> dict[str, Tensor]:
-    """The state, and for a period above 1 the weights of its start and the tokens seen of it."""
-    if period == 1:
-        return state
-    started = {f"{name}_start": weights for name, weights in anchors.items()}
-    return {**state, **started, "phase": torch.tensor(phase, dtype=torch.int64)}
+    """The state, and for a period above 1 the weights of its start.
+
+    `phase`, the tokens seen modulo the period and the distance `cut_every` of cuts, is there where either is
+    above 1.
+    """
+    cycle = math.lcm(period, cut_every or 1)
+    started = {f"{name}_start": weights for name, weights in anchors.items()} if period > 1 else {}
+    counted = {"phase": torch.tensor(phase % cycle, dtype=torch.int64)} if cycle > 1 else {}
+    return {**state, **started, **counted}

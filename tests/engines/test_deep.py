@@ -165,7 +165,7 @@ def test_first_order_is_the_token_loops(core: str) -> None:
     tensors, start = inputs(**shape, dim_v=3), _layers(shape, 2, 3)
     spec = {"kind": "mlp", "hidden": 5, "residual": True}
     if core == "frozen":
-        fast = frozen(**tensors, start=start, map="mlp", period=4, first_order=True)
+        fast = frozen(**tensors, start=start, map="mlp", period=4, gradient="first_order")
     else:
         fast = deep_dgd(**tensors, start=start, period=4, read="after", first_order=True)
     rule = "gd" if core == "frozen" else "dgd"

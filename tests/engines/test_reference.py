@@ -354,6 +354,24 @@ def test_through_n_tokens_cuts_the_past() -> None:
     assert early[:, :, 4:].abs().max() > 0
 
 
+def test_the_start_is_reached_by_the_tokens_before_the_first_cut() -> None:
+    tensors = inputs(1, 1, T, D, E, seed=28)
+    start = rand(1, E, D, seed=29)
+    result, _ = token_loop(**tensors, start=start, gradient=("through", 4))
+    (first,) = torch.autograd.grad(result[:, :, :4].sum(), start, retain_graph=True)
+    later = torch.autograd.grad(result[:, :, 4:].sum(), start, allow_unused=True)
+    assert first.abs().max() > 0
+    assert later == (None,)
+
+
+def test_stop_leaves_the_divisor_of_reads_a_constant() -> None:
+    tensors = inputs(1, 1, T, D, E, seed=30)
+    result, _ = token_loop(**tensors, normalise=True, objective="dot", gradient="stop")
+    leaves = [tensors[n] for n in ("retain", "key", "value", "rate")]
+    grads = torch.autograd.grad(result.sum(), leaves, allow_unused=True)
+    assert [g is not None for g in grads] == [True, False, False, False]
+
+
 @pytest.mark.parametrize(
     "options",
     [
