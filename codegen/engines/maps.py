@@ -1,4 +1,6 @@
-"""The functions whose weights a memory writes, for one memory: no batch, no heads, no tokens.
+"""The functions whose weights a memory writes, for one memory: no batch, no heads.
+
+They take one input `[Dk]`, or any number of them, `[..., Dk]`, which all see the same weights.
 
 A map is a name or a dict with `kind` and its settings:
 
@@ -7,6 +9,7 @@ A map is a name or a dict with `kind` and its settings:
     "mlp"       M(z) = (z +) norm(Wn act(... act(W1 z)))
                 hidden, depth = 2, residual = False, activation = "gelu", norm = False
     "swiglu"    M(z) = (z +) W3 (silu(W1 z) * (W2 z)); hidden, residual = False
+    "block"     M(z) = function(weights, z), a function of the user's with the `shapes` of its weights
 
 `norm` is a layer norm without weights of its own, as in TTT-MLP and Miras: z + LN(net(z)).
 """
@@ -17,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def map_settings(spec: str | dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +31,8 @@ def map_settings(spec: str | dict[str, Any]) -> dict[str, Any]:
         "vector": {},
         "mlp": {"hidden": None, "depth": 2, "residual": False, "activation": "gelu", "norm": False},
         "swiglu": {"hidden": None, "residual": False},
-        "cache": {"window": None},
+        "block": {"function": None, "shapes": {}},
+        "cache": {"window": None, "sinks": 0},
     }
     if given["kind"] not in defaults:
         raise ValueError(f"unknown map {given['kind']!r}")
@@ -42,6 +47,8 @@ def weight_shapes(spec: str | dict[str, Any], dim_k: int, dim_v: int) -> dict[st
         return {"W": (dim_v, dim_k)}
     if kind == "vector":
         return {"W": (dim_v,)}
+    if kind == "block":
+        return {n: tuple(shape) for n, shape in settings["shapes"].items()}
     if kind == "swiglu":
         return {"W1": (hidden, dim_k), "W2": (hidden, dim_k), "W3": (dim_v, hidden)}
     widths = [dim_k, *[hidden] * (settings["depth"] - 1), dim_v]
@@ -57,26 +64,38 @@ def first_layers(spec: str | dict[str, Any]) -> tuple[str, ...]:
 def traced(
     spec: str | dict[str, Any], weights: dict[str, Tensor], z: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """M(z) `[Dv]` for one input `[Dk]`, and the input of each linear layer by the name of its weight."""
+    """M(z) `[..., Dv]` for `[..., Dk]`, and the input of each linear layer by the name of its weight."""
     settings = map_settings(spec)
     kind = settings["kind"]
     if kind == "matrix":
-        return weights["W"] @ z, {"W": z}
+        return F.linear(z, weights["W"]), {"W": z}
     if kind == "vector":
         return weights["W"] * z, {"W": z}
+    if kind == "block":
+        return settings["function"](weights, z), {}
     if kind == "swiglu":
-        inner = torch.nn.functional.silu(weights["W1"] @ z) * (weights["W2"] @ z)
-        result, inputs = weights["W3"] @ inner, {"W1": z, "W2": z, "W3": inner}
+        inner = F.silu(F.linear(z, weights["W1"])) * F.linear(z, weights["W2"])
+        result, inputs = F.linear(inner, weights["W3"]), {"W1": z, "W2": z, "W3": inner}
         return (z + result if settings["residual"] else result), inputs
     signal, inputs = z, {}
     for n in range(1, settings["depth"] + 1):
         inputs[f"W{n}"] = signal
-        signal = weights[f"W{n}"] @ signal
+        signal = F.linear(signal, weights[f"W{n}"])
         if n < settings["depth"]:
             signal = activated(settings["activation"], signal)
     if settings["norm"]:
-        signal = torch.nn.functional.layer_norm(signal, signal.shape[-1:])
+        signal = layer_normed(signal)
     return (z + signal if settings["residual"] else signal), inputs
+
+
+def layer_normed(z: Tensor) -> Tensor:
+    """The last axis centred and divided by its deviation.
+
+    Written out, since the third derivatives of torch's own are wrong: those that a loss needs which looks at
+    gradients through inner gradients.
+    """
+    centred = z - z.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
 
 
 def activated(name: str, z: Tensor) -> Tensor:
@@ -84,7 +103,7 @@ def activated(name: str, z: Tensor) -> Tensor:
     if name == "tanh":
         return torch.tanh(z)
     return {
-        "gelu": torch.nn.functional.gelu,
-        "silu": torch.nn.functional.silu,
-        "relu": torch.nn.functional.relu,
+        "gelu": F.gelu,
+        "silu": F.silu,
+        "relu": F.relu,
     }[name](z)

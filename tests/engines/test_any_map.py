@@ -1,0 +1,214 @@
+"""Any map with standing gradients, and constraints, against the token loop."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from nldsl.codegen.engines.any_map import any_map
+from nldsl.codegen.engines.maps import weight_shapes
+from nldsl.codegen.engines.reference import token_loop
+from tests.engines.compare import assert_same, inputs, piecewise, rand
+
+torch.set_num_threads(1)
+FEW = settings(max_examples=15, deadline=None, derandomize=True)
+DEEP = {"kind": "mlp", "hidden": 4, "depth": 3, "norm": True, "residual": True, "activation": "silu"}
+FLAT = {"kind": "mlp", "depth": 1, "norm": True, "residual": True}
+MAPS: tuple[Any, ...] = (
+    "matrix",
+    "vector",
+    {"kind": "mlp", "hidden": 4, "residual": True},
+    DEEP,
+    FLAT,
+    {"kind": "swiglu", "hidden": 4},
+)
+OBJECTIVES: tuple[Any, ...] = ("l2", "dot", ("lp", 3.0), ("huber", 0.5))
+MODES = ("through", "first_order", "stop", ("through", 4), ("through", 3))
+
+shapes = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 2),
+        "heads": st.integers(1, 2),
+        "tokens": st.integers(0, 11),
+        "dim_k": st.integers(2, 4),
+        "seed": st.integers(0, 10_000),
+    }
+)
+cutting = st.lists(st.integers(0, 11), max_size=3)
+
+
+def _starts(spec: Any, shape: dict[str, Any], scale: float = 0.4) -> dict[str, Tensor]:
+    made = weight_shapes(spec, shape["dim_k"], shape["dim_k"])
+    return {
+        n: (scale * rand(shape["heads"], *size, seed=shape["seed"] + 60 + i)).detach().requires_grad_()
+        for i, (n, size) in enumerate(made.items())
+    }
+
+
+def _agree(
+    shape: dict[str, Any], spec: Any, cuts: list[int], tile: int | None, moving: bool, **words: Any
+) -> None:
+    tensors = inputs(**shape, dim_v=shape["dim_k"], momentum=moving)
+    tensors["rate"] = (0.2 * tensors["rate"]).detach().requires_grad_()  # cubes grow fast
+    # `lq` divides by a power of the norm: near zero it leaves the numbers.
+    start = _starts(spec, shape, 2.0 if "constrain" in words else 0.4)
+    cuts = [min(cut, shape["tokens"]) for cut in cuts]
+    fast = piecewise(any_map, tensors, cuts, start=start, map=spec, tile=tile, **words)
+    slow = token_loop(**tensors, start=start, map=spec, **words)
+    assert_same(fast, slow, tensors | start, tolerance=1e-8)
+
+
+@FEW
+@given(
+    shapes,
+    st.sampled_from(MAPS),
+    st.sampled_from(OBJECTIVES),
+    st.integers(1, 6),
+    st.sampled_from(["after", "before", "boundary"]),
+    st.sampled_from(MODES),
+    st.booleans(),
+    cutting,
+    st.sampled_from([None, 1, 2, 3]),
+)
+def test_any_map_is_the_token_loop(
+    shape: dict[str, Any],
+    spec: Any,
+    objective: Any,
+    anchor: int,
+    read: str,
+    gradient: Any,
+    moving: bool,
+    cuts: list[int],
+    tile: int | None,
+) -> None:
+    _agree(shape, spec, cuts, tile, moving, anchor=anchor, read=read, objective=objective, gradient=gradient)
+
+
+@FEW
+@given(
+    shapes,
+    st.sampled_from(MAPS),
+    st.sampled_from([(2, 2), (4, 4), (4, 2), (2, 4), (3, 2), (5, 5)]),
+    st.sampled_from(MODES),
+    st.booleans(),
+    cutting,
+)
+def test_reads_at_the_boundary_are_the_token_loops(
+    shape: dict[str, Any],
+    spec: Any,
+    clocks: tuple[int, int],
+    gradient: Any,
+    moving: bool,
+    cuts: list[int],
+) -> None:
+    update, anchor = clocks
+    _agree(shape, spec, cuts, None, moving, update=update, anchor=anchor, gradient=gradient)
+
+
+@FEW
+@given(
+    shapes,
+    st.sampled_from(MAPS[2:]),
+    st.sampled_from(["lq", "softmax", "norm"]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([(1, "retained"), (1, "current"), (1, 4), (4, 4), (4, 2), (2, 4)]),
+    st.sampled_from(["after", "before", "boundary"]),
+    st.sampled_from(MODES),
+    st.booleans(),
+    cutting,
+)
+def test_constraints_are_the_token_loops(
+    shape: dict[str, Any],
+    spec: Any,
+    name: str,
+    every: int,
+    clocks: tuple[int, Any],
+    read: str,
+    gradient: Any,
+    moving: bool,
+    cuts: list[int],
+) -> None:
+    update, anchor = clocks
+    if name == "norm" and isinstance(anchor, str):
+        anchor = every
+    read = "boundary" if update > 1 else read
+    constrain = ((name, 4.0 if name == "lq" else None, every),)
+    _agree(
+        shape,
+        spec,
+        cuts,
+        None,
+        moving,
+        update=update,
+        anchor=anchor,
+        read=read,
+        gradient=gradient,
+        constrain=constrain,
+    )
+
+
+def _two_branches(weights: dict[str, Tensor], z: Tensor) -> Tensor:
+    """A gate of one branch on the other, in the middle of a residual sum."""
+    left = torch.tanh(F.linear(F.rms_norm(z, z.shape[-1:], weights["W_gain"], 1e-6), weights["W_left"]))
+    right = torch.sigmoid(F.linear(z, weights["W_right"]) + weights["W_bias"])
+    return z + F.linear(left * right, weights["W_out"])
+
+
+def _block(dim: int) -> dict[str, Any]:
+    sizes = {"W_gain": (dim,), "W_left": (3, dim), "W_right": (3, dim), "W_bias": (3,), "W_out": (dim, 3)}
+    return {"kind": "block", "function": _two_branches, "shapes": sizes}
+
+
+@FEW
+@given(
+    shapes,
+    st.sampled_from([{"anchor": 3}, {"update": 4, "anchor": 4}, {"anchor": 2, "read": "before"}]),
+    st.sampled_from(MODES),
+    st.booleans(),
+    cutting,
+)
+def test_a_function_of_a_users_own_is_the_token_loops(
+    shape: dict[str, Any], clocks: dict[str, Any], gradient: Any, moving: bool, cuts: list[int]
+) -> None:
+    _agree(shape, _block(shape["dim_k"]), cuts, None, moving, gradient=gradient, **clocks)
+
+
+def test_state_of_the_token_loop_and_back() -> None:
+    shape: dict[str, Any] = {"batch": 1, "heads": 2, "tokens": 9, "dim_k": 3, "seed": 4}
+    tensors, start = inputs(**shape, dim_v=3, momentum=True), _starts(DEEP, shape)
+    words: dict[str, Any] = {"map": DEEP, "anchor": 4, "constrain": (("lq", 4.0, 4),)}
+    whole = token_loop(**tensors, start=start, **words)
+    for first, second in itertools.permutations((any_map, token_loop)):
+        before = {n: x[:, :, :5] for n, x in tensors.items()}
+        after = {n: x[:, :, 5:] for n, x in tensors.items()}
+        head, state = first(**before, start=start, **words)
+        tail, state = second(**after, state=state, **words)
+        assert_same((torch.cat((head, tail), 2), state), whole, tensors | start)
+
+
+@pytest.mark.parametrize("words", [{"anchor": "current"}, {"anchor": 4, "rule": "dgd"}, {}])
+def test_running_gradients_are_refused(words: dict[str, Any]) -> None:
+    tensors = inputs(1, 1, 3, 2, 2, seed=0)
+    with pytest.raises(ValueError, match="stand still"):
+        any_map(**tensors, **words)
+
+
+def test_gradients_of_gradients() -> None:
+    shape: dict[str, Any] = {"batch": 1, "heads": 1, "tokens": 4, "dim_k": 2, "seed": 8}
+    tensors, start = inputs(**shape, dim_v=2), _starts(FLAT, shape)
+    leaves = [*tensors.values(), *start.values()]
+
+    def read(*given_: Tensor) -> Tensor:
+        named: dict[str, Any] = dict(zip(tensors, given_, strict=False))
+        weights = dict(zip(start, given_[len(tensors) :], strict=True))
+        return any_map(**named, start=weights, map=FLAT, anchor=2)[0]
+
+    leaves = [x.detach().clamp(0.1, 0.9).requires_grad_() if x.dim() == 3 else x for x in leaves]
+    assert torch.autograd.gradgradcheck(read, leaves, atol=1e-6)
