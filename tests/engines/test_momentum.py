@@ -1,0 +1,110 @@
+"""Matrix memories with momentum against the token loop."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nldsl.codegen.engines.momentum import heavy_ball
+from nldsl.codegen.engines.reference import token_loop
+from tests.engines.compare import assert_same, inputs, piecewise, rand
+
+FEW = settings(max_examples=60, deadline=None, derandomize=True)
+
+shapes = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 2),
+        "heads": st.integers(1, 2),
+        "tokens": st.integers(0, 11),
+        "dim_k": st.integers(1, 4),
+        "dim_v": st.integers(1, 4),
+        "seed": st.integers(0, 10_000),
+        "key_scale": st.sampled_from([1.0, 2.0]),
+    }
+)
+cutting = st.lists(st.integers(0, 11), max_size=3)
+GRADIENTS = ["through", "first_order", "stop", ("through", 1), ("through", 3), ("through", 4)]
+
+
+def _words(objective: str, erase: bool, anchor: str, period: int, read: str) -> dict[str, Any]:
+    """The token loop's words for the same memory."""
+    words: dict[str, Any] = {"objective": objective, "rule": "dgd" if erase else "gd", "read": read}
+    if anchor == "frozen":
+        words["anchor"] = period if period > 1 else "current"
+    else:
+        words["anchor"] = anchor
+    if read == "boundary":
+        if period == 1:
+            words["read"] = "before"
+        elif anchor != "frozen":
+            words["update"] = period
+    return words
+
+
+@FEW
+@given(
+    shapes,
+    st.sampled_from(["l2", "dot"]),
+    st.booleans(),
+    st.sampled_from(["retained", "current", "frozen"]),
+    st.integers(1, 6),
+    st.sampled_from(["after", "before", "boundary"]),
+    st.booleans(),
+    st.integers(1, 6),
+    st.sampled_from(GRADIENTS),
+    cutting,
+)
+def test_heavy_ball_is_the_token_loop(
+    shape: dict[str, Any],
+    objective: str,
+    erase: bool,
+    anchor: str,
+    period: int,
+    read: str,
+    moving: bool,
+    tile: int,
+    gradient: Any,
+    cuts: list[int],
+) -> None:
+    if anchor != "frozen" and read != "boundary":
+        period = 1
+    tensors = inputs(**shape, momentum=moving)
+    start = rand(shape["heads"], shape["dim_v"], shape["dim_k"], seed=shape["seed"] + 9)
+    cuts = [min(cut, shape["tokens"]) for cut in cuts]
+    fast = piecewise(
+        heavy_ball,
+        tensors,
+        cuts,
+        start=start,
+        objective=objective,
+        erase=erase,
+        anchor=anchor,
+        period=period,
+        read=read,
+        gradient=gradient,
+        tile=tile,
+    )
+    words = _words(objective, erase, anchor, period, read)
+    slow = piecewise(token_loop, tensors, cuts, start=start, gradient=gradient, **words)
+    assert_same(fast, slow, tensors | {"start": start})
+
+
+@pytest.mark.parametrize(
+    ("erase", "anchor", "gradient"),
+    list(itertools.product([False, True], ["retained", "current", "frozen"], GRADIENTS[:5])),
+)
+def test_every_combination_once(erase: bool, anchor: str, gradient: Any) -> None:
+    tensors = inputs(2, 2, 9, 3, 2, seed=3, momentum=True)
+    start = rand(2, 2, 3, seed=8)
+    period = 4 if anchor == "frozen" else 1
+    words = _words("l2", erase, anchor, period, "after")
+    fast = heavy_ball(
+        **tensors, start=start, erase=erase, anchor=anchor, period=period, gradient=gradient, tile=4
+    )
+    assert_same(
+        fast, token_loop(**tensors, start=start, gradient=gradient, **words), tensors | {"start": start}
+    )
