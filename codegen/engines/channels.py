@@ -1,0 +1,249 @@
+"""Matrix memories that keep, write and erase by channel: gated linear attention, KDA, RWKV-7.
+
+Three forms of one recurrence (Nested Learning reference, engines E2, E4 and E4'), with r the retention and e
+the rate, each one number or one for each channel of the key side, a what is erased along and b into:
+
+    E2     W_t = W_{t-1} Diag(r_t) + v_t (e_t k_t)^T
+    E4     W_t = W_{t-1} Diag(r_t) + (v_t - x_t) (e_t k_t)^T,                  b = k
+    E4'    W_t = W_{t-1} Diag(r_t) + v_t (e_t k_t)^T - x_t (e_t b_t)^T
+
+with x_t = W_{t-1} Diag(r_t) a_t where the erasure comes after forgetting (`retained`), and x_t = W_{t-1} a_t
+where it comes before (`current`).  The first is the second with r_t * a_t in place of a_t, and a read after
+the write is a read of W_{t-1} with r_t * q_t and what the own write adds.  So all that is ever asked of the
+past are products with W_{t-1}.  In a tile that starts from W_0, with S(z, p) the scores of `channel_decay`
+(or of `decay`, for a gate of one number) and A the products of all gates before a token,
+
+    x = (a * A) W_0^T + S(a, k) V - S(a, b) x
+
+is a unit lower-triangular system, which for b = k is (I + S(a, k)) (V - x) = V - (a * A) W_0^T.  Its
+solution is affine in W_0, so it is found for all tiles at once, and a tile's transition is one matrix
+product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nldsl.codegen.engines.channel_decay import channel_scores
+from nldsl.codegen.engines.decay import decay_matrix
+from nldsl.codegen.engines.tiles import cut, joined, opened_at, start_weights, tiling, with_phase
+from nldsl.codegen.engines.triangular import unit_lower_solve
+
+
+def channel_hebbian(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    read: str = "after",
+    period: int = 1,
+    normalise: bool = False,
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Write `value_t (rate_t key_t)^T`, keep `retain_t` of each channel, read with the query (E2).
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]` or `[B, H, T, Dk]`, 1 where not given.
+        retain: as `rate`, in [0, 1].
+        state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of
+            each, and `phase`.
+        start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
+        read: `after` or `before` the own write, or `boundary`, the start of the period.
+        period: tokens between the points that boundary reads see.
+        normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a read whose divisor is 0 is not divided.
+        tile: tokens worked on at once; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token.
+    """
+    if normalise:  # the divisor is one more value channel, of ones
+        return _channels_normalised(
+            query, key, value, rate, retain, state, start=start, read=read, period=period, tile=tile
+        )
+    weights = start_weights(start, key, value) if state is None else state["W"]
+    anchor = weights if state is None else state.get("W_start", weights)
+    phase, tokens = opened_at(state), key.shape[2]
+    if tokens == 0:
+        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period)
+    tiles, opens = tiling(tokens, tile, period if period > 1 else None, phase)
+    queries, written, values = cut(query, tiles), cut(by_channel(rate, key), tiles), cut(value, tiles)
+    gates = _cut_gates(retain, key, tiles)
+    frozen = read == "boundary" and period > 1
+    asking = by_channel(gates, queries) if read == "after" else queries
+    readers = asking.unsqueeze(-2)[..., : 0 if frozen else 1, :]  # boundary reads ask nothing of their tile
+    scores, begun, ended, total = _tile_scores(readers, written.unsqueeze(-2), gates)
+
+    writes = (values.transpose(-1, -2) @ ended.squeeze(-2)).unbind(2)  # [B, H, Dv, Dk] each
+    kept = total.unsqueeze(-2).unbind(2)
+    before = []
+    for opening, left, write in zip(opens, kept, writes, strict=True):
+        anchor = weights if opening else anchor
+        before.append(anchor if frozen else weights)
+        weights = left * weights + write
+    origin = torch.stack(before, dim=2).transpose(-1, -2)  # [B, H, N, Dk, Dv]
+
+    phase = (phase + tokens) % period
+    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
+    if frozen:
+        return joined(queries @ origin, tiles), new
+    reads = begun.squeeze(-2) @ origin + scores[..., 0, 0, :, :] @ values
+    if read == "after":
+        reads = reads + (queries * written).sum(-1, keepdim=True) * values
+    return joined(reads, tiles), new
+
+
+def channel_delta(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    erase: Tensor | tuple[Tensor, Tensor] | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    anchor: str = "retained",
+    read: str = "after",
+    tile: int = 64,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Keep by channel, erase along one direction into another, write the value at the key (E4, E4').
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]` or `[B, H, T, Dk]`, 1 where not given; scales what is written and what is erased.
+        retain: as `rate`, in [0, 1].
+        erase: what is forgotten along, `[B, H, T, Dk]`, and into; the key where not given.
+        state: `{"W": [B, H, Dv, Dk]}`.
+        start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
+        anchor: `retained`, erase what is left after forgetting, or `current`, what was there before.
+        read: `after` or `before` the own write.
+        tile: tokens a solve spans; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token.
+    """
+    weights = start_weights(start, key, value) if state is None else state["W"]
+    if key.shape[2] == 0:
+        return torch.zeros_like(value), {"W": weights}
+    along, into = erase if isinstance(erase, tuple) else (key if erase is None else erase, key)
+    tiles, _ = tiling(key.shape[2], tile)
+    queries, values, along = cut(query, tiles), cut(value, tiles), cut(along, tiles)
+    gates = _cut_gates(retain, key, tiles)
+    written = cut(by_channel(rate, key), tiles)
+    apart = into is not key
+    erased = cut(by_channel(rate, into), tiles) if apart else written
+
+    asking = (
+        by_channel(gates, along) if anchor == "retained" else along,
+        by_channel(gates, queries) if read == "after" else queries,
+    )
+    writers = torch.stack((erased, written), dim=-2) if apart else erased.unsqueeze(-2)
+    scores, begun, ended, total = _tile_scores(torch.stack(asking, dim=-2), writers, gates)
+    # of [along, query] with [into, key]
+    (system, *pushed), (answers, *added) = (rows.unbind(-3) for rows in scores.unbind(-4))
+    along_start, query_start = begun.unbind(-2)
+    tails, *written_tails = ended.unbind(-2)
+
+    # what goes into b is first - second W_0^T
+    target = -(pushed[0] @ values) if apart else values
+    solved = unit_lower_solve(system, torch.cat((target, along_start), dim=-1))
+    first, second = solved.split((values.shape[-1], key.shape[-1]), dim=-1)
+    writes = first.transpose(-1, -2) @ tails
+    if apart:
+        writes = writes + values.transpose(-1, -2) @ written_tails[0]
+    turns = torch.diag_embed(total) - second.transpose(-1, -2) @ tails
+    origins = []
+    for turn, write in zip(turns.unbind(2), writes.unbind(2), strict=True):
+        origins.append(weights)
+        weights = write + weights @ turn
+    origin = torch.stack(origins, dim=2).transpose(-1, -2)  # [B, H, N, Dk, Dv]
+
+    updates = first - second @ origin
+    reads = query_start @ origin + answers @ updates
+    if apart:
+        reads = reads + added[0] @ values
+    if read == "after":
+        reads = reads + (queries * erased).sum(-1, keepdim=True) * updates
+        reads = reads + (queries * written).sum(-1, keepdim=True) * values if apart else reads
+    return joined(reads, tiles), {"W": weights}
+
+
+def by_channel(gate: Tensor | None, content: Tensor) -> Tensor:
+    """A gate `[..., T]` or `[..., T, D]`, 1 where it is not given, times content `[..., T, D]`."""
+    if gate is None:
+        return content
+    return (gate if gate.dim() == content.dim() else gate.unsqueeze(-1)) * content
+
+
+def _cut_gates(retain: Tensor | None, key: Tensor, tiles: tuple[int, int, int]) -> Tensor:
+    """The retention in tiles, `[B, H, N, C]` or `[B, H, N, C, Dk]`; padding keeps all."""
+    return cut(key.new_ones(key.shape[:3]) if retain is None else retain, tiles, 1.0)
+
+
+def _tile_scores(readers: Tensor, writers: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`channel_scores`, and the same for gates of one number, `[..., C]`.
+
+    Args:
+        readers: `[..., C, R, Dk]`.
+        writers: `[..., C, P, Dk]`.
+        gates: `[..., C]` or `[..., C, Dk]`.
+    """
+    if gates.dim() == readers.dim() - 1:
+        return channel_scores(readers, writers, gates)
+    decays = decay_matrix(gates)  # [..., C + 1, C + 1]
+    before = decays[..., :-1, :]
+    asked, told = readers.movedim(-2, -3).unsqueeze(-3), writers.movedim(-2, -3).unsqueeze(-4)
+    scores = (asked @ told.transpose(-1, -2)) * before[..., None, None, :, 1:]
+    total = decays[..., -1, :1].expand(*gates.shape[:-1], readers.shape[-1])
+    return scores, readers * before[..., :1, None], writers * decays[..., -1, 1:, None, None], total
+
+
+def _channels_normalised(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    retain: Tensor | None,
+    state: dict[str, Tensor] | None,
+    *,
+    start: Tensor | None,
+    read: str,
+    period: int,
+    tile: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`channel_hebbian` with one more value, of ones: its read is the divisor, its row of W is `z`."""
+    extended = None
+    if state is not None:
+        names = ("", "_start") if period > 1 else ("",)
+        extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
+        extended |= {"phase": state["phase"]} if period > 1 else {}
+    begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
+    both, new = channel_hebbian(
+        query,
+        key,
+        F.pad(value, (0, 1), value=1.0),
+        rate,
+        retain,
+        extended,
+        start=begin,
+        read=read,
+        period=period,
+        tile=tile,
+    )
+    divisor = both[..., -1:]
+    result = both[..., :-1] / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+    parts = {name: weights for name, weights in new.items() if name != "phase"}
+    split = {name: weights[..., :-1, :] for name, weights in parts.items()}
+    split |= {name.replace("W", "z"): weights[..., -1, :] for name, weights in parts.items()}
+    return result, split | {name: new[name] for name in new if name == "phase"}
