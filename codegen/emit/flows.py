@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace
 from nldsl.codegen.emit.printer import flat
+from nldsl.document import expr as e
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -25,6 +26,7 @@ from nldsl.resolve.expanded import (
     Variable,
 )
 
+POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
 MAX_NESTING = 3
 _SHORT = {"rmsnorm": "norm", "layernorm": "norm"}
 
@@ -56,6 +58,16 @@ class FlowWriter:
 
     def write(self, flow: Flow) -> c.Code:
         """Code for a flow; statements it needs are appended to `steps`."""
+        value = self.once(flow)
+        return self._at_every_token(value) if timeless(flow) else value
+
+    def _at_every_token(self, value: c.Code) -> c.Code:
+        """Learned numbers `[d]` as features `[B, T, d]`."""
+        x = flat(self.variables.get("x", c.name("x")))
+        return c.Method(value, "expand", (c.Atom(f"*{x}.shape[:2]"), c.Atom("-1")))
+
+    def once(self, flow: Flow) -> c.Code:
+        """Code for a flow; what is the same at every token is `[d]`, which meets features by broadcasting."""
         match flow:
             case Variable(name=name):
                 return self.variables.get(name, c.name(name))
@@ -64,7 +76,8 @@ class FlowWriter:
             case Arithmetic():
                 return self._arithmetic(flow)
             case Apply():
-                return self._apply(flow, self.keep(self.write(flow.input)))
+                source = self.once(flow.input) if timeless(flow) else self.write(flow.input)
+                return self._apply(flow, self.keep(source))
             case Adaptive():
                 assert self.adaptive is not None
                 return self.adaptive(self, flow, self.keep(self.write(flow.input)))
@@ -108,7 +121,7 @@ class FlowWriter:
             return c.Indexed(
                 self.per_head(self.prefix, flow), {"heads": ":, None, None", "gate": ":, None"}[to.layout]
             )
-        value = self.write(flow)
+        value = self.once(flow)
         return c.Indexed(value, "..., None") if (flow.shape.layout, to.layout) == ("gate", "heads") else value
 
     # ------------------------------------------------------------------ primitives
@@ -139,6 +152,20 @@ class FlowWriter:
             self.carried.append(key)
             return new, new
         return c.call("state.get", f'"{key}"'), new
+
+
+def timeless(flow: Flow) -> bool:
+    """Whether a flow is made of `learned` values alone, so that it is the same at every token."""
+    match flow:
+        case Apply(primitive="learned", input=Constant()):
+            return True
+        case Apply(primitive=name, input=source):
+            return name in (*POINTWISE, "scale", "learned") and timeless(source)
+        case Arithmetic(left=left, right=right):
+            sides = (left, right)
+            return any(map(timeless, sides)) and all(timeless(s) or isinstance(s, Constant) for s in sides)
+        case _:
+            return False
 
 
 def depth(value: c.Code) -> int:
@@ -240,8 +267,15 @@ def _scale(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 
 
 def _learned(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
-    gain = w.weights(f, c.call("nn.Parameter", c.call("torch.ones", w.owner.number(f.shape.width))), "gain")
-    return c.Infix("*", x, c.name(gain))
+    start, width = f.arguments["start"], w.owner.number(f.shape.width)
+    assert isinstance(start, Num)
+    begin = w.owner.number(start)
+    begin = c.Atom(repr(float(start))) if isinstance(begin, c.Atom) else c.call("float", begin)
+    values = c.call("torch.full", c.Several((width,)), begin)
+    values = c.call("torch.ones", width) if start.value == 1 else values
+    if isinstance(f.input, Constant):
+        return c.name(w.weights(f, c.call("nn.Parameter", values), "learned"))
+    return c.Infix("*", x, c.name(w.weights(f, c.call("nn.Parameter", values), "gain")))
 
 
 def _rope(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
@@ -305,7 +339,21 @@ def _unembed(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 
 def _split(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     assert f.shape.heads is not None
-    return c.Invoke(w.owner.kernel("split_heads", "parts"), (x, w.owner.constant(f.shape.heads, "heads")))
+    symbol = f.shape.heads.symbol
+    wanted = "head_writes" if isinstance(symbol, e.Binary) else "heads"
+    wanted = symbol.text if isinstance(symbol, e.Name) else wanted
+    return c.Invoke(w.owner.kernel("split_heads", "parts"), (x, w.owner.constant(f.shape.heads, wanted)))
+
+
+def _share(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    assert f.shape.heads is not None
+    return c.Invoke(w.owner.kernel("share_heads", "parts"), (x, w.owner.constant(f.shape.heads, "heads")))
+
+
+def _in_turn(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    writes = f.arguments["writes"]
+    assert isinstance(writes, Num)
+    return c.Invoke(w.owner.kernel("in_turn", "several"), (x, w.owner.constant(writes, "writes")))
 
 
 def _gate(_w: FlowWriter, _f: Apply, x: c.Code) -> c.Code:
@@ -340,5 +388,8 @@ _HANDLERS: dict[str, Callable[[FlowWriter, Apply, c.Code], c.Code]] = {
     "unembed": _unembed,
     "split heads": _split,
     "merge heads": _kernel("merge_heads"),
+    "grouped": _split,
+    "share heads": _share,
+    "in turn": _in_turn,
     "gate of heads": _gate,
 }

@@ -146,12 +146,14 @@ class MemoryWriter:
 
     def assign(self, name: str, flow: Flow, writer: FlowWriter) -> None:
         target = c.name(self.local[name])
+        written = self.instance.core.writes == 1 or name == "rate"
+        like = "key[..., 0]" if written else "query[..., 0]"
         if flow.shape.layout == "per head":
             value: c.Code = c.Method(
-                c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name("key[..., 0]"),)
+                c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name(like),)
             )
         elif flow.shape.layout == "scalar":
-            value = c.call("torch.full_like", "key[..., 0]", writer.write(flow))
+            value = c.call("torch.full_like", like, writer.write(flow))
         else:
             value = writer.write(flow)
         if value != target:
@@ -185,7 +187,13 @@ class MemoryWriter:
         named += [(k, setting(self.owner, core.map, v)) for k, v in choice.keywords.items()]
         named.append(("state", c.call("state.get", '"core"')))
         function = self.owner.kernel(engine.function, engine.file)
-        value = c.Invoke(function, (c.name("query"), c.name("key"), c.name("value")), tuple(named))
+        pairs = (c.name("query"), c.name("key"), c.name("value"))
+        if core.writes > 1:
+            named.append(("writes", c.Atom(str(core.writes))))
+            several = self.owner.kernel("several", "several")
+            value = c.Invoke(several, (c.name(function), *pairs), tuple(named))
+        else:
+            value = c.Invoke(function, pairs, tuple(named))
         heads = "[B, H, T, d]" if core.map.kind != "cache" else ""
         self.steps.append(c.Assign(c.Several((c.name("read"), c.name("core")), bare=True), value, heads))
         self.owner.keep("core", "core")

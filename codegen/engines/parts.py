@@ -19,6 +19,11 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
+def share_heads(x: Tensor, heads: int) -> Tensor:
+    """`[B, G, T, d]` to `[B, H, T, d]`: each group serves `H / G` heads that follow one another."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
 def unit(x: Tensor) -> Tensor:
     """Each vector along the last axis divided by its length."""
     return F.normalize(x, dim=-1, eps=1e-6)

@@ -362,12 +362,15 @@ def _cache_loop(
     keys = key if state is None else torch.cat((state["key"], key), dim=2)
     values = value if state is None else torch.cat((state["value"], value), dim=2)
     total, tokens = keys.shape[2], query.shape[2]
+    served = query.shape[1] // keys.shape[1]
     outputs = []
     for t in range(tokens):
         end = total - tokens + t + 1
         begin = 0 if window is None else max(0, end - window)
-        share = torch.einsum("bhk,bhik->bhi", query[:, :, t], keys[:, :, begin:end]).softmax(-1)
-        outputs.append(torch.einsum("bhi,bhiv->bhv", share, values[:, :, begin:end]))
+        seen = [x[:, :, begin:end].repeat_interleave(served, dim=1) for x in (keys, values)]
+        share = torch.einsum("bhk,bhik->bhi", query[:, :, t], seen[0]).softmax(-1)
+        outputs.append(torch.einsum("bhi,bhiv->bhv", share, seen[1]))
     first = 0 if window is None else max(0, total - window + 1)
-    read = torch.stack(outputs, dim=2) if outputs else torch.zeros_like(value)
+    empty = query.new_zeros(*query.shape[:3], value.shape[-1])
+    read = torch.stack(outputs, dim=2) if outputs else empty
     return read, {"key": keys[:, :, first:], "value": values[:, :, first:]}

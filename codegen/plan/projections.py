@@ -52,10 +52,11 @@ def obstacles(instance: MemoryInstance) -> list[str]:
         core.gradient != "through",
         core.gradient_tokens,
         core.partial != "drop",
+        core.writes > 1,
     )
     if any(others) or "channel" in (core.rate, core.retain, core.momentum):
         found.append(
-            "a window, constraint, erase, normaliser, gradient, partial period or channel gate "
+            "a window, constraint, erase, normaliser, gradient, partial period, second write or channel gate "
             "beside adaptive projections"
         )
     return found
@@ -80,7 +81,21 @@ def loop_obstacles(core: Core) -> list[str]:
         found.append("a `rate` for each channel in an implicit step")
     if core.erase and (one.kind != "matrix" or core.objective != "l2"):
         found.append(f"`erase` beside `map = {one.kind}` and `objective = {core.objective}`")
-    return found
+    return [*found, *writes_obstacles(core)]
+
+
+def writes_obstacles(core: Core) -> list[str]:
+    """What does not go with several writes for each token: everything that counts tokens but the retention."""
+    if core.writes == 1:
+        return []
+    beside = [
+        ("`map = cache`", core.map.kind == "cache"),
+        (f"a period of {core.period} tokens", core.period > 1),
+        ("a `window`", core.window is not None),
+        ("a period of `constrain`", any(every > 1 for _, _, every in core.constrain)),
+        ("`gradient = through N tokens`", core.gradient_tokens is not None),
+    ]
+    return [f"several writes for each token beside {what}" for what, there in beside if there]
 
 
 def _shape(node: Adaptive) -> tuple[object, ...]:

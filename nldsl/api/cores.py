@@ -91,11 +91,13 @@ class Core:
                 raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
         check_widths(self.memory, dim_k, dim_v)
         made = torch.empty(0, dtype=dtype, device=device)
+        held = self.memory.core.groups or heads
+        held = held if heads % held == 0 else heads
         tensors = {
             "query": made.new_zeros(batch, heads, 0, dim_k),
-            "key": made.new_zeros(batch, heads, 0, dim_k),
+            "key": made.new_zeros(batch, held, 0, dim_k),
         }
-        tensors["value"] = made.new_zeros(batch, heads, 0, dim_v)
+        tensors["value"] = made.new_zeros(batch, held, 0, dim_v)
         for gate in self.inputs[3:]:
             size = (dim_k,) if gate == "erase" or getattr(self.memory.core, gate) == "channel" else ()
             tensors[gate] = made.new_zeros(batch, heads, 0, *size)
@@ -109,7 +111,8 @@ class Core:
 
         Args:
             query: `[batch, heads, tokens, dim_k]`.
-            key: `[batch, heads, tokens, dim_k]`.
+            key: `[batch, heads, tokens, dim_k]`; with `writes = n`, `tokens * n` of them, as of `value`, `rate`
+                and `erase`.
             value: `[batch, heads, tokens, dim_v]`.
             state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
             start: as in `init_state`; only without `state`.
@@ -140,6 +143,10 @@ class Core:
             words["start"] = begin
         if engine.function == "deep_dgd" and "rate" not in tensors:
             tensors = {**tensors, "rate": tensors["key"].new_ones(tensors["key"].shape[:3])}
+        if self.memory.core.writes > 1:
+            from nldsl.codegen.engines.several import several
+
+            return several(function, **tensors, state=state, writes=self.memory.core.writes, **words)
         return function(**tensors, state=state, **words)
 
 

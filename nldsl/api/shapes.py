@@ -71,7 +71,8 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
     groups = (
         key.shape[1] if core.map.kind == "cache" and key.shape[1] > 0 and heads % key.shape[1] == 0 else heads
     )
-    wanted = {"key": (batch, groups, tokens, dim_k), "value": (batch, groups, tokens, value.shape[-1])}
+    written = tokens * core.writes
+    wanted = {"key": (batch, groups, written, dim_k), "value": (batch, groups, written, value.shape[-1])}
     for name, shape in wanted.items():
         if given[name].shape != shape:
             raise ValueError(
@@ -81,7 +82,8 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
     check_widths(memory, dim_k, value.shape[-1])
     for name in list(given)[3:]:
         channel = name == "erase" or getattr(core, name) == "channel"
-        shape = (batch, heads, tokens, dim_k) if channel else (batch, heads, tokens)
+        length = written if name in ("rate", "erase") else tokens
+        shape = (batch, heads, length, dim_k) if channel else (batch, heads, length)
         if given[name].shape != shape:
             raise ValueError(f"`{name}` has the shape {_shape(given[name])}; give {list(shape)}")
 

@@ -14,7 +14,7 @@ from nldsl.records import record
 from nldsl.resolve.expanded import Apply, Arithmetic, Constant, Flow, MemoryInstance, Num, Variable
 
 INF = math.inf
-LAYOUTS = ("split heads", "merge heads", "gate of heads")
+LAYOUTS = ("split heads", "merge heads", "share heads", "gate of heads", "in turn")
 KEEPS_LENGTH = (*LAYOUTS, "rope")
 
 
@@ -110,6 +110,8 @@ def _stage(node: Apply, inner: Interval, first: bool) -> Interval:
     name, start = node.primitive, node.arguments.get("start")
     if name in LAYOUTS or name == "dropout":
         return inner
+    if name == "learned" and first and isinstance(start, Num) and not isinstance(node.input, Constant):
+        return _together("*", inner, Interval(float(start), float(start)))
     if first and isinstance(start, Num):
         return Interval(float(start), float(start))
     if name in _MONOTONE:

@@ -82,9 +82,8 @@ def fast_weights(
         # Of a window, the newest token comes with the call.
         kept = min(map.window - 1 if map.window else length, length)
         seen = min(map.window, length) if map.window else length / 2
-        return Cost(
-            0, kept * heads * (key_width + value_width), round(2 * seen * heads * (key_width + value_width))
-        )
+        pair = key_width + value_width
+        return Cost(0, kept * (core.groups or heads) * pair, round(2 * seen * heads * pair))
     weights = map_weights(map, key_width, value_width) * heads
     reads = 2 * weights
     gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
@@ -95,9 +94,8 @@ def fast_weights(
     started = weights if core.start == "learned" else 0
     copies = 2 if core.period > 1 or folded else 1
     normaliser = heads * key_width if core.normalise else 0
-    return Cost(
-        started, weights * copies + normaliser, reads + gradient + 2 * weights + erase + momentum + retain
-    )
+    write = core.writes * (gradient + 2 * weights + erase + momentum)
+    return Cost(started, weights * copies + normaliser, reads + write + retain)
 
 
 def memory(instance: MemoryInstance, length: int) -> Cost:

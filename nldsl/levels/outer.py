@@ -24,6 +24,7 @@ from nldsl.resolve.expanded import (
     TrainLevel,
     Use,
 )
+from nldsl.resolve.primitives import PRIMITIVES
 
 
 @record
@@ -81,7 +82,7 @@ def _line(line: Line, path: str, owner: BlockInstance | None, copies: int, found
     parts = [
         n
         for n in line.flow.walk()
-        if isinstance(n, Apply) and n.primitive not in ("split heads", "merge heads", "gate of heads")
+        if isinstance(n, Apply) and n.primitive in PRIMITIVES
     ]
     for node in line.flow.walk():
         if isinstance(node, Apply) and node in parts:

@@ -132,6 +132,8 @@ class Core:
     gradient_tokens: int | None = None
     start: str = "zeros"
 
+    writes: int = 1  # pairs that each token writes, one after the other
+    groups: int | None = None  # heads of a cache's keys and values, where the queries have more
     @property
     def period(self) -> int:
         """Tokens between the points where gradients or reads are anchored; 1 when every token is one."""

@@ -38,6 +38,7 @@ FIELDS = (
     "gradient",
     "plastic",
     "heads",
+    "writes",
 )
 OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
 RULES = ("gd", "dgd", "muon", "momentum", "softmax")

@@ -24,7 +24,7 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.primitives import PRIMITIVES, Takes
-from nldsl.resolve.scope import Amount, Scope, Word
+from nldsl.resolve.scope import FUNCTIONS, Amount, Scope, Word
 
 MAP_TAKES: dict[str, tuple[Takes, ...]] = {
     "matrix": (),
@@ -34,6 +34,10 @@ MAP_TAKES: dict[str, tuple[Takes, ...]] = {
     "swiglu": PRIMITIVES["swiglu"].takes,
     "cache": (Takes("window", units=("token",)), Takes("all", "flag", default=False)),
 }
+
+
+LEARNED_TAKES = (Takes("width", required=True), Takes("start", default=0))
+POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
 
 
 @dataclass(slots=True)
@@ -112,6 +116,13 @@ def split(flow: Flow, heads: Num, scope: Scope, what: str) -> Flow:
     )
 
 
+def shared(flow: Flow, heads: Num) -> Flow:
+    """Groups of heads `[B,G,T,d]` as `[B,H,T,d]`: each serves `H / G` heads that follow one another."""
+    if flow.shape.layout != "heads" or int(flow.shape.heads or heads) == int(heads):
+        return flow
+    return Apply(Shape("heads", flow.shape.width, heads), "share heads", flow, {}, "", span=flow.span)
+
+
 def _divisors(n: int) -> str:
     return ", ".join(str(d) for d in range(1, min(n, 64) + 1) if n % d == 0)
 
@@ -169,17 +180,13 @@ class Flows:
 
     def _call(self, node: e.Call, context: Context) -> Flow:
         name = node.function.text
-        if all(not isinstance(n, e.Pipe) for n in node.walk()) and name in (
-            "sqrt",
-            "exp",
-            "log",
-            "min",
-            "max",
-            "floor",
-            "ceil",
-            "round",
-            "abs",
-        ):
+        if name == "learned":
+            return self._learned(node, context)
+        if name in POINTWISE and len(node.arguments) == 1 and node.positional:
+            inner = self.build(node.positional[0], context)
+            if not isinstance(inner, Constant):
+                return self._primitive(e.Name((name,), span=node.span), name, inner, context)
+        if all(not isinstance(n, e.Pipe) for n in node.walk()) and name in FUNCTIONS:
             return Constant(Shape("scalar", Num(1)), context.scope.number(node), span=node.span)
         raise context.scope.findings.stop(
             "NL0208",
@@ -188,6 +195,25 @@ class Flows:
             "a stage without a source",
             help=f"write `x |> {print_expr(node)}`",
         )
+
+    def _learned(self, node: e.Call, context: Context) -> Flow:
+        """`learned(width, start = 0)` as a value: learned numbers, the same at every token."""
+        if context.lookup("x") is None:
+            raise context.scope.findings.stop(
+                "NL0208",
+                f"`{print_expr(node)}` stands where no tokens have features",
+                node.span,
+                "a value of its own",
+                help="use it in a `memory` or a `block`",
+            )
+        arguments = primitive_arguments(node, "learned", LEARNED_TAKES, context.scope)
+        width, start = arguments["width"], arguments["start"]
+        assert isinstance(width, Num)
+        assert isinstance(start, Num)
+        self._positive(width, "a width", context)
+        zero = Constant(Shape("scalar", Num(1)), start, span=node.span)
+        path = f"{context.path}.learned"
+        return Apply(Shape("flat", width), "learned", zero, arguments, path, span=node.span)
 
     # ------------------------------------------------------------------ arithmetic
 
@@ -290,6 +316,8 @@ class Flows:
                 others=((flow.span, str(flow.shape)),),
                 help="begin with `tokens |> embed(vocab, dim)`" if flow.shape.layout == "tokens" else None,
             )
+        if name == "grouped":
+            return self._grouped(node, merged(flow), arguments["groups"], context)
         if primitive.layout == "merged":
             flow = merged(flow)
         if primitive.layout == "head" and context.heads is not None:
@@ -298,6 +326,31 @@ class Flows:
             self._even(node, flow, context)
         shape = self._shape(node, name, flow.shape, arguments, context)
         return Apply(shape, name, flow, arguments, path, span=node.span)
+
+    def _grouped(self, node: e.Expr, flow: Flow, groups: Num | str | bool, context: Context) -> Flow:
+        """Features of fewer heads than the memory has; each then serves as many of them."""
+        assert isinstance(groups, Num)
+        heads = context.heads
+        if heads is None:
+            raise context.scope.findings.stop(
+                "NL0404",
+                "`grouped` stands outside a memory",
+                node.span,
+                "there are no heads here",
+                help="use it in the `key` and `value` of a memory",
+            )
+        self._positive(groups, "a number of groups", context)
+        if int(heads) % int(groups):
+            raise context.scope.findings.stop(
+                "NL0403",
+                f"{int(heads)} heads do not divide into {int(groups)} groups",
+                groups.span or node.span,
+                "groups",
+                others=((heads.span, f"{int(heads)} heads"),),
+                help=f"use a number of groups that divides {int(heads)}: {_divisors(int(heads))}",
+            )
+        made = split(flow, groups, context.scope, "the input of `grouped`")
+        return replace(made, span=node.span)
 
     def _even(self, node: e.Expr, flow: Flow, context: Context) -> None:
         if flow.shape.layout != "heads":

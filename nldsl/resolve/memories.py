@@ -22,7 +22,10 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.fields import FIELDS, FLOWS, GATES, RULES, Instantiate
 from nldsl.resolve.findings import Unresolved
-from nldsl.resolve.flows import Context, Flows, merged, split
+from nldsl.resolve.flows import Context, Flows, merged, shared, split, times
+
+WRITTEN = ("key", "value", "erase", "rate")
+"""Fields that have one value for each write of a token."""
 
 
 class Memories:
@@ -82,6 +85,7 @@ class _Memory(Algebra):
             adaptive_ok=True,
         )
         self.heads = heads
+        self.writes = self._writes()
         head_width = self._head_width(heads)
         mapping = self._map(head_width)
         flows = self._flows(heads)
@@ -122,6 +126,7 @@ class _Memory(Algebra):
             )
         core = self._core(mapping, flows)
         start, teacher = self._start()
+        core = replace(core, writes=int(self.writes), groups=groups_of(flows, heads))
         shape, flows = self._out(flows, heads, value.shape.width)
         self._unused()
         return MemoryInstance(
@@ -173,6 +178,11 @@ class _Memory(Algebra):
             return given
         return Num(1, e.Number(1))
 
+    def _writes(self) -> Num:
+        if "writes" not in self.fields:
+            return Num(1, e.Number(1))
+        return self.scope.integer(self.fields["writes"], "the number of writes")
+
     def _head_width(self, heads: Num) -> Num:
         x = Variable(Shape("flat", self.width), "x", span=heads.span or self.call.span)
         return split(x, heads, self.scope, f"the input of `{self.declaration.name}`").shape.width
@@ -192,6 +202,14 @@ class _Memory(Algebra):
             return Variable(Shape("flat", self.width), "x")
         if name == "head":
             return Variable(Shape("per head", Num(1), self.heads), "head")
+        if name in WRITTEN and name in self.fields and int(self.writes) > 1:
+            raise self.findings.stop(
+                "NL0404",
+                f"`{name}` is {int(self.writes)} vectors for each token",
+                self._span(name),
+                "written one after the other",
+                help="give what several pipelines share a name of its own",
+            )
         if name in self.made:
             self.used.add(name)
             return Variable(self.made[name].shape, name)
@@ -217,9 +235,9 @@ class _Memory(Algebra):
             )
         self.making.append(name)
         try:
-            flow = self.flows.build(self.fields[name], self.context.at(name))
+            flow = self.flows.build(self.fields[name], self._context(name))
             if name in (*FLOWS[:3], "erase"):
-                flow = split(flow, self.heads, self.scope, f"the {name}")
+                flow = self._of_heads(name, flow)
         except Unresolved:
             self.broken.add(name)
             raise
@@ -227,6 +245,33 @@ class _Memory(Algebra):
             self.making.pop()
         self.made[name] = flow
         return flow
+
+    def _context(self, name: str) -> Context:
+        """Where the pipeline of a field stands: what is written has as many heads for each of its writes."""
+        context = self.context.at(name)
+        return replace(context, heads=times(self.heads, self.writes)) if name in WRITTEN else context
+
+    def _of_heads(self, name: str, flow: Flow) -> Flow:
+        """A field as features of each head; the keys and values of a cache may stay in groups."""
+        many = times(self.heads, self.writes) if name in WRITTEN else self.heads
+        flow = split(flow, many, self.scope, f"the {name}")
+        if self._map_word() == "cache" and name in ("key", "value"):
+            return flow
+        return self._in_turn(shared(flow, many)) if name in WRITTEN else shared(flow, many)
+
+    def _in_turn(self, flow: Flow) -> Flow:
+        """What a token writes, one after the other: `[B,H*n,T,...]` to `[B,H,T*n,...]`."""
+        if int(self.writes) == 1:
+            return flow
+        shape = replace(flow.shape, heads=self.heads)
+        return Apply(shape, "in turn", flow, {"writes": self.writes}, "", span=flow.span)
+
+    def _grouped(self, flows: dict[str, Flow]) -> dict[str, Flow]:
+        """The keys and values of a cache in one number of groups."""
+        key, value = flows["key"].shape.heads, flows["value"].shape.heads
+        if self._map_word() != "cache" or int(key or 1) == int(value or 1):
+            return flows
+        return flows | {name: shared(flows[name], self.heads) for name in ("key", "value")}
 
     def _flows(self, heads: Num) -> dict[str, Flow]:
         flows: dict[str, Flow] = {}
@@ -268,18 +313,21 @@ class _Memory(Algebra):
                 )
             number = self.scope.number(call.arguments[0].value)
             flows["momentum"] = Constant(Shape("scalar", Num(1)), number, span=call.span)
-        return {n: flows[n] for n in FLOWS if n in flows}
+        return self._grouped({n: flows[n] for n in FLOWS if n in flows})
 
     def _gate(self, name: str, heads: Num) -> Flow:
-        flow = self.flows.build(self.fields[name], self.context.at(name))
+        flow = self.flows.build(self.fields[name], self._context(name))
         shape = flow.shape
         if shape.layout in ("scalar", "per head", "gate"):
             return flow
+        heads = times(heads, self.writes) if name in WRITTEN else heads
         if shape.layout == "flat" and shape.features == int(heads):
-            return Apply(Shape("gate", Num(1), heads), "gate of heads", flow, {}, "", span=flow.span)
+            gate = Apply(Shape("gate", Num(1), heads), "gate of heads", flow, {}, "", span=flow.span)
+            return self._in_turn(gate) if name in WRITTEN else gate
         key_width = self._make("key").shape.width
         if shape.features == int(heads) * int(key_width):
-            return split(flow, heads, self.scope, f"`{name}`")
+            gate = split(flow, heads, self.scope, f"`{name}`")
+            return self._in_turn(gate) if name in WRITTEN else gate
         raise self.findings.stop(
             "NL0407",
             f"`{name}` gives {shape.features} numbers for each token",
@@ -319,3 +367,9 @@ class _Memory(Algebra):
         for name in self.fields:
             if name not in FIELDS and name not in self.used:
                 self._unknown_field(name)
+
+
+def groups_of(flows: dict[str, Flow], heads: Num) -> int | None:
+    """How many heads the keys have, where they are fewer than those of the queries."""
+    groups = int(flows["key"].shape.heads or heads)
+    return groups if groups != int(heads) else None

@@ -123,7 +123,17 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("exp", "the exponential", range=(0.0, INF)),
         Primitive("scale", "the input times a number", (Takes("by", required=True),)),
         Primitive(
-            "learned", "the input times a learned number for each feature", parameters=lambda i, o, a: o
+            "learned",
+            "the input times a learned number for each feature",
+            (Takes("start", default=1),),
+            parameters=lambda i, o, a: o,
+        ),
+        Primitive(
+            "grouped",
+            "the features of `groups` heads, each of which serves as many heads of the memory",
+            (Takes("groups", required=True),),
+            "merged",
+            flops=lambda i, o, a: 0,
         ),
         Primitive(
             "rmsnorm",
