@@ -13,7 +13,8 @@ current, hence a unit lower-triangular system in U.  Then
 
     W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti (k_i . q_t) u_i,     W_C = D_C0 W_0 + sum_i D_Ci u_i k_i^T
 
-U is affine in W_0, so the solve is done for all tiles at once; a tile's transition is one matrix product.
+`erasing` runs such tiles, and their backward, in closed form.  Where W_0 has to be kept from gradients, the
+solve, in which U is affine in W_0, is done for all tiles at once; a tile's transition is one matrix product.
 Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t =
 v_t - W_b k_t.
 
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.decay import decay_matrix
+from nldsl.codegen.engines.erasing import erasing_solved, erasing_tiles
 from nldsl.codegen.engines.hebbian import hebbian
 from nldsl.codegen.engines.tiles import (
     cut,
@@ -56,7 +58,7 @@ def delta(
     erase: str = "retained",
     read: str = "after",
     gradient: str | tuple[str, int] = "through",
-    tile: int = 64,
+    tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The gated delta rule: erase what the memory returns for the key, write the value.
 
@@ -85,6 +87,19 @@ def delta(
         return torch.zeros_like(value), with_phase({"W": weights}, {}, phase, 1, cut_every)
     tiles, _, ends = marked_tiling(tokens, tile, 0, cut_every, phase)
     rates = gate(rate, key)
+    if gradient == "through":
+        keys = cut(key, tiles)
+        given = (
+            cut(query, tiles),
+            keys,
+            cut(value, tiles),
+            cut(rates, tiles),
+            tile_decays(retain, tiles, keys),
+        )
+        read_tiles, weights = erasing_tiles(
+            *given, weights, retained=erase == "retained", after=read == "after"
+        )
+        return joined(read_tiles, tiles), {"W": weights}
     if gradient in ("first_order", "stop"):  # what the solve finds is a constant
         gone = None if retain is None else retain.detach()
         solving = (key.detach(), value.detach(), rates.detach(), gone, weights.detach())
@@ -124,7 +139,9 @@ def _delta_tiles(
     """
     keys = cut(key, tiles)
     decays = tile_decays(retain, tiles, keys)  # [B, H, N, C + 1, C + 1]
-    written, answered = _solved(keys, cut(value, tiles), cut(rate, tiles), _delta_erased(decays, erase))
+    written, answered = erasing_solved(
+        keys, cut(value, tiles), cut(rate, tiles), _delta_erased(decays, erase)
+    )
     tails = decays[..., -1, 1:, None] * keys
     writes = written.transpose(-1, -2) @ tails  # [B, H, N, Dv, Dk]
     turns = _delta_kept(decays, keys) - answered.transpose(-1, -2) @ tails  # [B, H, N, Dk, Dk]
@@ -185,7 +202,7 @@ def delta_frozen(
     keys, values = cut(key, tiles), cut(value, tiles)
     decays = tile_decays(forgotten, tiles, keys)
     targets = torch.cat((values, keys), dim=-1) if frozen else values
-    solved, answered = _solved(keys, targets, cut(gate(rate, key), tiles), decays[..., :-1, :])
+    solved, answered = erasing_solved(keys, targets, cut(gate(rate, key), tiles), decays[..., :-1, :])
     written, surprised = solved.split((value.shape[-1], solved.shape[-1] - value.shape[-1]), dim=-1)
     tails = decays[..., -1, 1:, None] * keys
     writes = (written.transpose(-1, -2) @ tails).unbind(2)
@@ -265,21 +282,6 @@ def erasing_updates(running: Tensor, key: Tensor, target: Tensor, rate: Tensor, 
     return unit_lower_solve(
         system, rate.unsqueeze(-1) * (target - before[..., :1] * (key @ running.transpose(-1, -2)))
     )
-
-
-def _solved(keys: Tensor, targets: Tensor, rates: Tensor, erased: Tensor) -> tuple[Tensor, Tensor]:
-    """U as an affine map of the weights before the tile: U = first - second W_0^T.
-
-    Args:
-        keys: `[..., C, Dk]`.
-        targets: `[..., C, R]`.
-        rates: `[..., C]`.
-        erased: rows of the decay matrix that the erasure sees, `[..., C, C + 1]`.
-    """
-    system = rates.unsqueeze(-1) * (keys @ keys.transpose(-1, -2)) * erased[..., 1:]
-    right = rates.unsqueeze(-1) * torch.cat((targets, erased[..., :1] * keys), dim=-1)
-    first, second = unit_lower_solve(system, right).split((targets.shape[-1], keys.shape[-1]), dim=-1)
-    return first, second
 
 
 def _delta_read(queries: Tensor, keys: Tensor, updates: Tensor, origin: Tensor, rows: Tensor) -> Tensor:

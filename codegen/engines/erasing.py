@@ -1,0 +1,316 @@
+"""Tiles of an erasing matrix memory, forward and backward in closed form.
+
+Inside a tile of C tokens (see `delta`), W the weights before it and D its decay matrix:
+
+    Z = V - diag(a) K W^T                 what a key should give, less what is left of the old weights
+    U = X diag(e) Z,                      X = (I + diag(e) tril(K K^T * D_e, -1))^-1
+    Y = diag(c) Q W^T + A U,              A = Q K^T * D_r
+    W' = D_C0 W + U^T diag(D_C) K
+
+D_e are the rows of D that the erasure sees and a their column of the boundary; D_r and c the same of the
+read.  Only W passes from tile to tile, so that a tile costs seven products of matrices, and three of them
+wait for the tile before.
+
+The backward runs the tiles in reverse, dW' the gradient of W':
+
+    dU = A^T dY + diag(D_C) K dW'^T,      dR = X^T dU,         dZ = diag(e) dR
+    dW = D_C0 dW' + (diag(c) dY)^T Q - (diag(a) dZ)^T K,       dX^-1 = -dR U^T
+
+and what it gives to queries, keys and gates is done for all tiles at once.  Where the backward is to be
+differentiated in its turn, it is the vector-Jacobian product of `erasing_plainly`, of which autograd knows
+every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.codegen.engines.triangular import unit_lower_solve
+
+
+def erasing_tiles(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    rates: Tensor,
+    decays: Tensor,
+    weights: Tensor,
+    *,
+    retained: bool,
+    after: bool,
+) -> tuple[Tensor, Tensor]:
+    """Run the gated delta rule over tiles.
+
+    Args:
+        queries: `[B, H, N, C, Dk]`.
+        keys: `[B, H, N, C, Dk]`.
+        values: `[B, H, N, C, Dv]`.
+        rates: `[B, H, N, C]`.
+        decays: decay matrix of every tile, `[B, H, N, C + 1, C + 1]`.
+        weights: before the first tile, `[B, H, Dv, Dk]`.
+        retained: erase what is left after forgetting, else what was there before.
+        after: read after the own write, else before.
+
+    Returns:
+        The reads `[B, H, N, C, Dv]` and the weights after the last tile.
+    """
+    heads = weights.shape[:2]
+    both = torch.cat((queries, keys), dim=3)
+    rows = [x.movedim(2, 0).flatten(1, 2).contiguous() for x in (both, values, rates, decays)]
+    tiles = (rows[0], rows[1], rows[2], rows[3], weights.flatten(0, 1))
+    if closed_form_fits(*tiles):
+        read, last = ErasingTiles.apply(*tiles, retained, after)[:2]  # type: ignore[index]
+    else:
+        read, last = erasing_plainly(*tiles, retained=retained, after=after)
+    return read.unflatten(1, heads).movedim(0, 2), last.unflatten(0, heads)
+
+
+def closed_form_fits(*tensors: Tensor) -> bool:
+    """Whether kernels that write into buffers of their own apply: one full precision, nothing traced."""
+    first = tensors[0]
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(first.device.type):
+        return False
+    return first.dtype in (torch.float32, torch.float64) and all(x.dtype == first.dtype for x in tensors)
+
+
+def erasing_plainly(
+    both: Tensor,
+    values: Tensor,
+    rates: Tensor,
+    decays: Tensor,
+    weights: Tensor,
+    *,
+    retained: bool,
+    after: bool,
+) -> tuple[Tensor, Tensor]:
+    """`erasing_tiles` in operations that autograd and the compiler follow; tiles first, `[N, M, ...]`.
+
+    U is affine in the weights before its tile, so the solve is done for all tiles at once and a tile's
+    transition is one matrix product.
+
+    Args:
+        both: queries over keys, `[N, M, 2 C, Dk]`.
+        values: `[N, M, C, Dv]`.
+        rates: `[N, M, C]`.
+        decays: `[N, M, C + 1, C + 1]`.
+        weights: `[M, Dv, Dk]`.
+        retained: as above.
+        after: as above.
+    """
+    queries, keys = both.chunk(2, dim=2)
+    erased = decays[..., 1:, :] if retained else decays[..., :-1, :]
+    rows = decays[..., 1:, :] if after else decays[..., :-1, :]
+    written, answered = erasing_solved(keys, values, rates, erased)
+    tails = decays[..., -1, 1:, None] * keys
+    identity = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
+    turns = decays[..., -1, :1, None] * identity - answered.transpose(-1, -2) @ tails
+    writes = written.transpose(-1, -2) @ tails
+    origins = []
+    for turn, write in zip(turns.unbind(), writes.unbind(), strict=True):
+        origins.append(weights)
+        weights = torch.baddbmm(write, weights, turn)
+    origin = torch.stack(origins).transpose(-1, -2)
+    scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]
+    return rows[..., :1] * (queries @ origin) + scores @ (written - answered @ origin), weights
+
+
+def erasing_solved(keys: Tensor, targets: Tensor, rates: Tensor, erased: Tensor) -> tuple[Tensor, Tensor]:
+    """U as an affine map of the weights before the tile: U = first - second W^T.
+
+    Args:
+        keys: `[..., C, Dk]`.
+        targets: `[..., C, R]`.
+        rates: `[..., C]`.
+        erased: rows of the decay matrix that the erasure sees, `[..., C, C + 1]`.
+    """
+    system = rates.unsqueeze(-1) * (keys @ keys.transpose(-1, -2)) * erased[..., 1:]
+    right = rates.unsqueeze(-1) * torch.cat((targets, erased[..., :1] * keys), dim=-1)
+    first, second = unit_lower_solve(system, right).split((targets.shape[-1], keys.shape[-1]), dim=-1)
+    return first, second
+
+
+class ErasingTiles(torch.autograd.Function):
+    """`erasing_plainly` with a backward of its own; also gives what that one needs."""
+
+    @staticmethod
+    def forward(
+        both: Tensor,
+        values: Tensor,
+        rates: Tensor,
+        decays: Tensor,
+        weights: Tensor,
+        retained: bool,
+        after: bool,
+    ) -> tuple[Tensor, ...]:
+        count, memories, size = rates.shape
+        keys = both[:, :, size:]
+        erased = decays[..., 1:, :] if retained else decays[..., :-1, :]
+        rows = decays[..., 1:, :] if after else decays[..., :-1, :]
+        products = _tilewise(both, keys.transpose(-1, -2))  # Q K^T over K K^T
+        scores = products[:, :, :size] * rows[..., 1:]
+        system = (products[:, :, size:] * erased[..., 1:]).mul_(rates.unsqueeze(-1))
+        inverse = torch.linalg.solve_triangular(
+            system,
+            torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system),
+            upper=False,
+            unitriangular=True,
+        )
+        weighted = inverse * rates.unsqueeze(-2)
+        left = -erased[..., :1]
+        tails = decays[..., -1, 1:, None] * keys
+        kept = decays[..., -1, :1, None]
+
+        carries = weights.new_empty(count + 1, *weights.shape)
+        carries[0] = weights
+        recalled = values.new_empty(count, memories, 2 * size, values.shape[-1])  # Q W^T over K W^T
+        missing, updates = torch.empty_like(values), torch.empty_like(values)  # Z and U
+        for n in range(count):
+            torch.bmm(both[n], carries[n].transpose(-1, -2), out=recalled[n])
+            torch.addcmul(values[n], left[n], recalled[n, :, size:], out=missing[n])
+            torch.bmm(weighted[n], missing[n], out=updates[n])
+            torch.baddbmm(kept[n] * carries[n], updates[n].transpose(-1, -2), tails[n], out=carries[n + 1])
+        read = torch.addcmul(_tilewise(scores, updates), rows[..., :1], recalled[:, :, :size])
+        last = carries[-1].clone()
+        return read, last, products, scores, inverse, tails, carries, recalled, missing, updates
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        both, values, rates, decays, weights, ctx.retained, ctx.after = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(both, values, rates, decays, weights, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        values, weights = inputs[1], inputs[4]
+        of_read = torch.zeros_like(values) if grads[0] is None else grads[0]
+        of_last = torch.zeros_like(weights) if grads[1] is None else grads[1]
+        if torch.is_grad_enabled():
+
+            def plainly(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+                return erasing_plainly(*tensors, retained=ctx.retained, after=ctx.after)
+
+            return *torch.func.vjp(plainly, *inputs)[1]((of_read, of_last)), None, None
+        found = erasing_gradients(
+            of_read.contiguous(),
+            of_last,
+            inputs[0],
+            *inputs[2:4],
+            *kept,
+            retained=ctx.retained,
+            after=ctx.after,
+        )
+        return *found, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """One more batch axis is more memories."""
+        *tensors, retained, after = inputs
+        stacked = []
+        for axis, (tensor, dim) in enumerate(zip(tensors, in_dims, strict=False)):
+            whole = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            at = 0 if axis == 4 else 1  # the weights have no axis of tiles
+            stacked.append(whole.movedim(0, at).flatten(at, at + 1))
+        outputs = ErasingTiles.apply(*stacked, retained, after)
+        sizes = (info.batch_size, -1)
+        split = tuple(x.unflatten(0 if n == 1 else 1, sizes) for n, x in enumerate(outputs))
+        return split, tuple(0 if n == 1 else 1 for n in range(len(split)))
+
+
+def erasing_gradients(
+    of_read: Tensor,
+    of_last: Tensor,
+    both: Tensor,
+    rates: Tensor,
+    decays: Tensor,
+    products: Tensor,
+    scores: Tensor,
+    inverse: Tensor,
+    tails: Tensor,
+    carries: Tensor,
+    recalled: Tensor,
+    missing: Tensor,
+    updates: Tensor,
+    *,
+    retained: bool,
+    after: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients of queries over keys, values, rates, decays and the first weights, `[N, M, ...]`.
+
+    Args:
+        of_read: gradient of the reads, `[N, M, C, Dv]`.
+        of_last: gradient of the last weights, `[M, Dv, Dk]`.
+        rates: `[N, M, C]`.
+        decays: `[N, M, C + 1, C + 1]`.
+        both: and what follows, as `ErasingTiles.forward` gives it.
+        products: Q K^T over K K^T.
+        scores: A.
+        inverse: X.
+        tails: diag(D_C) K.
+        carries: W before every tile, and after the last.
+        recalled: Q W^T over K W^T.
+        missing: Z.
+        updates: U.
+        retained: see `erasing_tiles`.
+        after: see `erasing_tiles`.
+    """
+    count, _, size = rates.shape
+    queries, keys = both[:, :, :size], both[:, :, size:]
+    erased = decays[..., 1:, :] if retained else decays[..., :-1, :]
+    rows = decays[..., 1:, :] if after else decays[..., :-1, :]
+    ends, kept = decays[..., -1, 1:, None], decays[..., -1, :1, None]
+
+    of_updates = _tilewise(scores.transpose(-1, -2), of_read)
+    of_recalled = torch.empty_like(recalled)
+    torch.mul(of_read, rows[..., :1], out=of_recalled[:, :, :size])
+    of_carries = torch.empty_like(carries)
+    of_carries[:-1] = _tilewise(of_recalled[:, :, :size].transpose(-1, -2), queries)
+    of_carries[-1] = of_last
+    solved = torch.empty_like(updates)  # dR
+    left = -(erased[..., :1] * rates.unsqueeze(-1))
+    for n in reversed(range(count)):
+        torch.baddbmm(of_updates[n], tails[n], of_carries[n + 1].transpose(-1, -2), out=of_updates[n])
+        torch.bmm(inverse[n].transpose(-1, -2), of_updates[n], out=solved[n])
+        torch.mul(left[n], solved[n], out=of_recalled[n, :, size:])
+        of_carries[n].addcmul_(kept[n], of_carries[n + 1])
+        of_carries[n].baddbmm_(of_recalled[n, :, size:].transpose(-1, -2), keys[n])
+
+    turned = updates.transpose(-1, -2)
+    of_scores = _tilewise(of_read, turned)
+    of_system = _tilewise(solved, turned).tril_(-1).neg_()
+    own = of_system * products[:, :, size:]  # to the rates and to the decays
+    of_values = solved * rates.unsqueeze(-1)
+    of_rates = (solved * missing).sum(-1) + (own * erased[..., 1:]).sum(-1)
+
+    of_products = torch.empty_like(products)
+    torch.mul(of_scores, rows[..., 1:], out=of_products[:, :, :size])
+    of_gram = of_system.mul_(erased[..., 1:]).mul_(rates.unsqueeze(-1))
+    torch.add(of_gram, of_gram.transpose(-1, -2), out=of_products[:, :, size:])
+    of_both = _tilewise(of_recalled, carries[:-1], _tilewise(of_products, keys))
+    written = _tilewise(updates, of_carries[1:])
+    of_keys = _tilewise(of_products[:, :, :size].transpose(-1, -2), queries, ends * written)
+    of_both[:, :, size:].add_(of_keys)
+
+    of_decays = torch.zeros_like(decays)
+    of_rows = of_decays[..., 1:, :] if after else of_decays[..., :-1, :]
+    of_rows[..., 1:] = of_scores.mul_(products[:, :, :size])
+    of_rows[..., 0] = (of_read * recalled[:, :, :size]).sum(-1)
+    of_erased = of_decays[..., 1:, :] if retained else of_decays[..., :-1, :]
+    of_erased[..., 1:].addcmul_(own, rates.unsqueeze(-1))
+    of_erased[..., 0].sub_((of_values * recalled[:, :, size:]).sum(-1))
+    of_decays[..., -1, 1:].add_((written * keys).sum(-1))
+    of_decays[..., -1, 0].add_((of_carries[1:] * carries[:-1]).sum((-1, -2)))
+    return of_both, of_values, of_rates, of_decays, of_carries[0]
+
+
+def _tilewise(left: Tensor, right: Tensor, added: Tensor | None = None) -> Tensor:
+    """`left @ right (+ added)` of `[N, M, ...]` in one batch."""
+    a, b = left.flatten(0, 1), right.flatten(0, 1)
+    product = torch.bmm(a, b) if added is None else torch.baddbmm(added.flatten(0, 1), a, b)
+    return product.unflatten(0, left.shape[:2])
