@@ -9,6 +9,8 @@ that tell memories apart.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,7 @@ def entry_norm(weights: Tensor, order: float, lead: int) -> Tensor:
     return torch.linalg.vector_norm(weights, order, dim=tuple(range(lead, weights.dim())), keepdim=True)
 
 
-def weights_at_start(start: object, shapes: dict[str, tuple[int, ...]], key: Tensor) -> Weights:
+def weights_at_start(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> Weights:
     """The weights before the first token, `[B, H, ...]` for keys `[B, H, T, Dk]`.
 
     Args:
@@ -61,7 +63,7 @@ def weights_at_start(start: object, shapes: dict[str, tuple[int, ...]], key: Ten
     if start is None:
         return {n: key.new_zeros(*lead, *shape) for n, shape in shapes.items()}
     listed = (start,) if isinstance(start, Tensor) else start
-    given = listed if isinstance(listed, dict) else dict(zip(shapes, listed, strict=True))  # type: ignore[arg-type]
+    given = listed if isinstance(listed, dict) else dict(zip(shapes, listed, strict=True))
     return {n: given[n].expand(*lead, *shape) for n, shape in shapes.items()}
 
 

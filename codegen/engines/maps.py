@@ -68,24 +68,29 @@ def traced(
     settings = map_settings(spec)
     kind = settings["kind"]
     if kind == "matrix":
-        return F.linear(z, weights["W"]), {"W": z}
+        return fast_linear(z, weights["W"]), {"W": z}
     if kind == "vector":
         return weights["W"] * z, {"W": z}
     if kind == "block":
         return settings["function"](weights, z), {}
     if kind == "swiglu":
-        inner = F.silu(F.linear(z, weights["W1"])) * F.linear(z, weights["W2"])
-        result, inputs = F.linear(inner, weights["W3"]), {"W1": z, "W2": z, "W3": inner}
+        inner = F.silu(fast_linear(z, weights["W1"])) * fast_linear(z, weights["W2"])
+        result, inputs = fast_linear(inner, weights["W3"]), {"W1": z, "W2": z, "W3": inner}
         return (z + result if settings["residual"] else result), inputs
     signal, inputs = z, {}
     for n in range(1, settings["depth"] + 1):
         inputs[f"W{n}"] = signal
-        signal = F.linear(signal, weights[f"W{n}"])
+        signal = fast_linear(signal, weights[f"W{n}"])
         if n < settings["depth"]:
             signal = activated(settings["activation"], signal)
     if settings["norm"]:
         signal = layer_normed(signal)
     return (z + signal if settings["residual"] else signal), inputs
+
+
+def fast_linear(z: Tensor, weight: Any) -> Tensor:
+    """W z `[..., out]` for `[..., in]`; in place of a tensor an engine may hand in a layer of its own."""
+    return z @ weight.transpose(-1, -2) if isinstance(weight, Tensor) else weight(z)
 
 
 def layer_normed(z: Tensor) -> Tensor:

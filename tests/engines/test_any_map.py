@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nldsl.codegen.engines.any_map import any_map
-from nldsl.codegen.engines.maps import weight_shapes
+from nldsl.codegen.engines.layered import layered
+from nldsl.codegen.engines.maps import fast_linear, weight_shapes
 from nldsl.codegen.engines.reference import token_loop
-from tests.engines.compare import assert_same, inputs, piecewise, rand
+from tests.engines.compare import Core, assert_same, inputs, piecewise, rand
 
 torch.set_num_threads(1)
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
@@ -60,9 +61,10 @@ def _agree(
     # `lq` divides by a power of the norm: near zero it leaves the numbers.
     start = _starts(spec, shape, 2.0 if "constrain" in words else 0.4)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
-    fast = piecewise(any_map, tensors, cuts, start=start, map=spec, tile=tile, **words)
     slow = token_loop(**tensors, start=start, map=spec, **words)
-    assert_same(fast, slow, tensors | start, tolerance=1e-8)
+    for engine in (layered, any_map):
+        fast = piecewise(engine, tensors, cuts, start=start, map=spec, tile=tile, **words)
+        assert_same(fast, slow, tensors | start, tolerance=1e-8)
 
 
 @FEW
@@ -156,9 +158,10 @@ def test_constraints_are_the_token_loops(
 
 def _two_branches(weights: dict[str, Tensor], z: Tensor) -> Tensor:
     """A gate of one branch on the other, in the middle of a residual sum."""
-    left = torch.tanh(F.linear(F.rms_norm(z, z.shape[-1:], weights["W_gain"], 1e-6), weights["W_left"]))
-    right = torch.sigmoid(F.linear(z, weights["W_right"]) + weights["W_bias"])
-    return z + F.linear(left * right, weights["W_out"])
+    normed = F.rms_norm(z, z.shape[-1:], eps=1e-6) * weights["W_gain"]
+    left = torch.tanh(fast_linear(normed, weights["W_left"]))
+    right = torch.sigmoid(fast_linear(z, weights["W_right"]) + weights["W_bias"])
+    return z + fast_linear(left * right, weights["W_out"])
 
 
 def _block(dim: int) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def test_state_of_the_token_loop_and_back() -> None:
     tensors, start = inputs(**shape, dim_v=3, momentum=True), _starts(DEEP, shape)
     words: dict[str, Any] = {"map": DEEP, "anchor": 4, "constrain": (("lq", 4.0, 4),)}
     whole = token_loop(**tensors, start=start, **words)
-    for first, second in itertools.permutations((any_map, token_loop)):
+    for first, second in itertools.permutations((layered, any_map, token_loop), 2):
         before = {n: x[:, :, :5] for n, x in tensors.items()}
         after = {n: x[:, :, 5:] for n, x in tensors.items()}
         head, state = first(**before, start=start, **words)
@@ -193,14 +196,34 @@ def test_state_of_the_token_loop_and_back() -> None:
         assert_same((torch.cat((head, tail), 2), state), whole, tensors | start)
 
 
+@pytest.mark.parametrize("engine", [layered, any_map])
 @pytest.mark.parametrize("words", [{"anchor": "current"}, {"anchor": 4, "rule": "dgd"}, {}])
-def test_running_gradients_are_refused(words: dict[str, Any]) -> None:
+def test_running_gradients_are_refused(engine: Core, words: dict[str, Any]) -> None:
     tensors = inputs(1, 1, 3, 2, 2, seed=0)
     with pytest.raises(ValueError, match="stand still"):
-        any_map(**tensors, **words)
+        engine(**tensors, **words)
 
 
-def test_gradients_of_gradients() -> None:
+def test_an_objective_that_looks_at_weights_is_the_token_loops() -> None:
+    tensors, start = inputs(1, 2, 7, 3, 3, seed=5), {"W": rand(2, 3, 3, seed=6)}
+    words: dict[str, Any] = {"start": start, "objective": "oja", "anchor": 3}
+    assert_same(any_map(**tensors, **words), token_loop(**tensors, **words), tensors | start)
+
+
+def test_a_matrix_used_twice_is_refused_where_layers_are_factored() -> None:
+    def twice(weights: dict[str, Tensor], z: Tensor) -> Tensor:
+        return fast_linear(torch.tanh(fast_linear(z, weights["W"])), weights["W"])
+
+    tensors, start = inputs(1, 1, 5, 3, 3, seed=2), {"W": rand(1, 3, 3, seed=3)}
+    spec = {"kind": "block", "function": twice, "shapes": {"W": (3, 3)}}
+    words: dict[str, Any] = {"start": start, "map": spec, "anchor": 2}
+    assert_same(any_map(**tensors, **words), token_loop(**tensors, **words), tensors | start)
+    with pytest.raises(ValueError, match="used twice"):
+        layered(**tensors, **words)
+
+
+@pytest.mark.parametrize("engine", [layered, any_map])
+def test_gradients_of_gradients(engine: Core) -> None:
     shape: dict[str, Any] = {"batch": 1, "heads": 1, "tokens": 4, "dim_k": 2, "seed": 8}
     tensors, start = inputs(**shape, dim_v=2), _starts(FLAT, shape)
     leaves = [*tensors.values(), *start.values()]
@@ -208,7 +231,7 @@ def test_gradients_of_gradients() -> None:
     def read(*given_: Tensor) -> Tensor:
         named: dict[str, Any] = dict(zip(tensors, given_, strict=False))
         weights = dict(zip(start, given_[len(tensors) :], strict=True))
-        return any_map(**named, start=weights, map=FLAT, anchor=2)[0]
+        return engine(**named, start=weights, map=FLAT, anchor=2)[0]
 
     leaves = [x.detach().clamp(0.1, 0.9).requires_grad_() if x.dim() == 3 else x for x in leaves]
     assert torch.autograd.gradgradcheck(read, leaves, atol=1e-6)
