@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.pointwise import causal_conv, unit_vectors
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """`[B, T, H * d]` to `[B, H, T, d]`."""
@@ -26,7 +28,7 @@ def share_heads(x: Tensor, heads: int) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """Each vector along the last axis divided by its length."""
-    return F.normalize(x, dim=-1, eps=1e-6)
+    return unit_vectors(x)
 
 
 def rotary(x: Tensor, position: int | Tensor, theta: float) -> Tensor:
@@ -59,13 +61,11 @@ class CausalConv(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`x` `[B, T, width]`; `before` holds the `reach - 1` inputs before it, zeros where not given."""
         reach = self.weight.shape[-1]
-        if before is None:
-            before = x.new_zeros(x.shape[0], reach - 1, x.shape[-1])
-        if x.shape[1] == 0:
-            return x, before
-        padded = torch.cat((before, x), dim=1)
-        y = F.conv1d(padded.transpose(1, 2), self.weight, groups=x.shape[-1]).transpose(1, 2)
-        return y, padded[:, padded.shape[1] - reach + 1 :]
+        padded = x if before is None else torch.cat((before, x), dim=1)
+        y = causal_conv(padded, self.weight)[:, padded.shape[1] - x.shape[1] :]
+        short = reach - 1 - padded.shape[1]
+        last = F.pad(padded, (0, 0, short, 0)) if short > 0 else padded[:, padded.shape[1] - reach + 1 :]
+        return y, last
 
 
 class MLP(nn.Module):
