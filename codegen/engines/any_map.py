@@ -109,8 +109,7 @@ class PullingWriter:
         chosen += [] if query is None else [piece.taken[:, rows]]
         chosen += [] if piece.pushed is None else [piece.pushed[1]]
         pulled = _pulled_back(spec, objective, piece.at, piece.key, piece.value, torch.cat(chosen, 1))
-        held = {n: _held(piece, n) for n in piece.running}
-        after = {n: h[:, -1] - pulled[n][:, 0] for n, h in held.items()}
+        after = {n: _held(piece, n, slice(-1, None))[:, 0] - pulled[n][:, 0] for n in piece.running}
         moments = piece.moments
         if piece.pushed is not None:
             left = piece.pushed[0]
@@ -118,15 +117,15 @@ class PullingWriter:
         if query is None:
             return None, after, moments
         tokens = query.shape[1]
-        own = {n: (h[:, rows] - pulled[n][:, 1 : tokens + 1]).flatten(0, 1) for n, h in held.items()}
+        own = {n: (_held(piece, n, rows) - pulled[n][:, 1 : tokens + 1]).flatten(0, 1) for n in piece.running}
         read = self.read(spec, own, query.flatten(0, 1).unsqueeze(1))
         return read.unflatten(0, query.shape[:2])[:, :, 0], after, moments
 
 
-def _held(piece: Piece, name: str) -> Tensor:
-    """What is left of W_0 and S_0 after each token, `[M, C + 1, ...]`."""
-    held = _spread(piece.kept, piece.running[name])
-    return held if piece.moved is None else held + _spread(piece.moved, piece.moments[name])
+def _held(piece: Piece, name: str, rows: slice) -> Tensor:
+    """What some rows hold of W_0 and S_0, `[M, R, ...]`."""
+    held = _spread(piece.kept[:, rows], piece.running[name])
+    return held if piece.moved is None else held + _spread(piece.moved[:, rows], piece.moments[name])
 
 
 def _spread(gates: Tensor, content: Tensor) -> Tensor:
