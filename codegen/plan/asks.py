@@ -85,6 +85,15 @@ def every_token(core: Core) -> Obstacles:
     return want(core.period == 1, f"a period of {core.period} tokens")
 
 
+def stands_still(core: Core) -> Obstacles:
+    """Gradients are taken at the weights of a period's start, and reads know no other period."""
+    frozen = isinstance(core.anchor, int) and core.anchor > 1
+    return [
+        *want(frozen, "gradients at every token"),
+        *want(not frozen or core.update in (1, core.anchor), "an anchor apart from the update"),
+    ]
+
+
 def reads(core: Core, *names: str) -> Obstacles:
     """One of these reads."""
     return want(core.read in names, f"`read = {core.read}`")

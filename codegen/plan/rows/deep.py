@@ -9,8 +9,8 @@ from nldsl.codegen.plan.asks import (
     nothing_special,
     objective,
     rule,
+    stands_still,
     two_layers,
-    want,
 )
 from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
 from nldsl.resolve.expanded import Core
@@ -23,7 +23,7 @@ def _deep_dgd(core: Core) -> Obstacles:
         *rule(core, "dgd", "dgd_first_layer"),
         *two_layers(core),
         *no_momentum(core),
-        *want(core.period > 1, "gradients at every token"),
+        *stands_still(core),
         *not_normalised(core),
         *nothing_special(core),
     ]
@@ -35,7 +35,7 @@ def _frozen(core: Core) -> Obstacles:
         *objective(core, "l2", "dot"),
         *rule(core, "gd"),
         *two_layers(core),
-        *want(core.period > 1, "gradients at every token"),
+        *stands_still(core),
         *not_normalised(core),
         *nothing_special(core),
     ]

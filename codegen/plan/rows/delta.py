@@ -11,6 +11,7 @@ from nldsl.codegen.plan.asks import (
     objective,
     reads,
     rule,
+    stands_still,
     want,
 )
 from nldsl.codegen.plan.engine import Engine, Obstacles
@@ -54,7 +55,7 @@ def _delta_frozen(core: Core) -> Obstacles:
         *objective(core, "l2"),
         *rule(core, "dgd", "dgd_explicit", "dgd_first_layer"),
         *no_momentum(core),
-        *want(core.period > 1, "gradients at every token"),
+        *stands_still(core),
         *not_normalised(core),
         *nothing_special(core),
     ]
