@@ -13,12 +13,16 @@ def want(ok: bool, obstacle: str) -> Obstacles:
 
 def nothing_special(core: Core) -> Obstacles:
     """None of the fields that only some engines know."""
+    return [*gradient_apart(core), *gradient_through(core)]
+
+
+def gradient_apart(core: Core) -> Obstacles:
+    """None of the fields that only some engines know, but any `gradient`."""
     return [
         *no_window(core),
         *no_constraint(core),
         *erases_the_key(core),
         *drops_partial_periods(core),
-        *gradient_through(core),
         *gates_per_head(core),
     ]
 

@@ -9,7 +9,7 @@ from nldsl.records import record
 from nldsl.resolve.expanded import Core
 
 Obstacles = list[str]
-Setting = str | int | bool | float
+Setting = str | int | bool | float | tuple[str, int]
 GATES = ("rate", "retain", "momentum")
 
 

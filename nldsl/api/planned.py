@@ -16,6 +16,7 @@ def plan(expanded: Expanded) -> str:
 def one_memory(memory: MemoryInstance) -> str:
     """The choice for one memory."""
     from nldsl.codegen.plan.engines import choose
+    from nldsl.codegen.plan.gradients import gradient_note
 
     adaptives = [name for name, _ in memory.adaptives()]
     lines = [f"{memory.path}", f"  algebra  {algebra(memory)}"]
@@ -27,6 +28,8 @@ def one_memory(memory: MemoryInstance) -> str:
     lines.append(f"  engine   {engine.name} ({engine.reference}): {engine.summary}")
     if settings:
         lines.append(f"  settings {settings}")
+    if note := gradient_note(engine, memory.core):
+        lines.append(f"  gradient {note}")
     lines += [
         f"  not      {missed.name} ({missed.reference}): {', '.join(why)}" for missed, why in choice.missed
     ]

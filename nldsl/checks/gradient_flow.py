@@ -13,14 +13,14 @@ from nldsl.levels import costs
 from nldsl.resolve.expanded import Adaptive, Apply, Flow, Line, MemoryInstance, Repeat, Use
 from nldsl.resolve.findings import Findings
 
-WRITES = ("key", "value", "rate", "retain", "momentum", "erase")
+WRITES = ("key", "value", "rate", "momentum", "erase")
 
 
 def stopped_gradients(subject: Subject, findings: Findings) -> None:
     """With `gradient = stop`, no weights stand in the pipelines that only write.
 
-    Why: the whole update is then a constant, so keys, values and gates get no gradient and stay as they
-    were initialised; what the query and `out` read is still learned, and so is the start.
+    Why: the whole update is then a constant, so keys, values, rates and momentum get no gradient and stay
+    as they were initialised; what the query, `retain` and `out` read is still learned, and so is the start.
     Non-goals: `first_order` and `through N tokens`, which do reach them.
     """
     for one in subject.memories():
@@ -29,7 +29,7 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
         dead = [
             name
             for name in WRITES
-            if name in one.flows and _weights(one, one.flows[name], _seen(one, ("query", "out")))
+            if name in one.flows and _weights(one, one.flows[name], _seen(one, ("query", "retain", "out")))
         ]
         if dead:
             names = ", ".join(f"`{n}`" for n in dead)

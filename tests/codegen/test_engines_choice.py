@@ -49,6 +49,47 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         "delta_frozen",
         {"period": 4, "read": "after"},
     ),
+    "delta descent on the dot product, in periods": (
+        replace(HEBBIAN, rule="dgd", update=4, read="boundary", **PERIOD),
+        "delta_frozen",
+        {"period": 4, "read": "boundary", "objective": "dot"},
+    ),
+    "linear attention, first order": (replace(HEBBIAN, gradient="first_order"), "hebbian", {}),
+    "linear attention, stopped": (
+        replace(HEBBIAN, gradient="stop"),
+        "hebbian",
+        {"gradient": "stop"},
+    ),
+    "delta, first order": (
+        replace(DELTA, gradient="first_order"),
+        "delta",
+        {"gradient": "first_order"},
+    ),
+    "delta descent, first order": (
+        replace(HEBBIAN, rule="dgd", gradient="first_order"),
+        "delta",
+        {"erase": "current"},
+    ),
+    "delta descent, stopped": (
+        replace(HEBBIAN, rule="dgd", gradient="stop"),
+        "delta",
+        {"erase": "current", "gradient": "stop"},
+    ),
+    "delta, through few tokens": (
+        replace(DELTA, gradient_tokens=8),
+        "delta",
+        {"gradient": ("through", 8)},
+    ),
+    "delta descent, frozen, first order": (
+        replace(DELTA, rule="dgd", gradient="first_order", **PERIOD),
+        "delta_frozen",
+        {"period": 4, "read": "after", "gradient": "first_order"},
+    ),
+    "frozen matrix, stopped": (
+        replace(DELTA, gradient="stop", **PERIOD),
+        "frozen",
+        {"map": "matrix", "period": 4, "objective": "l2", "read": "after", "gradient": "stop"},
+    ),
     "frozen matrix": (
         replace(DELTA, **PERIOD),
         "frozen",
@@ -130,17 +171,17 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
     ),
     "erase": (replace(DELTA, erase=True), {"rule": "gd"}, "delta", "`erase` apart from the key"),
     "channels": (replace(DELTA, retain="channel"), {"rule": "gd"}, "delta", "a gate for each channel"),
-    "first order": (
-        replace(DELTA, gradient="first_order"),
+    "huber, first order": (
+        replace(DELTA, objective="huber", objective_parameter=1.0, gradient="first_order"),
         {"gradient": "first_order"},
         "delta",
-        "`gradient = first_order`",
+        "`objective = huber`",
     ),
-    "through few tokens": (
-        replace(DELTA, gradient_tokens=8),
+    "huber, through few tokens": (
+        replace(DELTA, objective="huber", objective_parameter=1.0, gradient_tokens=8),
         {"gradient": ("through", 8)},
         "delta",
-        "`gradient = through 8 tokens`",
+        "`objective = huber`",
     ),
     "delta, normalised": (replace(DELTA, normalise=True), {"normalise": True}, "delta", "`normalise`"),
     "deep, explicit": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.asks import (
+    gradient_apart,
     map_kind,
     no_momentum,
     not_normalised,
@@ -13,6 +14,7 @@ from nldsl.codegen.plan.asks import (
     two_layers,
 )
 from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
+from nldsl.codegen.plan.gradients import gradient_setting
 from nldsl.resolve.expanded import Core
 
 
@@ -37,7 +39,7 @@ def _frozen(core: Core) -> Obstacles:
         *two_layers(core),
         *stands_still(core),
         *not_normalised(core),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
 
 
@@ -66,7 +68,7 @@ ROWS = (
         "E6",
         "one coefficient matrix a period; no weights of single tokens",
         _frozen,
-        lambda c: {"map": c.map.kind} | _deep(c),
+        lambda c: {"map": c.map.kind} | _deep(c) | gradient_setting(c),
         GATES,
     ),
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from nldsl.codegen.plan.asks import (
     every_token,
+    gradient_apart,
     map_kind,
     no_momentum,
     not_normalised,
-    nothing_special,
     objective,
     reads,
     rule,
     stands_still,
     want,
 )
-from nldsl.codegen.plan.engine import Engine, Obstacles
+from nldsl.codegen.plan.engine import Engine, Obstacles, Setting
+from nldsl.codegen.plan.gradients import gradient_setting, settled_gradient
 from nldsl.resolve.expanded import Core
 
 
@@ -28,7 +29,7 @@ def _delta_retained(core: Core) -> Obstacles:
         *reads(core, "after", "before"),
         *want(core.anchor == "retained", f"`anchor = {core.anchor}`"),
         *not_normalised(core),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
 
 
@@ -45,20 +46,33 @@ def _delta_current(core: Core) -> Obstacles:
         *every_token(core),
         *reads(core, "after", "before"),
         *not_normalised(core),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
 
 
 def _delta_frozen(core: Core) -> Obstacles:
     return [
         *map_kind(core, "matrix"),
-        *objective(core, "l2"),
+        *objective(core, "l2", "dot"),
         *rule(core, "dgd", "dgd_explicit", "dgd_first_layer"),
         *no_momentum(core),
         *stands_still(core),
         *not_normalised(core),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
+
+
+def _read_setting(core: Core) -> dict[str, Setting]:
+    return {} if core.read == "after" else {"read": core.read}
+
+
+def _gradient_of(core: Core) -> dict[str, Setting]:
+    return settled_gradient(core) if core.objective == "dot" else gradient_setting(core)
+
+
+def _frozen_words(core: Core) -> dict[str, Setting]:
+    dot: dict[str, Setting] = {"objective": "dot"} if core.objective == "dot" else {}
+    return {"period": core.period, "read": core.read} | dot | _gradient_of(core)
 
 
 ROWS = (
@@ -69,7 +83,7 @@ ROWS = (
         "E3",
         "one unit lower-triangular solve a tile, erasing after forgetting",
         _delta_retained,
-        lambda c: {} if c.read == "after" else {"read": c.read},
+        lambda c: _read_setting(c) | gradient_setting(c),
         ("rate", "retain"),
     ),
     Engine(
@@ -79,7 +93,7 @@ ROWS = (
         "E10",
         "one unit lower-triangular solve a tile, erasing before forgetting",
         _delta_current,
-        lambda c: {"erase": "current"} if c.read == "after" else {"erase": "current", "read": c.read},
+        lambda c: {"erase": "current"} | _read_setting(c) | _gradient_of(c),
         ("rate", "retain"),
     ),
     Engine(
@@ -89,7 +103,7 @@ ROWS = (
         "E10",
         "the same solve with errors taken at the period's start",
         _delta_frozen,
-        lambda c: {"period": c.period, "read": c.read},
+        _frozen_words,
         ("rate", "retain"),
     ),
 )

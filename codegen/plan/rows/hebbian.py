@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from nldsl.codegen.plan.asks import map_kind, no_momentum, nothing_special, objective, reads, rule
+from nldsl.codegen.plan.asks import gradient_apart, map_kind, no_momentum, objective, reads, rule
 from nldsl.codegen.plan.engine import Engine, Obstacles, Setting
+from nldsl.codegen.plan.gradients import settled_gradient
 from nldsl.resolve.expanded import Core
 
 
@@ -14,7 +15,7 @@ def _hebbian(core: Core) -> Obstacles:
         *rule(core, "gd"),
         *no_momentum(core),
         *reads(core, "after", "before", "boundary"),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
 
 
@@ -22,7 +23,8 @@ def _hebbian_words(core: Core) -> dict[str, Setting]:
     words: dict[str, Setting] = {} if core.read == "after" else {"read": core.read}
     if core.period > 1:
         words["period"] = core.period
-    return words | {"normalise": True} if core.normalise else words
+    words |= {"normalise": True} if core.normalise else {}
+    return words | settled_gradient(core)
 
 
 ROWS = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import initialise, merge_heads, split_heads, token_loop, unit
+from kernels import delta, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -26,8 +26,8 @@ class Config:
 class Mixer(nn.Module):
     """An outer gradient that stops at the updates.
 
-    Token loop (f): the definition itself, token by token: exact, and slow.
-    From loop_gradient.nl:4.
+    Delta tiles (E3): one unit lower-triangular solve a tile, erasing after forgetting.
+    From gradient_first_order.nl:4.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -40,31 +40,22 @@ class Mixer(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # loop_gradient.nl:5  key = x |> linear |> unit
+        # gradient_first_order.nl:5  key = x |> linear |> unit
         key = unit(split_heads(self.key_linear(x), self.heads))  # [B, H, T, d]
-        # loop_gradient.nl:6  value = x |> linear
+        # gradient_first_order.nl:6  value = x |> linear
         value = split_heads(self.value_linear(x), self.heads)  # [B, H, T, d]
-        # loop_gradient.nl:7  query = x |> linear |> unit
+        # gradient_first_order.nl:7  query = x |> linear |> unit
         query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
-        # loop_gradient.nl:8  rate = 0.5
+        # gradient_first_order.nl:8  rate = 0.5
         rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
-        read, core = token_loop(
-            query,
-            key,
-            value,
-            rate=rate,
-            map={"kind": "matrix"},
-            objective="l2",
-            rule="gd",
-            gradient="first_order",
-            state=state.get("core"),
-        )  # [B, H, T, d]
+        # [B, H, T, d]
+        read, core = delta(query, key, value, rate=rate, gradient="first_order", state=state.get("core"))
         y = merge_heads(read)
         return y, {"core": core}
 
 
 class Block(nn.Module):
-    """From loop_gradient.nl:13."""
+    """From gradient_first_order.nl:13."""
 
     compile_region = True  # `torch.compile` compiles each kind of block once
 
@@ -76,14 +67,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # loop_gradient.nl:14  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
+        # gradient_first_order.nl:14  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
         y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
         x = x + y
         return x, {"mixer": mixer_state}
 
 
 class Small(nn.Module):
-    """From loop_gradient.nl:17."""
+    """From gradient_first_order.nl:17."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -97,7 +88,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # loop_gradient.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
+        # gradient_first_order.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsno...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)
