@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.codegen.engines.constraints import Constraint, Weights
+from nldsl.codegen.engines.constraints import Constraint, MapWeights
 from nldsl.codegen.engines.maps import traced
 from nldsl.codegen.engines.objectives import objective_value
 from nldsl.codegen.engines.standing import Piece, check_standing, standing
@@ -97,13 +97,13 @@ class PullingWriter:
 
     tile = 8  # each token's weights are formed
 
-    def read(self, spec: Any, weights: Weights, query: Tensor) -> Tensor:
+    def read(self, spec: Any, weights: MapWeights, query: Tensor) -> Tensor:
         """M(q) `[M, C, Dv]` for queries that all see the same weights."""
         return torch.func.vmap(lambda one, z: traced(spec, one, z)[0])(weights, query)
 
     def write(
         self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
-    ) -> tuple[Tensor | None, Weights, Weights]:
+    ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """See `standing.Writer`."""
         chosen = [piece.taken[:, -1:]]
         chosen += [] if query is None else [piece.taken[:, rows]]
@@ -134,12 +134,12 @@ def _spread(gates: Tensor, content: Tensor) -> Tensor:
 
 
 def _pulled_back(
-    spec: Any, objective: Any, at: Weights, key: Tensor, value: Tensor, rows: Tensor
+    spec: Any, objective: Any, at: MapWeights, key: Tensor, value: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
     """sum_i rows_ri g_i for every row r, `[M, R, ...]` by name of the weight, for rows `[M, R, C]`."""
 
-    def one(weights: Weights, keys: Tensor, values: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
-        def lowered(moving: Weights) -> Tensor:
+    def one(weights: MapWeights, keys: Tensor, values: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
+        def lowered(moving: MapWeights) -> Tensor:
             def memory(z: Tensor) -> Tensor:
                 return traced(spec, moving, z)[0]
 

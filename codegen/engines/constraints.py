@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Constraint = tuple[str, float | None, int]
-Weights = dict[str, Tensor]
+MapWeights = dict[str, Tensor]
 
 
 def link_of(constrain: tuple[Constraint, ...]) -> Constraint | None:
@@ -28,12 +28,12 @@ def norm_is_due(constrain: tuple[Constraint, ...], count: int) -> bool:
     return any(name == "norm" and count % every == 0 for name, _, every in constrain)
 
 
-def of_unit_norm(weights: Weights, lead: int) -> Weights:
+def of_unit_norm(weights: MapWeights, lead: int) -> MapWeights:
     """Each memory's tensors divided by their norms."""
     return {n: w / entry_norm(w, 2.0, lead).clamp(min=1e-12) for n, w in weights.items()}
 
 
-def linked_weights(link: Constraint, accumulators: Weights, lead: int) -> Weights:
+def linked_weights(link: Constraint, accumulators: MapWeights, lead: int) -> MapWeights:
     """The weights that the accumulators stand for."""
     name, order, _ = link
     if name == "softmax":
@@ -50,7 +50,7 @@ def entry_norm(weights: Tensor, order: float, lead: int) -> Tensor:
     return torch.linalg.vector_norm(weights, order, dim=tuple(range(lead, weights.dim())), keepdim=True)
 
 
-def weights_at_start(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> Weights:
+def weights_at_start(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> MapWeights:
     """The weights before the first token, `[B, H, ...]` for keys `[B, H, T, Dk]`.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.codegen.engines.constraints import Constraint, Weights
+from nldsl.codegen.engines.constraints import Constraint, MapWeights
 from nldsl.codegen.engines.maps import traced
 from nldsl.codegen.engines.objectives import objective_value
 from nldsl.codegen.engines.standing import Piece, check_standing, standing
@@ -99,13 +99,13 @@ class LayeredWriter:
 
     tile = 64
 
-    def read(self, spec: Any, weights: Weights, query: Tensor) -> Tensor:
+    def read(self, spec: Any, weights: MapWeights, query: Tensor) -> Tensor:
         """M(q) `[M, C, Dv]` for queries that all see the same weights."""
         return traced(spec, {n: _facing(w) for n, w in weights.items()}, query)[0]
 
     def write(
         self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
-    ) -> tuple[Tensor | None, Weights, Weights]:
+    ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """See `standing.Writer`."""
         pairs = standing_pairs(spec, objective, piece.at, piece.key, piece.value)
         read = None
@@ -160,7 +160,7 @@ class WrittenLayer:
 
 
 def standing_pairs(
-    spec: Any, objective: Any, at: Weights, key: Tensor, value: Tensor
+    spec: Any, objective: Any, at: MapWeights, key: Tensor, value: Tensor
 ) -> dict[str, tuple[Tensor | None, Tensor]]:
     """Input and error of every layer, `[M, C, in]` and `[M, C, out]`; for a vector, its gradient alone.
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.constraints import (
     Constraint,
-    Weights,
+    MapWeights,
     beside,
     link_of,
     linked_weights,
@@ -50,11 +50,11 @@ class Piece(NamedTuple):
     pushed: the same of the last momentum, `[M, 1, 1]` and `[M, 1, C]`; `None` without momentum.
     """
 
-    at: Weights
+    at: MapWeights
     key: Tensor
     value: Tensor
-    running: Weights
-    moments: Weights
+    running: MapWeights
+    moments: MapWeights
     kept: Tensor
     moved: Tensor | None
     taken: Tensor
@@ -66,13 +66,13 @@ class Writer(Protocol):
 
     tile: int  # tokens worked on at once where each reads weights of its own
 
-    def read(self, spec: Any, weights: Weights, query: Tensor) -> Tensor:
+    def read(self, spec: Any, weights: MapWeights, query: Tensor) -> Tensor:
         """M(q) `[M, C, Dv]` for queries `[M, C, Dk]` that all see the same weights."""
         ...
 
     def write(
         self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
-    ) -> tuple[Tensor | None, Weights, Weights]:
+    ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """What queries read, each with the weights of its row of `rows`; weights and momentum at the end."""
         ...
 
@@ -200,11 +200,11 @@ def check_standing(rule: str, anchor: str | int, constrain: tuple[Constraint, ..
 
 
 def _pieced(
-    at: Weights,
+    at: MapWeights,
     pairs: tuple[Tensor, Tensor],
     gates: tuple[Tensor | None, ...],
-    running: Weights,
-    moments: Weights,
+    running: MapWeights,
+    moments: MapWeights,
     gradient: str | tuple[str, int],
 ) -> Piece:
     """The coefficients of a piece, and what the outer gradient is not to reach cut off."""

@@ -1,0 +1,66 @@
+"""Any map, any objective, and constraints, as long as gradients stand still for a while."""
+
+from __future__ import annotations
+
+from nldsl.codegen.plan.asks import (
+    drops_partial_periods,
+    erases_the_key,
+    gates_per_head,
+    no_window,
+    not_normalised,
+    objective,
+    rule,
+    want,
+)
+from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
+from nldsl.resolve.expanded import Core
+
+
+def _standing(core: Core) -> Obstacles:
+    linked = any(name != "norm" for name, _, _ in core.constrain)
+    frozen = isinstance(core.anchor, int) and core.anchor > 1
+    return [
+        *want(core.map.kind != "cache", "`map = cache`"),
+        *rule(core, "gd"),
+        *want(frozen or linked, "gradients at every token"),
+        *want(all(every > 1 for _, _, every in core.constrain), "a constraint after every token"),
+        *not_normalised(core),
+        *no_window(core),
+        *erases_the_key(core),
+        *drops_partial_periods(core),
+        *gates_per_head(core),
+    ]
+
+
+def _layered(core: Core) -> Obstacles:
+    return [*_standing(core), *objective(core, "l2", "dot", "lp", "huber")]
+
+
+def _words(core: Core) -> dict[str, Setting]:
+    from nldsl.codegen.plan.engines import reference_keywords  # which reads these rows itself
+
+    return {name: value for name, value in reference_keywords(core).items() if name != "rule"}
+
+
+ROWS = (
+    Engine(
+        "layered frozen gradient",
+        "layered",
+        "layered",
+        "E5, E6",
+        "inputs and errors of every layer by one pass through the map; no weights of single tokens",
+        _layered,
+        _words,
+        GATES,
+    ),
+    Engine(
+        "any map",
+        "any_map",
+        "any_map",
+        "E5",
+        "rows of coefficients pulled back through the objective, whatever map and objective are",
+        _standing,
+        _words,
+        GATES,
+    ),
+)
