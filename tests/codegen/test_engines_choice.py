@@ -90,6 +90,70 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         "frozen",
         {"map": "matrix", "period": 4, "objective": "l2", "read": "after", "gradient": "stop"},
     ),
+    "gated layers": (
+        replace(DELTA, map=Map("swiglu", Num(8)), **PERIOD),
+        "layered",
+        {"map": {"kind": "swiglu", "hidden": 8}, "objective": "l2", "anchor": 4},
+    ),
+    "a norm in the map, cubes of errors": (
+        replace(
+            DELTA, map=Map("mlp", Num(8), 1, norm=True), objective="lp", objective_parameter=3.0, **PERIOD
+        ),
+        "layered",
+        {
+            "map": {
+                "kind": "mlp",
+                "hidden": 8,
+                "depth": 1,
+                "residual": False,
+                "norm": True,
+                "activation": "gelu",
+            },
+            "objective": "lp",
+            "objective_parameter": 3.0,
+            "anchor": 4,
+        },
+    ),
+    "a constraint at each period": (
+        replace(DELTA, constrain=(("softmax", None, 8),), update=4, read="boundary", **PERIOD),
+        "layered",
+        {
+            "map": {"kind": "matrix"},
+            "objective": "l2",
+            "update": 4,
+            "anchor": 4,
+            "read": "boundary",
+            "constrain": (("softmax", None, 8),),
+        },
+    ),
+    "an accumulator of its own clock": (
+        replace(DELTA, constrain=(("softmax", None, 8),)),
+        "layered",
+        {"map": {"kind": "matrix"}, "objective": "l2", "constrain": (("softmax", None, 8),)},
+    ),
+    "an anchor apart from the update": (
+        replace(DELTA, map=DEEP, update=8, read="boundary", **PERIOD),
+        "layered",
+        {
+            "map": {
+                "kind": "mlp",
+                "hidden": 8,
+                "depth": 2,
+                "residual": False,
+                "norm": False,
+                "activation": "gelu",
+            },
+            "objective": "l2",
+            "update": 8,
+            "anchor": 4,
+            "read": "boundary",
+        },
+    ),
+    "an objective that looks at weights": (
+        replace(DELTA, objective="oja", **PERIOD),
+        "any_map",
+        {"map": {"kind": "matrix"}, "objective": "oja", "anchor": 4},
+    ),
     "frozen matrix": (
         replace(DELTA, **PERIOD),
         "frozen",
@@ -134,19 +198,13 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
         "delta",
         "`objective = huber`",
     ),
-    "three layers": (
-        replace(DELTA, map=Map("mlp", Num(8), 3), **PERIOD),
-        {"anchor": 4},
-        "frozen",
-        "an `mlp` of depth 3",
-    ),
-    "norm in the map": (
-        replace(DELTA, map=Map("mlp", Num(8), norm=True), **PERIOD),
-        {"anchor": 4},
-        "frozen",
-        "a norm inside the map",
-    ),
     "deep, each token": (replace(DELTA, map=DEEP), {"rule": "gd"}, "frozen", "gradients at every token"),
+    "boundaries of running gradients": (
+        replace(DELTA, map=DEEP, update=4, read="boundary"),
+        {"update": 4},
+        "frozen",
+        "gradients at every token",
+    ),
     "swiglu": (
         replace(DELTA, map=Map("swiglu", Num(8))),
         {"map": {"kind": "swiglu", "hidden": 8}},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.engine import Engine
-from nldsl.codegen.plan.rows import attention, deep, delta, hebbian
+from nldsl.codegen.plan.rows import attention, deep, delta, hebbian, standing
 
 ENGINES: tuple[Engine, ...] = (
     *attention.ROWS,
     *hebbian.ROWS,
     *delta.ROWS,
     *deep.ROWS,
+    *standing.ROWS,
 )
