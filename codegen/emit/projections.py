@@ -195,11 +195,9 @@ class ProjectionWriter(MemoryWriter):
         arguments = (c.name("running"), c.name("anchor"), key, targets, rate, retain)
         if fold.moments:
             named = [("moments", c.name("moments")), ("momentum", self._gate("momentum")), *named]
-            target: c.Code = c.Several((c.name("running"), c.name("moments")), bare=True)
-        elif fold.gives_moments:
-            target = c.Several((c.name("running"), c.name("_")), bare=True)
+            target = c.Several((c.name("running"), c.name("moments")), bare=True)
         else:
-            target = c.name("running")
+            target = c.Several((c.name("running"), c.name("_")), bare=True)
         self.steps.append(c.Assign(target, c.Invoke(function, arguments, tuple(named))))
 
     def _gate(self, name: str) -> c.Code:

@@ -54,7 +54,7 @@ class MovingTiles(NamedTuple):
     reach: Tensor  # M, [C + 1, C + 1]; D where there is no momentum
     share: Tensor | None  # s, [C]; none where the error does not see the running weights
     erase: bool
-    frozen: bool  # whether c is v - W_b k
+    held: bool  # whether c is v - W_b k
 
 
 class MovingTrace(NamedTuple):
@@ -204,13 +204,13 @@ def _moved(
     first_order: bool = False,
 ) -> MovingTrace:
     """Run the recurrence; under `first_order` the frozen weights inside the gradient are constants."""
-    if parts.share is None and not parts.erase and not parts.frozen:
+    if parts.share is None and not parts.erase and not parts.held:
         return _written(parts, -parts.targets, None, stack, anchor, opens, ends)
     keys, dim_k, dim_v = parts.keys, parts.keys.shape[-1], parts.targets.shape[-1]
     taken = parts.reach[..., 1:] * parts.rates.unsqueeze(-2)  # G, [B, H, N, C + 1, C]
     answered = _answered(parts, taken)  # A, the same shape
     gram = keys @ keys.transpose(-1, -2)
-    known = torch.cat((parts.targets, keys), dim=-1) if parts.frozen else parts.targets
+    known = torch.cat((parts.targets, keys), dim=-1) if parts.held else parts.targets
     right = torch.cat(((gram * taken[..., :-1, :]) @ known, _opening(parts, keys, slice(-1))), dim=-1)
     solved = unit_lower_solve(gram * answered[..., :-1, :], right)
     given, surprised, opened = solved.split(
@@ -226,20 +226,20 @@ def _moved(
     z_tails, c_tails = z_tails.transpose(-1, -2), c_tails.transpose(-1, -2)  # [B, H, N, P Dk, C]
     writes = (c_tails @ parts.targets - z_tails @ given).unbind(2)
     turns = (_standing(parts) - z_tails @ opened).unbind(2)
-    pulls = (c_tails @ keys - z_tails @ surprised).unbind(2) if parts.frozen else ()
+    pulls = (c_tails @ keys - z_tails @ surprised).unbind(2) if parts.held else ()
     origins, anchors = [], []
     for n, opening in enumerate(opens):
         anchor = stack[..., :dim_k, :] if opening else anchor
         origins.append(stack)
         anchors.append(anchor)
         stack = writes[n] + turns[n] @ stack
-        if parts.frozen:
+        if parts.held:
             stack = stack - pulls[n] @ (anchor.detach() if first_order else anchor)
         stack = stack.detach() if ends[n] else stack
     origin, fixed = torch.stack(origins, dim=2), torch.stack(anchors, dim=2)
     z = given + opened @ origin
     errors = -parts.targets
-    if parts.frozen:
+    if parts.held:
         at = fixed.detach() if first_order else fixed
         z, errors = z - surprised @ at, errors + keys @ at
     if parts.share is not None:
@@ -336,7 +336,7 @@ def _still(parts: MovingTiles) -> MovingTiles:
         parts.reach.detach(),
         None if share is None else share.detach(),
         parts.erase,
-        parts.frozen,
+        parts.held,
     )
 
 

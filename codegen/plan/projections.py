@@ -16,7 +16,6 @@ class Fold:
     reference: str
     keywords: dict[str, object]
     moments: bool
-    gives_moments: bool
 
 
 def looped(instance: MemoryInstance) -> bool:
@@ -38,8 +37,6 @@ def obstacles(instance: MemoryInstance) -> list[str]:
         found.append("settings of a single adaptive projection")
     if core.rule not in ("gd", "dgd", "dgd_first_layer") or core.objective not in ("dot", "l2"):
         found.append(f"`rule = {core.rule}` with `objective = {core.objective}` beside adaptive projections")
-    if core.rule != "gd" and core.momentum != "none":
-        found.append("`momentum` with `dgd`")
     if core.anchor != core.update and core.period > 1:
         found.append("an anchor apart from the update")
     if core.update == 1 and core.anchor != "current":
@@ -124,11 +121,13 @@ def fold(core: Core, lowering: str = "chunked") -> Fold:
     """The fold of a rule; call only where `obstacles` finds none."""
     if lowering == "reference":
         words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
-        return Fold("token_fold", "reference_fold", "f", words, core.momentum != "none", True)
+        return Fold("token_fold", "reference_fold", "f", words, core.momentum != "none")
     words = {"objective": core.objective}
     words |= {"residual": core.map.residual and core.map.kind == "mlp", "activation": core.map.activation}
     if core.rule == "gd":
-        return Fold("frozen_fold", "frozen", "E6", words, core.momentum != "none", True)
+        return Fold("frozen_fold", "frozen", "E6", words, core.momentum != "none")
     if core.rule == "dgd_first_layer":
         words["reading"] = "first_layer"
-    return Fold("deep_dgd_fold", "deep_dgd", "E12" if core.map.kind == "mlp" else "E10", words, False, False)
+    moving = core.momentum != "none"
+    engine = "E12" if core.map.kind == "mlp" else "E11" if moving else "E10"
+    return Fold("deep_dgd_fold", "deep_dgd", engine, words, moving)

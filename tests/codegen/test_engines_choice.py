@@ -282,8 +282,9 @@ def test_gates_are_passed_where_the_memory_has_them() -> None:
     )
 
 
+@pytest.mark.parametrize("moving", [False, True])
 @pytest.mark.parametrize("rule", ["gd", "dgd", "dgd_first_layer"])
-def test_the_fold_of_a_self_modifying_memory(rule: str) -> None:
+def test_the_fold_of_a_self_modifying_memory(rule: str, moving: bool) -> None:
     core = replace(
         HEBBIAN,
         map=DEEP,
@@ -291,11 +292,11 @@ def test_the_fold_of_a_self_modifying_memory(rule: str) -> None:
         update=4,
         anchor=4,
         read="boundary",
-        momentum="head" if rule == "gd" else "none",
+        momentum="head" if moving else "none",
     )
     one = fold(core)
     assert one.function == ("frozen_fold" if rule == "gd" else "deep_dgd_fold")
-    assert one.moments == (rule == "gd")
+    assert one.moments == moving
     assert ("reading" in one.keywords) == (rule == "dgd_first_layer")
     assert fold(core, "reference").function == "token_fold"
 
@@ -326,7 +327,6 @@ def test_what_a_self_modifying_memory_cannot_be() -> None:
     for change, words in {
         "window": ({"window": 3}, "a window"),
         "muon": ({"rule": "muon"}, "`rule = muon`"),
-        "momentum": ({"momentum": "head"}, "`momentum` with `dgd`"),
         "anchor": ({"update": 1, "anchor": 4}, "an anchor apart"),
         "retained": ({"update": 1, "anchor": "retained"}, "write `anchor = current`"),
         "cache": ({"map": Map("cache")}, "`map = cache`"),

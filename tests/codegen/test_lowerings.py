@@ -158,7 +158,8 @@ class Definition:
                 new.append(retain * weight + push)
             else:
                 own = rate / (1 + rate * entered.square().sum(-1)[..., None, None]) if layer > 0 else rate
-                new.append(retain * weight - own * weight @ outer - own * slope)
+                push = push - own * slope
+                new.append(retain * weight - own * weight @ outer + push)
             pushed.append(push)
         return tuple(new), tuple(pushed)
 
@@ -180,6 +181,11 @@ def _descent(d: Definition, x: Tensor) -> dict[str, Tensor]:
         "rate": d.gate("rate", d.project("rate_memory", x).flatten(-2), 0.5),
         "retain": d.gate("retain", d.project("retain_memory", x).flatten(-2)),
     }
+
+
+def _descent_with_momentum(d: Definition, x: Tensor) -> dict[str, Tensor]:
+    now = _descent(d, x)
+    return now | {"rate": 0.4 * now["rate"], "momentum": d.gate("momentum", x)}  # 0.2 in all
 
 
 def _momentum(d: Definition, x: Tensor) -> dict[str, Tensor]:
@@ -254,6 +260,9 @@ def _gated(d: Definition, read: Tensor, x: Tensor) -> Tensor:
 _ALL = ("start", "key_memory", "value_memory", "rate_memory", "retain_memory")
 DEFINITIONS: dict[str, Callable[[nn.Module], Definition]] = {
     "adaptive_descent": lambda m: Definition(m, _ALL, _descent, target="unit", out=_norm_linear),
+    "adaptive_descent_momentum": lambda m: Definition(
+        m, _ALL, _descent_with_momentum, target="unit", out=_norm_linear
+    ),
     "adaptive_momentum": lambda m: Definition(
         m, ("start", "key_memory", "query_memory"), _momentum, rule="gd", objective="l2", target="value"
     ),

@@ -167,7 +167,7 @@ def test_first_order_is_the_token_loops(core: str) -> None:
     if core == "frozen":
         fast = frozen(**tensors, start=start, map="mlp", period=4, gradient="first_order")
     else:
-        fast = deep_dgd(**tensors, start=start, period=4, read="after", first_order=True)
+        fast = deep_dgd(**tensors, start=start, period=4, read="after", gradient="first_order")
     rule = "gd" if core == "frozen" else "dgd"
     slow = token_loop(**tensors, start=start, map=spec, rule=rule, anchor=4, gradient="first_order")
     assert_same(fast, slow, tensors | {f"W{n}": w for n, w in enumerate(start)})
@@ -185,7 +185,7 @@ def test_folds_serve_stacked_memories_that_share_a_key(rule: str, objective: str
     if rule == "gd":
         folded, _ = frozen_fold(running, running, *shared, objective=objective)
     else:
-        folded = deep_dgd_fold(running, running, *shared, objective=objective)
+        folded, _ = deep_dgd_fold(running, running, *shared, objective=objective)
     leaves = tensors | {"target": target} | {f"W{n}": w for n, w in enumerate(running)}
     slow = []
     for m in range(memories):

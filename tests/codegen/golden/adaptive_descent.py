@@ -108,7 +108,7 @@ class Mixer(nn.Module):
             )
             # every memory makes its own target from the value
             targets = unit(answer(anchor, value, residual=True, activation="gelu"))
-            running = deep_dgd_fold(
+            running, _ = deep_dgd_fold(
                 running, anchor, key, targets, rate, retain, objective="dot", residual=True, activation="gelu"
             )
         read = torch.cat(reads, dim=2)  # [B, H, T, d]

@@ -84,7 +84,7 @@ class Mixer(nn.Module):
             targets = torch.cat(
                 (value.unsqueeze(0), answer(but_the_first(anchor), value, residual=False, activation="gelu"))
             )
-            running = deep_dgd_fold(
+            running, _ = deep_dgd_fold(
                 running,
                 anchor,
                 key,

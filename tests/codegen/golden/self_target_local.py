@@ -92,7 +92,7 @@ class Mixer(nn.Module):
             )
             # every memory makes its own target from the value
             targets = unit(answer(anchor, value[:, :, begin:end], residual=True, activation="gelu"))
-            running = deep_dgd_fold(
+            running, _ = deep_dgd_fold(
                 running,
                 anchor,
                 key,
