@@ -18,6 +18,12 @@ G_ti = M_ti e_i and A_ti = G_ti s_i (+ D_ti e_i),
 where - shifts rows down by one, so that the system is unit lower-triangular.  Z is affine in W_0 and S_0:
 one solve serves all tiles, and a tile moves [W; S] by one matrix product.  Where neither s nor the erasure
 is there, d is known and nothing is solved.  Without momentum M is D.
+
+Oja's rule (Nested Learning, eqs. 66-67) writes e_t v_t (k_t - W_{t-1}^T v_t)^T, a step of the squared
+error of W^T with key v and value k: the same tiles are made of the transpose, d_t = s_t W_{t-1}^T v_t - k_t,
+and only the read differs:
+
+    W_t q_t = D_t0 W_0 q_t + M_t0 S_0 q_t - sum_{i <= t} G_ti (d_i . q_t) v_i
 """
 
 from __future__ import annotations
@@ -98,9 +104,9 @@ def heavy_ball(
         state: `W` and, with momentum, `S`, `[B, H, Dv, Dk]`; for a period above 1 also `W_start`, and
             `phase`, the tokens seen of the open period (and since the last cut, if the gradient is cut).
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
-        objective: `l2`, 1/2 |W k - v|^2, or `dot`, -<W k, v>.
-        erase: delta gradient descent.
-        anchor: where the gradient of `l2` is taken: `retained`, at r_t W_{t-1}; `current`, at W_{t-1};
+        objective: `l2`, 1/2 |W k - v|^2; `dot`, -<W k, v>; or `oja`, -<W k, v> + 1/2 |W^T v|^2.
+        erase: delta gradient descent, of `l2` or `dot`.
+        anchor: where the gradient is taken: `retained`, at r_t W_{t-1}; `current`, at W_{t-1};
             `frozen`, at the start of the period.
         period: tokens between the points that a frozen gradient and boundary reads see.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
@@ -110,11 +116,11 @@ def heavy_ball(
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
     """
-    stack, anchored = _moving_start(start, state, key, value, momentum is not None)
+    moving, turned = form = (momentum is not None, objective == "oja")
+    stack, anchored = _moving_start(start, state, key, value, moving, turned)
     phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
-    moving = momentum is not None
     if tokens == 0:
-        return torch.zeros_like(value), _moving_state(stack, anchored, moving, phase, period, cut_every)
+        return torch.zeros_like(value), _moving_state(stack, anchored, form, phase, period, cut_every)
 
     tiles, opens, ends = marked_tiling(tokens, tile, period if period > 1 else 0, cut_every, phase)
     queries = cut(query, tiles)
@@ -126,34 +132,50 @@ def heavy_ball(
     else:
         trace = _moved(parts, stack, anchored, opens, ends)
 
-    phase, dim_k = phase + tokens, key.shape[-1]
-    anchored = trace.last[..., :dim_k, :] if phase % period == 0 else trace.anchor
-    new = _moving_state(trace.last, anchored, moving, phase, period, cut_every)
+    phase += tokens
+    anchored = trace.last[..., : anchored.shape[-2], :] if phase % period == 0 else trace.anchor
+    new = _moving_state(trace.last, anchored, form, phase, period, cut_every)
     if read == "boundary" and period > 1:
-        return joined(queries @ trace.anchors, tiles), new
-    return joined(_moving_read(parts, trace, queries, after=read == "after"), tiles), new
+        fixed = trace.anchors.transpose(-1, -2) if turned else trace.anchors
+        return joined(queries @ fixed, tiles), new
+    reading = _turned_read if turned else _moving_read
+    return joined(
+        reading(parts, trace, queries, slice(1, None) if read == "after" else slice(-1)), tiles
+    ), new
 
 
 def _moving_start(
-    start: Tensor | None, state: dict[str, Tensor] | None, key: Tensor, value: Tensor, moving: bool
+    start: Tensor | None,
+    state: dict[str, Tensor] | None,
+    key: Tensor,
+    value: Tensor,
+    moving: bool,
+    turned: bool,
 ) -> tuple[Tensor, Tensor]:
-    """[W^T; S^T] before the first token, and W_b^T of the open period."""
+    """[W^T; S^T] before the first token, and W_b^T of the open period; of W^T itself where that is turned."""
     weights = start_weights(start, key, value) if state is None else state["W"]
     anchor = weights if state is None else state.get("W_start", weights)
-    if not moving:
-        return weights.transpose(-1, -2), anchor.transpose(-1, -2)
-    moments = torch.zeros_like(weights) if state is None else state["S"]
-    return torch.cat((weights, moments), dim=-1).transpose(-1, -2), anchor.transpose(-1, -2)
+    stack = (weights,)
+    if moving:
+        stack = (weights, torch.zeros_like(weights) if state is None else state["S"])
+    if not turned:
+        stack, anchor = tuple(x.transpose(-1, -2) for x in stack), anchor.transpose(-1, -2)
+    return torch.cat(stack, dim=-2), anchor
 
 
 def _moving_state(
-    stack: Tensor, anchor: Tensor, moving: bool, phase: int, period: int, cut_every: int
+    stack: Tensor, anchor: Tensor, form: tuple[bool, bool], phase: int, period: int, cut_every: int
 ) -> dict[str, Tensor]:
-    dim_k = anchor.shape[-2]
-    state = {"W": stack[..., :dim_k, :].transpose(-1, -2)}
+    """The state, of a memory with momentum or without, turned or not."""
+    moving, turned = form
+    rows = anchor.shape[-2]
+    state = {"W": stack[..., :rows, :], "W_start": anchor}
     if moving:
-        state["S"] = stack[..., dim_k:, :].transpose(-1, -2)
-    return with_phase(state, {"W": anchor.transpose(-1, -2)}, phase, period, cut_every)
+        state["S"] = stack[..., rows:, :]
+    if not turned:
+        state = {name: x.transpose(-1, -2) for name, x in state.items()}
+    anchor = state.pop("W_start")
+    return with_phase(state, {"W": anchor}, phase, period, cut_every)
 
 
 def _moving_tiles(
@@ -167,12 +189,14 @@ def _moving_tiles(
     erase: bool,
     anchor: str,
 ) -> MovingTiles:
+    if objective == "oja":
+        key, value = value, key
     keys = cut(key, tiles)
     decays = tile_decays(retain, tiles, keys)
     pushes = None if momentum is None else decay_matrix(cut(momentum, tiles, 1.0))
     moves = cut(torch.ones_like(key[..., 0]), tiles)
     share = None
-    if objective == "l2" and anchor != "frozen":
+    if objective != "dot" and anchor != "frozen":
         share = keys.new_ones(keys.shape[:-1])
         if anchor == "retained" and retain is not None:
             share = cut(retain, tiles, 1.0)
@@ -186,7 +210,7 @@ def _moving_tiles(
         _reached(decays, pushes, moves),
         share,
         erase,
-        objective == "l2" and anchor == "frozen",
+        objective != "dot" and anchor == "frozen",
     )
 
 
@@ -285,9 +309,8 @@ def _written(
     return MovingTrace(torch.stack(origins, 2), torch.stack(anchors, 2), errors, erased, stack, anchor)
 
 
-def _moving_read(parts: MovingTiles, trace: MovingTrace, queries: Tensor, *, after: bool) -> Tensor:
-    """W_t q_t, or W_{t-1} q_t, of all tiles, `[B, H, N, C, Dv]`."""
-    rows = slice(1, None) if after else slice(-1)
+def _moving_read(parts: MovingTiles, trace: MovingTrace, queries: Tensor, rows: slice) -> Tensor:
+    """W_t q_t of all tiles for rows 1 .. C, W_{t-1} q_t for rows 0 .. C - 1: `[B, H, N, C, Dv]`."""
     scores = queries @ parts.keys.transpose(-1, -2)
     rates = parts.rates.unsqueeze(-1)
     result = _opening(parts, queries, rows) @ trace.origin
@@ -295,6 +318,17 @@ def _moving_read(parts: MovingTiles, trace: MovingTrace, queries: Tensor, *, aft
     if trace.erased is not None:
         result = result - (scores * parts.decays[..., rows, 1:]) @ (rates * trace.erased)
     return result
+
+
+def _turned_read(parts: MovingTiles, trace: MovingTrace, queries: Tensor, rows: slice) -> Tensor:
+    """The same where the tiles are those of the transpose: `[W_0; S_0]` meets the query from its rows."""
+    opened = queries @ trace.origin.transpose(-1, -2)
+    width = parts.keys.shape[-1]
+    result = parts.decays[..., rows, :1] * opened[..., :width]
+    if parts.pushes is not None:
+        result = result + parts.reach[..., rows, :1] * opened[..., width:]
+    written = parts.rates.unsqueeze(-1) * trace.errors
+    return result - ((queries @ written.transpose(-1, -2)) * parts.reach[..., rows, 1:]) @ parts.keys
 
 
 def _opening(parts: MovingTiles, vectors: Tensor, rows: slice) -> Tensor:
@@ -364,6 +398,6 @@ def _first_order(
     with torch.no_grad():
         run = _moved(still, stack, anchor, opens, ends)
     seen = (still.share if still.share is not None else still.rates).unsqueeze(-1)
-    answers = seen * _moving_read(still, run, parts.keys, after=False)
+    answers = seen * _moving_read(still, run, parts.keys, slice(-1))
     parts = parts._replace(targets=parts.targets - answers, share=None)
     return parts, _moved(parts, stack, anchor, opens, ends)

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def _words(objective: str, erase: bool, anchor: str, period: int, read: str) -> 
 @FEW
 @given(
     shapes,
-    st.sampled_from(["l2", "dot"]),
+    st.sampled_from(["l2", "dot", "oja"]),
     st.booleans(),
     st.sampled_from(["retained", "current", "frozen"]),
     st.integers(1, 6),
@@ -72,6 +73,7 @@ def test_heavy_ball_is_the_token_loop(
 ) -> None:
     if anchor != "frozen" and read != "boundary":
         period = 1
+    erase = erase and objective != "oja"
     tensors = inputs(**shape, momentum=moving)
     start = rand(shape["heads"], shape["dim_v"], shape["dim_k"], seed=shape["seed"] + 9)
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
@@ -93,18 +95,59 @@ def test_heavy_ball_is_the_token_loop(
     assert_same(fast, slow, tensors | {"start": start})
 
 
+RULES = [("l2", False), ("l2", True), ("dot", True), ("oja", False)]
+
+
 @pytest.mark.parametrize(
-    ("erase", "anchor", "gradient"),
-    list(itertools.product([False, True], ["retained", "current", "frozen"], GRADIENTS[:5])),
+    ("rule", "anchor", "gradient"),
+    list(itertools.product(RULES, ["retained", "current", "frozen"], GRADIENTS[:5])),
 )
-def test_every_combination_once(erase: bool, anchor: str, gradient: Any) -> None:
+def test_every_combination_once(rule: tuple[str, bool], anchor: str, gradient: Any) -> None:
+    objective, erase = rule
     tensors = inputs(2, 2, 9, 3, 2, seed=3, momentum=True)
     start = rand(2, 2, 3, seed=8)
     period = 4 if anchor == "frozen" else 1
-    words = _words("l2", erase, anchor, period, "after")
+    words = _words(objective, erase, anchor, period, "after")
     fast = heavy_ball(
-        **tensors, start=start, erase=erase, anchor=anchor, period=period, gradient=gradient, tile=4
+        **tensors,
+        start=start,
+        objective=objective,
+        erase=erase,
+        anchor=anchor,
+        period=period,
+        gradient=gradient,
+        tile=4,
     )
     assert_same(
         fast, token_loop(**tensors, start=start, gradient=gradient, **words), tensors | {"start": start}
+    )
+
+
+@pytest.mark.parametrize("objective", ["l2", "dot", "oja"])
+def test_gates_that_are_not_given_are_one_and_momentum_is_none(objective: str) -> None:
+    tensors = inputs(1, 2, 7, 3, 2, seed=5, key_scale=0.5)
+    plain = {n: tensors[n] for n in ("query", "key", "value")}
+    fast = heavy_ball(**plain, objective=objective, tile=3)
+    assert_same(fast, token_loop(**plain, objective=objective), plain)
+
+
+def test_closed_gates_keep_nothing() -> None:
+    tensors = inputs(1, 1, 6, 3, 2, seed=6, momentum=True)
+    tensors |= {
+        n: torch.zeros(1, 1, 6, dtype=torch.float64, requires_grad=True) for n in ("retain", "momentum")
+    }
+    for erase in (False, True):
+        fast = heavy_ball(**tensors, erase=erase, tile=4)
+        assert_same(fast, token_loop(**tensors, rule="dgd" if erase else "gd"), tensors)
+
+
+def test_half_precision_runs_forward_and_backward() -> None:
+    made = inputs(1, 2, 9, 4, 4, seed=8, momentum=True)
+    tensors = {n: t.detach().bfloat16().requires_grad_() for n, t in made.items()}
+    read, _ = heavy_ball(**tensors, tile=4)
+    exact, _ = heavy_ball(**{n: t.double() for n, t in tensors.items()}, tile=4)
+    assert read.dtype == torch.bfloat16
+    torch.testing.assert_close(read.double(), exact, rtol=0.1, atol=0.1)
+    assert all(
+        bool(g.isfinite().all()) for g in torch.autograd.grad(read.float().sum(), list(tensors.values()))
     )
