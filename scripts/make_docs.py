@@ -175,7 +175,7 @@ def made(text: str) -> str:
 
 def pages() -> list[Path]:
     """The pages that hold tables made from the code."""
-    return [p for p in sorted((ROOT / "docs").glob("*.md")) if MARKED.search(p.read_text(encoding="utf-8"))]
+    return [p for p in sorted((ROOT / "docs").rglob("*.md")) if MARKED.search(p.read_text(encoding="utf-8"))]
 
 
 def main() -> int:

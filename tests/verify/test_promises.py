@@ -12,7 +12,11 @@ import pytest
 from nldsl.run import promises as module
 from nldsl.run.promises import PROMISES, arithmetic, promises
 
-SPECS = sorted(path.stem for path in (Path(__file__).parents[2] / "specs").glob("*.nl"))
+GALLERY = ("deltanet", "hope", "hope_attention", "retnet", "titans", "transformer")
+SPECS = [
+    pytest.param(path.stem, marks=() if path.stem in GALLERY else pytest.mark.slow)
+    for path in sorted((Path(__file__).parents[2] / "specs").glob("*.nl"))
+]
 
 Built = Callable[[str], Path]
 Broken = Callable[..., Path]

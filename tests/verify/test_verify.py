@@ -12,7 +12,11 @@ from nldsl.run.folder import RunError
 from nldsl.run.subject import Probe
 from nldsl.run.verify import PROBES, verify
 
-SPECS = sorted(path.stem for path in (Path(__file__).parents[2] / "specs").glob("*.nl"))
+GALLERY = ("deltanet", "hope", "hope_attention", "retnet", "titans", "transformer")
+SPECS = [
+    pytest.param(path.stem, marks=() if path.stem in GALLERY else pytest.mark.slow)
+    for path in sorted((Path(__file__).parents[2] / "specs").glob("*.nl"))
+]
 TOKENS = 41  # two periods of 16 and a little more
 
 Built = Callable[[str], Path]
