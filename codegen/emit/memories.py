@@ -19,7 +19,7 @@ from nldsl.codegen.emit.classes import (
     trimmed,
 )
 from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
-from nldsl.codegen.plan.engines import Choice
+from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import (
     Adaptive,
@@ -38,7 +38,7 @@ from nldsl.resolve.expanded import (
 )
 
 LOCALS = frozenset({"x", "state", "read", "y", "core", "position", "head"})
-INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase")
+INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into")
 
 UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
 
@@ -178,9 +178,11 @@ class MemoryWriter:
     def _core(self, choice: Choice) -> None:
         core = self.instance.core
         engine = choice.engine
-        named: list[tuple[str, c.Code]] = [(name, c.name(name)) for name in choice.inputs]
-        if engine.function == "deep_dgd" and "rate" not in choice.inputs:
-            named.insert(0, ("rate", c.call("torch.ones_like", "key[..., 0]")))
+        named: list[tuple[str, c.Code]] = [(name, self._input(name)) for name in choice.inputs]
+        if core.rule == "gd_implicit" and engine is not TOKEN_LOOP:
+            given = tuple(c.name(name) for name in ("key", *(n for n in choice.inputs if n == "rate")))
+            own = c.Invoke(self.owner.kernel("implicit_rate", "implicit"), given)
+            named = [("rate", own), *((name, value) for name, value in named if name != "rate")]
         start = self.start()
         if start is not None:
             named.append(("start", start))
@@ -197,6 +199,12 @@ class MemoryWriter:
         heads = "[B, H, T, d]" if core.map.kind != "cache" else ""
         self.steps.append(c.Assign(c.Several((c.name("read"), c.name("core")), bare=True), value, heads))
         self.owner.keep("core", "core")
+
+    def _input(self, name: str) -> c.Code:
+        """What an engine is handed under this name: a field, or the pair of fields that stand there."""
+        if name == "erase" and self.instance.core.erase_into:
+            return c.Several((c.name("erase"), c.name("erase_into")))
+        return c.name(name)
 
     def start(self) -> c.Code | None:
         """The start of the fast weights, where it is not just zeros."""

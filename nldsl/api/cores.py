@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Lowering = Literal["chunked", "reference"]
 State = dict[str, "Tensor"]
 Start = "Tensor | tuple[Tensor, ...]"
-GATES = ("rate", "retain", "momentum", "erase")
+GATES = ("rate", "retain", "momentum", "erase", "erase_into")
 
 
 class Core:
@@ -42,9 +42,8 @@ class Core:
     def __init__(self, memory: MemoryInstance, choice: Choice, lowering: Lowering) -> None:
         self.memory, self.lowering = memory, lowering
         self._choice = choice
-        gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"] + (
-            ["erase"] if memory.core.erase else []
-        )
+        gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"]
+        gates += [name for name in GATES[3:] if getattr(memory.core, name)]
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
 
     @property
@@ -99,7 +98,7 @@ class Core:
         }
         tensors["value"] = made.new_zeros(batch, held, 0, dim_v)
         for gate in self.inputs[3:]:
-            size = (dim_k,) if gate == "erase" or getattr(self.memory.core, gate) == "channel" else ()
+            size = (dim_k,) if gate in GATES[3:] or getattr(self.memory.core, gate) == "channel" else ()
             tensors[gate] = made.new_zeros(batch, heads, 0, *size)
         return self._run(tensors, None, start)[1]
 
@@ -118,7 +117,8 @@ class Core:
             start: as in `init_state`; only without `state`.
             gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch,
                 heads, tokens]`,
-                or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` like a key.
+                or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` and
+                `erase_into` like a key.
 
         Returns:
             What each query read, `[batch, heads, tokens, dim_v]`, and the state after the last token.
@@ -141,8 +141,13 @@ class Core:
         begin = drawn_start(self.memory, start, tensors)
         if begin is not None:
             words["start"] = begin
-        if engine.function == "deep_dgd" and "rate" not in tensors:
-            tensors = {**tensors, "rate": tensors["key"].new_ones(tensors["key"].shape[:3])}
+        if self.memory.core.rule == "gd_implicit" and self.lowering != "reference":
+            from nldsl.codegen.engines.implicit import implicit_rate
+
+            tensors = {**tensors, "rate": implicit_rate(tensors["key"], tensors.get("rate"))}
+        if "erase_into" in tensors:
+            words["erase"] = (tensors["erase"], tensors["erase_into"])
+            tensors = {n: t for n, t in tensors.items() if n not in ("erase", "erase_into")}
         if self.memory.core.writes > 1:
             from nldsl.codegen.engines.several import several
 

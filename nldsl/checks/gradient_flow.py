@@ -11,9 +11,10 @@ from nldsl.checks.subject import Subject, inner_flows, reads, report
 from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
 from nldsl.resolve.expanded import Adaptive, Apply, Flow, Line, MemoryInstance, Repeat, Use
+from nldsl.resolve.fields import PAIRED
 from nldsl.resolve.findings import Findings
 
-WRITES = ("key", "value", "rate", "momentum", "erase")
+WRITES = ("key", "value", "rate", "momentum", "erase", "erase_into")
 
 
 def stopped_gradients(subject: Subject, findings: Findings) -> None:
@@ -26,11 +27,12 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
     for one in subject.memories():
         if one.core.gradient != "stop":
             continue
-        dead = [
-            name
+        unreached = [
+            PAIRED.get(name, name)
             for name in WRITES
             if name in one.flows and _weights(one, one.flows[name], _seen(one, ("query", "retain", "out")))
         ]
+        dead = list(dict.fromkeys(unreached))
         if dead:
             names = ", ".join(f"`{n}`" for n in dead)
             report(

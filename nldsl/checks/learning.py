@@ -134,11 +134,11 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
     gradient is taken at the retained weights, and by retain - rate |k|^2 at the current ones; frozen
     gradients add up over their period.  Keys of unit length make the bound a number.
     Non-goals: objectives without a fixed point (`dot` with `gd`), keys of unknown length, hidden layers,
-    whose inputs have no known length, and momentum, which moves the bound.
+    whose inputs have no known length, what is erased apart from the key, and momentum, which moves the bound.
     """
     for one in subject.memories():
         core, flow = one.core, one.flows.get("rate")
-        if core.map.kind == "cache" or not has_unit_length(one.flows["key"], one):
+        if core.map.kind == "cache" or core.erase or not has_unit_length(one.flows["key"], one):
             continue
         if core.rule == "gd" and core.objective != "l2":
             continue

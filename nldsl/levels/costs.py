@@ -88,7 +88,7 @@ def fast_weights(
     reads = 2 * weights
     gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
     gradient += 2 * weights if map.kind == "mlp" else 0
-    erase = 4 * weights if core.rule.startswith("dgd") else 0
+    erase = 4 * weights if core.rule.startswith("dgd") else 2 * weights if core.erase_into else 0
     momentum = 2 * weights if core.momentum != "none" else 0
     retain = weights if core.retain != "none" else 0
     started = weights if core.start == "learned" else 0

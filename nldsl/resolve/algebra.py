@@ -47,6 +47,7 @@ class Algebra(Fields):
             retain=self._gate_kind(flows.get("retain")),
             momentum=self._gate_kind(flows.get("momentum")),
             erase="erase" in flows,
+            erase_into="erase_into" in flows,
             update=update,
             anchor=anchor,
             read=cast('Literal["after", "before", "boundary"]', read),

@@ -121,6 +121,7 @@ class Core:
     retain: Literal["none", "head", "channel"] = "none"
     momentum: Literal["none", "head", "channel"] = "none"
     erase: bool = False
+    erase_into: bool = False  # what is erased goes into a direction of its own, not the key
     update: int = 1
     anchor: str | int = "retained"
     read: Literal["after", "before", "boundary"] = "after"

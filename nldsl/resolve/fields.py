@@ -18,10 +18,12 @@ from nldsl.resolve.findings import Findings
 from nldsl.resolve.flows import Context, Flows
 from nldsl.resolve.scope import Word
 
-FLOWS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "out")
+FLOWS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into", "out")
 GATES = ("rate", "retain", "momentum")
+PAIRED = {"erase_into": "erase"}
+"""Pipelines that are the second of a pair, and the field where both are written."""
 FIELDS = (
-    *FLOWS,
+    *(name for name in FLOWS if name not in PAIRED),
     "map",
     "objective",
     "target",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nldsl.document import expr as e
 from nldsl.document import model as doc
+from nldsl.document.printer import print_expr
 from nldsl.resolve.algebra import Algebra
 from nldsl.resolve.calls import Bound
 from nldsl.resolve.chains import ChainFields
@@ -20,11 +21,11 @@ from nldsl.resolve.expanded import (
     Shape,
     Variable,
 )
-from nldsl.resolve.fields import FIELDS, FLOWS, GATES, RULES, Instantiate
+from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Instantiate
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Context, Flows, merged, shared, split, times
 
-WRITTEN = ("key", "value", "erase", "rate")
+WRITTEN = ("key", "value", "erase", "erase_into", "rate")
 """Fields that have one value for each write of a token."""
 
 
@@ -74,6 +75,7 @@ class _Memory(Algebra):
                 help="write `objective = task`",
             )
         self._only_what_compiles()
+        self._no_halves_of_pairs()
         heads = self._heads()
         self.context = Context(
             self.scope,
@@ -99,19 +101,7 @@ class _Memory(Algebra):
                 others=((key.span, "keys"),),
                 help="give both the same width",
             )
-        erase = flows.get("erase")
-        if erase is not None and erase.shape.width.value != key.shape.width.value:
-            raise self.findings.stop(
-                "NL0401",
-                (
-                    f"keys have {int(key.shape.width)} features in a head and `erase` has "
-                    f"{int(erase.shape.width)}"
-                ),
-                erase.span,
-                "what is forgotten along",
-                others=((key.span, "keys"),),
-                help="give both the same width",
-            )
+        self._as_wide_as_keys(flows)
         if mapping.residual and key.shape.width.value != value.shape.width.value:
             raise self.findings.stop(
                 "NL0401",
@@ -137,7 +127,7 @@ class _Memory(Algebra):
             heads,
             key.shape.width,
             value.shape.width,
-            tuple((n, f) for n, f in self.made.items() if n not in FIELDS),
+            tuple((n, f) for n, f in self.made.items() if n not in (*FIELDS, *PAIRED)),
             flows,
             replace(core, start=start),
             shape,
@@ -149,6 +139,35 @@ class _Memory(Algebra):
             self.call.span,
             self.declaration.where(),
         )
+
+    def _no_halves_of_pairs(self) -> None:
+        """Refuse the name that the second of a pair has inside."""
+        for name in PAIRED:
+            if name in self.fields:
+                raise self.findings.stop(
+                    "NL0214",
+                    f"a memory has no field `{name}`",
+                    self.declaration.field_spans.get(name) or self.fields[name].span,
+                    "unknown field",
+                    help="write both as a pair: `erase = (along, into)`",
+                )
+
+    def _as_wide_as_keys(self, flows: dict[str, Flow]) -> None:
+        """What is forgotten along and into has the width of a key."""
+        key = flows["key"]
+        for name, what in (("erase", "what is forgotten along"), ("erase_into", "what is forgotten into")):
+            if name in flows and flows[name].shape.width.value != key.shape.width.value:
+                raise self.findings.stop(
+                    "NL0401",
+                    (
+                        f"keys have {int(key.shape.width)} features in a head and `erase` has "
+                        f"{int(flows[name].shape.width)}"
+                    ),
+                    flows[name].span,
+                    what,
+                    others=((key.span, "keys"),),
+                    help="give both the same width",
+                )
 
     def _only_what_compiles(self) -> None:
         """Refuse what would change the meaning and that no code can be made for yet."""
@@ -235,8 +254,8 @@ class _Memory(Algebra):
             )
         self.making.append(name)
         try:
-            flow = self.flows.build(self.fields[name], self._context(name))
-            if name in (*FLOWS[:3], "erase"):
+            flow = self.flows.build(self._expression(name), self._context(name))
+            if name in (*FLOWS[:3], "erase", "erase_into"):
                 flow = self._of_heads(name, flow)
         except Unresolved:
             self.broken.add(name)
@@ -245,6 +264,23 @@ class _Memory(Algebra):
             self.making.pop()
         self.made[name] = flow
         return flow
+
+    def _expression(self, name: str) -> e.Expr:
+        """The pipeline of a field; `erase` may be a pair of them, of which the second is `erase_into`."""
+        if name not in ("erase", "erase_into"):
+            return self.fields[name]
+        value = self._field("erase")
+        if isinstance(value, e.TupleOf) and len(value.items) == 2:
+            return value.items[name == "erase_into"]
+        if not isinstance(value, e.TupleOf):
+            return self.fields["erase"]
+        raise self.findings.stop(
+            "NL0208",
+            f"`{print_expr(value)}` is {len(value.items)} pipelines",
+            value.span,
+            "what is forgotten along, and into",
+            help="give `erase` one pipeline, or two: `(along, into)`",
+        )
 
     def _context(self, name: str) -> Context:
         """Where the pipeline of a field stands: what is written has as many heads for each of its writes."""
@@ -293,6 +329,8 @@ class _Memory(Algebra):
                 failed = True
         if failed:
             raise Unresolved(self.declaration.name)
+        if isinstance(self._field("erase"), e.TupleOf):
+            flows["erase_into"] = self._make("erase_into")
         rule, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if rule == "momentum":
             if call is None or len(call.arguments) != 1:

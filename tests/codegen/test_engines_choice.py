@@ -90,6 +90,17 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         "frozen",
         {"map": "matrix", "period": 4, "objective": "l2", "read": "after", "gradient": "stop"},
     ),
+    "Hebbian by channel": (
+        replace(HEBBIAN, retain="channel", update=4, read="boundary", anchor=4),
+        "channel_hebbian",
+        {"period": 4, "read": "boundary"},
+    ),
+    "delta by channel": (replace(DELTA, rate="channel", read="before"), "channel_delta", {"read": "before"}),
+    "delta, erasing apart": (
+        replace(DELTA, erase=True, erase_into=True, retain="channel", anchor="current"),
+        "channel_delta",
+        {"anchor": "current"},
+    ),
     "gated layers": (
         replace(DELTA, map=Map("swiglu", Num(8)), **PERIOD),
         "layered",
@@ -213,13 +224,6 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
     ),
     "vector": (replace(DELTA, map=Map("vector")), {"map": {"kind": "vector"}}, "delta", "`map = vector`"),
     "muon": (replace(DELTA, rule="muon"), {"rule": "muon"}, "delta", "`rule = muon`"),
-    "implicit": (
-        replace(DELTA, rule="gd_implicit"),
-        {"rule": "gd_implicit"},
-        "delta",
-        "`rule = gd_implicit`",
-    ),
-    "momentum, each token": (replace(HEBBIAN, momentum="head"), {"rule": "gd"}, "hebbian", "`momentum`"),
     "window": (replace(DELTA, window=3), {"window": 3}, "delta", "`window = 3 tokens`"),
     "constraint": (
         replace(DELTA, constrain=(("norm", None, 1),)),
@@ -227,8 +231,19 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
         "delta",
         "`constrain`",
     ),
-    "erase": (replace(DELTA, erase=True), {"rule": "gd"}, "delta", "`erase` apart from the key"),
-    "channels": (replace(DELTA, retain="channel"), {"rule": "gd"}, "delta", "a gate for each channel"),
+    "erase": (replace(DELTA, erase=True, **PERIOD), {"anchor": 4}, "frozen", "`erase` apart from the key"),
+    "channels": (
+        replace(DELTA, retain="channel", **PERIOD),
+        {"anchor": 4},
+        "frozen",
+        "a gate for each channel",
+    ),
+    "channels, frozen": (
+        replace(DELTA, retain="channel", **PERIOD),
+        {"anchor": 4},
+        "channel_delta",
+        "a period of 4 tokens",
+    ),
     "huber, first order": (
         replace(DELTA, objective="huber", objective_parameter=1.0, gradient="first_order"),
         {"gradient": "first_order"},
@@ -242,12 +257,6 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
         "`objective = huber`",
     ),
     "delta, normalised": (replace(DELTA, normalise=True), {"normalise": True}, "delta", "`normalise`"),
-    "deep, explicit": (
-        replace(DELTA, map=DEEP, rule="dgd_explicit", **PERIOD),
-        {"rule": "dgd_explicit"},
-        "deep_dgd",
-        "`rule = dgd_explicit`",
-    ),
 }
 
 

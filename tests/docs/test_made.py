@@ -84,7 +84,8 @@ MLP = Map("mlp", residual=True)
 LOOPED = [
     Core(Map("matrix"), window=4),
     Core(Map("matrix"), constrain=(("norm", None, 1),)),
-    Core(Map("matrix"), retain="channel"),
+    Core(Map("matrix"), retain="channel", anchor=8),
+    Core(Map("matrix"), erase=True, anchor=8),
     Core(Map("matrix"), gradient="stop"),
     *[Core(Map("matrix"), objective=objective) for objective in ("lp", "huber", "oja")],
     *[Core(Map("matrix"), rule=rule) for rule in ("muon", "gd_implicit")],

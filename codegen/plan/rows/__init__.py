@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.engine import Engine
-from nldsl.codegen.plan.rows import attention, deep, delta, hebbian, standing
+from nldsl.codegen.plan.rows import attention, channels, deep, delta, hebbian, momentum, standing
 
 ENGINES: tuple[Engine, ...] = (
     *attention.ROWS,
     *hebbian.ROWS,
     *delta.ROWS,
+    *channels.ROWS,
     *deep.ROWS,
+    *momentum.ROWS,
     *standing.ROWS,
 )

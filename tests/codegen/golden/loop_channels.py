@@ -24,7 +24,7 @@ class Config:
 
 
 class Mixer(nn.Module):
-    """Gates for each channel of the key.
+    """Gates for each channel of the key, the momentum's among them.
 
     Token loop (f): the definition itself, token by token: exact, and slow.
     From loop_channels.nl:4.
@@ -38,6 +38,8 @@ class Mixer(nn.Module):
         self.query_linear = nn.Linear(dim, dim, bias=False)
         self.retain_linear = nn.Linear(dim, dim, bias=False)
         self.retain_start = nn.Parameter(torch.full((dim,), 2.19722))  # begins at 0.9
+        self.momentum_linear = nn.Linear(dim, dim, bias=False)
+        self.momentum_start = nn.Parameter(torch.full((dim,), 0.0))  # begins at 0.5
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
@@ -53,12 +55,16 @@ class Mixer(nn.Module):
         # loop_channels.nl:9  retain = x |> linear |> sigmoid(start = 0.9)
         # [B, H, T, d]
         retain = split_heads(torch.sigmoid(self.retain_linear(x) + self.retain_start), self.heads)
+        # loop_channels.nl:10  momentum = x |> linear |> sigmoid(start = 0.5)
+        # [B, H, T, d]
+        momentum = split_heads(torch.sigmoid(self.momentum_linear(x) + self.momentum_start), self.heads)
         read, core = token_loop(
             query,
             key,
             value,
             rate=rate,
             retain=retain,
+            momentum=momentum,
             map={"kind": "matrix"},
             objective="l2",
             rule="gd",
@@ -69,7 +75,7 @@ class Mixer(nn.Module):
 
 
 class Block(nn.Module):
-    """From loop_channels.nl:12."""
+    """From loop_channels.nl:13."""
 
     compile_region = True  # `torch.compile` compiles each kind of block once
 
@@ -81,14 +87,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # loop_channels.nl:13  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
+        # loop_channels.nl:14  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
         y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
         x = x + y
         return x, {"mixer": mixer_state}
 
 
 class Small(nn.Module):
-    """From loop_channels.nl:16."""
+    """From loop_channels.nl:17."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -102,7 +108,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # loop_channels.nl:17  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
+        # loop_channels.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> u...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)

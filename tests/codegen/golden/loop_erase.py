@@ -24,7 +24,7 @@ class Config:
 
 
 class Mixer(nn.Module):
-    """What is forgotten along another direction than the key.
+    """What is forgotten along another direction than the key, at weights that stand still for a while.
 
     Token loop (f): the definition itself, token by token: exact, and slow.
     From loop_erase.nl:4.
@@ -60,6 +60,7 @@ class Mixer(nn.Module):
             map={"kind": "matrix"},
             objective="l2",
             rule="gd",
+            anchor=4,
             state=state.get("core"),
         )  # [B, H, T, d]
         y = merge_heads(read)
