@@ -65,8 +65,9 @@ def gradient_words(core: Core) -> str:
 
 
 def rule(core: Core, *names: str) -> Obstacles:
-    """One of these rules."""
-    return want(core.rule in names, f"`rule = {core.rule}`")
+    """One of these rules; what steps along gradients takes implicit steps too, by their rate."""
+    implicit = core.rule == "gd_implicit" and "gd" in names and not core.normalise
+    return want(implicit or core.rule in names, f"`rule = {core.rule}`")
 
 
 def map_kind(core: Core, *kinds: str) -> Obstacles:

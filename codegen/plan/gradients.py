@@ -31,6 +31,12 @@ def gradient_note(engine: Engine, core: Core) -> str:
             return "the solve runs without gradient, then its writes as Hebbian tiles, with live keys"
         case "stop", "delta" | "delta_frozen":
             return "the solve runs without gradient; what it writes is read as constants, in Hebbian tiles"
+        case "first_order", "heavy_ball" if core.objective == "dot":
+            return "`first_order` is the full gradient: no gradient looks at the weights"
+        case "first_order", "heavy_ball" if not isinstance(core.anchor, int):
+            return "a solve without gradient gives what the constant weights answer to the live keys"
+        case "stop", "heavy_ball":
+            return "the solve runs without gradient; what it writes is read as constants"
         case "first_order", _:
             return "the weights inside the inner gradient are constants"
         case "stop", _:

@@ -161,9 +161,9 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         },
     ),
     "an objective that looks at weights": (
-        replace(DELTA, objective="oja", **PERIOD),
+        replace(DELTA, objective="oja", constrain=(("norm", None, 4),), **PERIOD),
         "any_map",
-        {"map": {"kind": "matrix"}, "objective": "oja", "anchor": 4},
+        {"map": {"kind": "matrix"}, "objective": "oja", "anchor": 4, "constrain": (("norm", None, 4),)},
     ),
     "frozen matrix": (
         replace(DELTA, **PERIOD),

@@ -5,29 +5,33 @@ from __future__ import annotations
 from nldsl.codegen.plan.asks import (
     gradient_apart,
     map_kind,
-    no_momentum,
     not_normalised,
-    nothing_special,
     objective,
     rule,
     stands_still,
     two_layers,
+    want,
 )
 from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
 from nldsl.codegen.plan.gradients import gradient_setting
 from nldsl.resolve.expanded import Core
+
+READINGS: dict[str, dict[str, Setting]] = {
+    "dgd": {},
+    "dgd_first_layer": {"reading": "first_layer"},
+    "dgd_explicit": {"reading": "explicit"},
+}
 
 
 def _deep_dgd(core: Core) -> Obstacles:
     return [
         *map_kind(core, "mlp"),
         *objective(core, "l2", "dot"),
-        *rule(core, "dgd", "dgd_first_layer"),
-        *two_layers(core),
-        *no_momentum(core),
+        *rule(core, *READINGS),
+        *want(not core.map.norm, "a norm inside the map"),
         *stands_still(core),
         *not_normalised(core),
-        *nothing_special(core),
+        *gradient_apart(core),
     ]
 
 
@@ -58,8 +62,8 @@ ROWS = (
         "E12",
         "one triangular solve for each layer, gradients frozen in a period",
         _deep_dgd,
-        lambda c: _deep(c) | ({"reading": "first_layer"} if c.rule == "dgd_first_layer" else {}),
-        ("rate", "retain"),
+        lambda c: _deep(c) | READINGS[c.rule] | gradient_setting(c),
+        GATES,
     ),
     Engine(
         "factored frozen gradient",

@@ -35,7 +35,7 @@ def _delta_retained(core: Core) -> Obstacles:
 
 def _delta_current(core: Core) -> Obstacles:
     dgd_dot = core.rule in ("dgd", "dgd_explicit", "dgd_first_layer") and core.objective == "dot"
-    gd_l2 = core.rule == "gd" and core.objective == "l2" and core.anchor == "current"
+    gd_l2 = core.rule in ("gd", "gd_implicit") and core.objective == "l2" and core.anchor == "current"
     return [
         *map_kind(core, "matrix"),
         *want(

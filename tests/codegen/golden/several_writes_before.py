@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import in_turn, initialise, merge_heads, several, split_heads, token_loop, unit
+from kernels import heavy_ball, in_turn, initialise, merge_heads, several, split_heads, unit
 
 State = dict[str, Any]
 
@@ -26,7 +26,8 @@ class Config:
 class Mixer(nn.Module):
     """Three writes for each token, read before the first, with momentum; constant gates.
 
-    Token loop (f): the definition itself, token by token: exact, and slow.
+    Delta tiles with momentum (E9, E11): one unit lower-triangular solve a tile, for the matrix and its
+    momentum together.
     From several_writes_before.nl:4.
     """
 
@@ -58,16 +59,13 @@ class Mixer(nn.Module):
         # several_writes_before.nl:11  momentum = 0.5
         momentum = torch.full_like(query[..., 0], 0.5)  # [B, H, T]
         read, core = several(
-            token_loop,
+            heavy_ball,
             query,
             key,
             value,
             rate=rate,
             retain=retain,
             momentum=momentum,
-            map={"kind": "matrix"},
-            objective="l2",
-            rule="gd",
             read="before",
             state=state.get("core"),
             writes=3,
