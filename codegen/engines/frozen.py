@@ -11,9 +11,10 @@ matrices D of r and B of b (see `decay`), and M = D B without its column of the 
     W_t = D_t0 W_0 + M_t0 S_0 - sum_{i <= t} M_ti e_i d_i x_i^T,
     S_C = B_C0 S_0 - sum_i B_Ci e_i d_i x_i^T
 
-which `layers` reads without ever forming the weights of a token; without momentum M is D.  The outer
-gradient runs through x and d, so it has the terms of second order.  Under `first_order` W_b is a constant
-in x and d; under `stop` so are x, d, e, B and S_0, and only W_0, D and the queries are reached.
+which `layers` reads without ever forming the weights of a token, and `frozen_tiles` runs forward and
+backward; without momentum M is D.  The outer gradient runs through x and d, so it has the terms of second
+order.  Under `first_order` W_b is a constant in x and d; under `stop` so are x, d, e, B and S_0, and only
+W_0, D and the queries are reached.
 """
 
 from __future__ import annotations
@@ -22,15 +23,8 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
-from nldsl.codegen.engines.layers import (
-    coefficient_rows,
-    coefficients_by_tile,
-    layer_names,
-    layer_pairs,
-    layers_fixed,
-    layers_folded,
-    layers_written,
-)
+from nldsl.codegen.engines.frozen_tiles import FrozenCoefficients, FrozenTiling, frozen_tiles
+from nldsl.codegen.engines.layers import coefficient_rows, layer_names, layer_pairs, layers_folded
 from nldsl.codegen.engines.tiles import (
     cut,
     gate,
@@ -107,33 +101,42 @@ def frozen(
     decays = tile_decays(retain, tiles, keys)
     pushes = None if momentum is None else decay_matrix(cut(momentum, tiles, 1.0))
     moves = None if momentum is None else cut(torch.ones_like(momentum), tiles)
-    weighing = frozen_coefficients(decays, pushes, rates, moves)
-    shares = coefficients_by_tile(weighing, slice(1, None) if read == "after" else slice(None, -1))
-    ends = coefficients_by_tile(weighing, slice(-1, None))
-    pushed = None if pushes is None else coefficients_by_tile(_pushed(pushes, rates), slice(None))
-
-    reads = []
-    pieces = zip(opens, queries.unbind(2), keys.unbind(2), values.unbind(2), strict=True)
-    for n, (opening, q, k, v) in enumerate(pieces):
-        anchor = running if opening else anchor
-        at = _without_past(anchor) if gradient in ("first_order", "stop") else anchor
-        pairs = layer_pairs(at, k, v, objective=objective, residual=residual, activation=activation)
-        if read == "boundary":
-            reads.append(layers_fixed(anchor, q, residual=residual, activation=activation))
-        else:
-            written = layers_written(
-                running, moments, pairs, shares[n], q, residual=residual, activation=activation
-            )
-            reads.append(written)
-        running, moments = _stepped(running, moments, pairs, ends[n], None if pushed is None else pushed[n])
-        if cuts[n]:
-            running = _without_past(running)
-            moments = None if moments is None else _without_past(moments)
+    kept, moved, taken = frozen_coefficients(decays, pushes, rates, moves)
+    push_kept, _, push_taken = (None, None, None) if pushes is None else _pushed(pushes, rates)
+    weighing = FrozenCoefficients(
+        kept=_tiles_first(kept),
+        taken=_tiles_first(taken),
+        moved=None if moved is None else _tiles_first(moved),
+        push_kept=None if push_kept is None else _tiles_first(push_kept),
+        push_taken=None if push_taken is None else _tiles_first(push_taken),
+    )
+    steps = FrozenTiling(
+        opens=tuple(opens),
+        ends=tuple(cuts),
+        depth=len(names),
+        objective=objective,
+        residual=residual,
+        activation=activation,
+        read=read,
+        standing=gradient in ("first_order", "stop"),
+    )
+    heads = key.shape[:2]
+    pairs = (_tiles_first(queries), _tiles_first(keys), _tiles_first(values))
+    reads, running, anchor, moments = frozen_tiles(
+        pairs,
+        weighing,
+        _memories(running),
+        _memories(anchor),
+        None if moments is None else _memories(moments),
+        steps,
+    )
+    running, anchor = _by_heads(running, heads), _by_heads(anchor, heads)
+    moments = None if moments is None else _by_heads(moments, heads)
 
     phase += tokens
     anchor = running if phase % period == 0 else anchor
     new = _end(names, running, anchor, moments, phase, period, cut_every)
-    return joined(torch.stack(reads, dim=2), tiles), new
+    return joined(reads.unflatten(1, heads).movedim(0, 2), tiles), new
 
 
 def frozen_fold(
@@ -246,6 +249,21 @@ def _end(
         state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
     anchors = {f"W{n}": w for n, w in zip(names, anchor, strict=True)}
     return with_phase(state, anchors, phase, period, cut_every)
+
+
+def _tiles_first(x: Tensor) -> Tensor:
+    """`[B, H, N, ...]` to `[N, B * H, ...]`."""
+    return x.movedim(2, 0).flatten(1, 2)
+
+
+def _memories(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`[B, H, ...]` to `[B * H, ...]`."""
+    return tuple(w.flatten(0, 1) for w in weights)
+
+
+def _by_heads(weights: tuple[Tensor, ...], heads: torch.Size) -> tuple[Tensor, ...]:
+    """The inverse of `_memories`."""
+    return tuple(w.unflatten(0, heads) for w in weights)
 
 
 def _without_past(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
