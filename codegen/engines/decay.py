@@ -20,26 +20,29 @@ class DecayMatrix(torch.autograd.Function):
     With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the
     cumulative sum of logs would take the difference of two sums instead, and lose everything where a gate
     is closed.  There the backward works with a gate of `floor`, which the division takes out again; the
-    forward is exactly 0.
+    forward is exactly 0.  A gate that has left its range below 0 counts with its sign.
     """
 
     generate_vmap_rule = True
     floor = 1e-30  # below every rounding error, and its log is still small
 
     @staticmethod
-    def products(retain: Tensor) -> Tensor:
-        """D of gates that are at least `floor`."""
+    def products(retain: Tensor, closed: Tensor | None = None) -> Tensor:
+        """D of gates of at least `floor` in size, in float32 or better; 0 across one that is `closed`."""
         size = retain.shape[-1] + 1
         wide = retain.to(torch.promote_types(retain.dtype, torch.float32))
-        logs = torch.nn.functional.pad(wide.clamp(min=DecayMatrix.floor).log().cumsum(-1), (1, 0))
-        lower = torch.ones(size, size, dtype=torch.bool, device=retain.device).tril()
-        spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(~lower, float("-inf"))
-        return spans.exp().to(retain.dtype)
+        logs = _from_boundary(wide.abs().clamp(min=DecayMatrix.floor).log().cumsum(-1), 0.0)
+        gone = torch.ones(size, size, dtype=torch.bool, device=retain.device).triu(1)
+        if closed is not None:
+            met = _from_boundary(closed.cumsum(-1), 0)
+            gone = gone | (met.unsqueeze(-1) != met.unsqueeze(-2))
+        spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(gone, float("-inf")).exp()
+        signs = _from_boundary(torch.where(wide < 0, -1.0, 1.0).to(wide.dtype).cumprod(-1), 1.0)
+        return spans * signs.unsqueeze(-1) * signs.unsqueeze(-2)
 
     @staticmethod
     def forward(retain: Tensor) -> Tensor:
-        closed = torch.nn.functional.pad((retain == 0).cumsum(-1), (1, 0))
-        return DecayMatrix.products(retain).masked_fill(closed.unsqueeze(-1) != closed.unsqueeze(-2), 0.0)
+        return DecayMatrix.products(retain, retain == 0).to(retain.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
@@ -49,14 +52,20 @@ class DecayMatrix(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (retain,) = ctx.saved_tensors
         decays = DecayMatrix.products(retain)
-        size = decays.shape[-1]
-        upper = torch.ones(size, size, dtype=decays.dtype, device=decays.device).triu()
-        later = upper @ (grads[0] * decays)  # [s, i]: summed over t >= s
-        return later.tril(-1).sum(-1)[..., 1:] / retain.clamp(min=DecayMatrix.floor)
+        earlier = (grads[0] * decays).cumsum(-1)[..., 1:, :-1]  # [t, s]: summed over i < s
+        summed = earlier.tril().sum(-2)
+        wide = retain.to(decays.dtype)  # in float16 the floor would be 0
+        at_least = wide.abs().clamp(min=DecayMatrix.floor)
+        return (summed / torch.where(wide < 0, -at_least, at_least)).to(retain.dtype)
+
+
+def _from_boundary(along: Tensor, first: float) -> Tensor:
+    """`[..., C]` with the value of the boundary before it, `[..., C + 1]`."""
+    return torch.nn.functional.pad(along, (1, 0), value=first)
 
 
 def decay_matrix(retain: Tensor) -> Tensor:
-    """`D[..., C + 1, C + 1]` of gates `[..., C]` in [0, 1]; exact at 0 and 1, and differentiable there."""
+    """`D[..., C + 1, C + 1]` of gates `[..., C]`; exact at 0 and 1, differentiable there, and of any sign."""
     decays: Tensor = DecayMatrix.apply(retain)  # type: ignore[assignment]
     return decays
 
