@@ -110,8 +110,8 @@ class Core:
 
         Args:
             query: `[batch, heads, tokens, dim_k]`.
-            key: `[batch, heads, tokens, dim_k]`; with `writes = n`, `tokens * n` of them, as of `value`, `rate`
-                and `erase`.
+            key: `[batch, heads, tokens, dim_k]`; with `writes = n`, `tokens * n` of them, as of `value`,
+                `rate` and `erase`.
             value: `[batch, heads, tokens, dim_v]`.
             state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
             start: as in `init_state`; only without `state`.

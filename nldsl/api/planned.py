@@ -1,55 +1,170 @@
-"""Which engine each memory gets, in words."""
+"""Which engine each memory gets, why, what it costs, and what keeps it from a faster one; in words."""
 
 from __future__ import annotations
 
-from nldsl.resolve.expanded import Expanded, MemoryInstance
+import ast
+import re
+from importlib.resources import files
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from nldsl.levels import costs
+from nldsl.levels.build import DEFAULT_LENGTH
+from nldsl.levels.draw.words import count, size
+from nldsl.resolve.expanded import Core, Expanded, MemoryInstance
+
+if TYPE_CHECKING:
+    from nldsl.codegen.plan.engine import Choice, Engine
+
+WIDTH = 100
+HELD = "\N{NO-BREAK SPACE}"
+LABEL = 14  # columns before the text of a row
 
 
 def plan(expanded: Expanded) -> str:
-    """For each memory its engine, why it fits, and what keeps each of the others away."""
+    """For each memory its engine, why it fits, its tile and cost, and what stands in the way of an engine."""
     memories = {i.path: i for i, _ in expanded.instances() if isinstance(i, MemoryInstance)}
     if not memories:
         return f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n"
-    return "\n".join(one_memory(memory) for memory in memories.values())
+    length = expanded.training.data.length if expanded.training is not None else DEFAULT_LENGTH
+    return "\n".join(one_memory(memory, length) for memory in memories.values())
 
 
-def one_memory(memory: MemoryInstance) -> str:
-    """The choice for one memory."""
-    from nldsl.codegen.plan.engines import choose
-    from nldsl.codegen.plan.gradients import gradient_note
+def one_memory(memory: MemoryInstance, length: int = DEFAULT_LENGTH) -> str:
+    """The choice for one memory; `length` counts the tokens of a sequence, for what grows with them."""
+    from nldsl.codegen.plan.projections import looped
 
-    adaptives = [name for name, _ in memory.adaptives()]
-    lines = [f"{memory.path}", f"  algebra  {algebra(memory)}"]
-    if adaptives:
-        return "\n".join([*lines, *_self_modifying(memory, adaptives)]) + "\n"
+    rows = [("algebra", algebra(memory))]
+    rows += _self_modifying(memory) if looped(memory) else _by_itself(memory)
+    rows += [("cost", cost(memory, length))]
+    return "\n".join([memory.path, *(line for label, text in rows for line in _row(label, text))]) + "\n"
+
+
+def _row(label: str, text: str) -> list[str]:
+    """A label and its text, wrapped between values and never inside one."""
+    whole = re.sub(r"`[^`]*`| = ", lambda m: m[0].replace(" ", HELD), text)
+    lines = wrap(whole, WIDTH - LABEL, break_on_hyphens=False, break_long_words=False)
+    rows = [line.replace(HELD, " ") for line in lines]
+    return [f"  {label if n == 0 else '':<{LABEL - 2}}{row}" for n, row in enumerate(rows)]
+
+
+def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
+    """A memory that is fed from outside: one engine does all of it."""
+    from nldsl.api.advice import rests_on
+    from nldsl.codegen.plan.engines import TOKEN_LOOP, choose
+
     choice = choose(memory.core)
     engine = choice.engine
-    settings = ", ".join(f"{k} = {v}" for k, v in choice.keywords.items() if not isinstance(v, dict))
-    lines.append(f"  engine   {engine.name} ({engine.reference}): {engine.summary}")
-    if settings:
-        lines.append(f"  settings {settings}")
-    if note := gradient_note(engine, memory.core):
-        lines.append(f"  gradient {note}")
-    lines += [
-        f"  not      {missed.name} ({missed.reference}): {', '.join(why)}" for missed, why in choice.missed
+    rows = [("engine", f"{named(engine)}: {engine.summary}")]
+    if engine is TOKEN_LOOP:
+        return [*rows, *_missed(memory.core)]
+    needed = rests_on(memory.core, engine)
+    rows += [("rests on", ", ".join(needed))] if needed else []
+    settings = ", ".join(f"{k} = {_value(v)}" for k, v in choice.keywords.items() if not isinstance(v, dict))
+    rows += [("settings", settings)] if settings else []
+    return [*rows, ("tile", tile_words(choice, memory.core))]
+
+
+def named(engine: Engine) -> str:
+    """An engine with its row in the reference."""
+    return f"{engine.name} ({engine.reference})"
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _missed(core: Core) -> list[tuple[str, str]]:
+    """What stands in the way of the nearest engine, and what to write instead."""
+    from nldsl.api.advice import ways
+
+    found = ways(core)
+    if not found:
+        return [("in the way", "more than two fields: no engine has this algebra")]
+    best = found[0]
+    # Of the other ways, one to each further engine.
+    others = {way.engine.name: way for way in reversed(found[1:]) if way.engine.name != best.engine.name}
+    rows = [
+        ("in the way", f"{' and '.join(c.now for c in best.changes)}, for {named(best.engine)}"),
+        ("instead", f"{' and '.join(c.instead for c in best.changes)}"),
     ]
-    return "\n".join(lines) + "\n"
+    for way in list(reversed(others.values()))[:2]:
+        changes = " and ".join(c.instead for c in way.changes)
+        rows.append(("or", f"{changes}, for {named(way.engine)}"))
+    return rows
 
 
-def _self_modifying(memory: MemoryInstance, adaptives: list[str]) -> list[str]:
+def _self_modifying(memory: MemoryInstance) -> list[tuple[str, str]]:
+    """A memory whose projections or targets are its own: read at a period's start, written at its end."""
     from nldsl.codegen.plan.projections import fold, obstacles
 
     found = obstacles(memory)
     if found:
-        return [f"  engine   none: {'; '.join(found)}"]
+        return [
+            ("engine", "none, and no token loop either: code cannot be made"),
+            ("in the way", "; ".join(found)),
+        ]
     chosen = fold(memory.core)
-    period = memory.core.period
-    length = f"{period} token{'s' * (period != 1)}"
-    how = f"everything of a period of {length} is read at its start, then all memories are written"
-    return [
-        f"  engine   self-modifying, folded by `{chosen.function}` ({chosen.reference}): {how}",
-        f"  writes   itself, and its projections of {', '.join(adaptives)}",
+    period = _tokens(memory.core.period)
+    names = ", ".join(dict.fromkeys(name for name, _ in memory.adaptives()))
+    how = f"everything of a period of {period} is read at its start, then all memories are written together"
+    rows = [("engine", f"self-modifying, folded by `{chosen.function}` ({chosen.reference}): {how}")]
+    rows += [
+        ("writes", f"itself, and its projections of {names}" if names else "itself, towards its own answers")
     ]
+    return [*rows, ("tile", f"{period}, a period")]
+
+
+def _tokens(number: int) -> str:
+    return f"{number} token{'s' * (number != 1)}"
+
+
+def cost(memory: MemoryInstance, length: int) -> str:
+    """FLOPs for each token, and running state for each sequence, of a memory without its projections."""
+    found = costs.memory(memory, length)
+    state, flops = found.state - costs.projections(memory).state, found.flops
+    held = int(memory.heads)
+    for _, node in memory.adaptives():
+        more = costs.adaptive(node, memory.core, held)
+        state, flops = state + more.state, flops + more.flops
+        if memory.core.momentum != "none":
+            state += costs.adaptive_momentum(node, held)
+    if memory.core.momentum != "none":
+        state += costs.momentum_state(memory)
+    grows = f" after {length} tokens" if memory.core.map.kind == "cache" else ""
+    return (
+        f"{count(flops)} FLOPs per token{grows}; state {state:,} numbers per sequence "
+        f"({size(state * costs.BYTES)})"
+    )
+
+
+def tile_words(choice: Choice, core: Core) -> str:
+    """How many tokens the engine works on at once."""
+    tile = default_tile(choice.engine)
+    if core.period == 1:
+        return "the whole sequence" if tile is None else _tokens(tile)
+    most = core.period if tile is None else tile_in(core.period, tile)
+    many = core.period // most
+    return f"{_tokens(most)}, {'a period' if many == 1 else f'{many} to a period'}"
+
+
+def default_tile(engine: Engine) -> int | None:
+    """The tile an engine's function works with, read from its text; None where it has none of its own."""
+    text = files("nldsl.codegen.engines").joinpath(f"{engine.file}.py").read_text(encoding="utf-8")
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name == engine.function:
+            given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            values = {a.arg: d.value for a, d in given if isinstance(d, ast.Constant)}
+            return values.get("tile")  # type: ignore[return-value]
+    return None
+
+
+def tile_in(period: int, tile: int) -> int:
+    """The largest divisor of `period` up to `tile`, the period itself where that would be tiny: what the
+    engines' own `tiles.tiling` gives.
+    """
+    best = max(size for size in range(1, min(period, tile) + 1) if period % size == 0)
+    return best if 4 * best >= min(period, tile) else period
 
 
 def algebra(memory: MemoryInstance) -> str:
@@ -67,4 +182,13 @@ def algebra(memory: MemoryInstance) -> str:
         f"anchor = {core.anchor}",
         f"read = {core.read}",
     ]
-    return ", ".join([*words, *gates])
+    others = {
+        f"window = {core.window} tokens": core.window is not None,
+        "erase apart": core.erase,
+        "normalise = sum": core.normalise,
+        f"writes = {core.writes}": core.writes > 1,
+        f"gradient = {core.gradient}": core.gradient != "through",
+        "target = self": core.target == "self",
+        **{f"constrain = {name}": True for name, _, _ in core.constrain},
+    }
+    return ", ".join([*words, *gates, *(text for text, there in others.items() if there)])

@@ -1,0 +1,82 @@
+"""`explain`: the engine of each memory, what it rests on, what it costs, and the way to one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nldsl
+from nldsl.api.advice import rests_on, ways
+from nldsl.api.planned import default_tile, tile_in
+from nldsl.codegen.engines.tiles import tiling
+from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
+from nldsl.resolve.expanded import Core, Map, MemoryInstance
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+STEADY = ("deltanet", "hope", "mamba2", "samba", "titans")
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_what_is_said(name: str, golden) -> None:
+    golden(HERE / "golden" / f"{name}.txt", nldsl.load(ROOT / "specs" / f"{name}.nl").plan())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.nl")), ids=lambda p: p.stem)
+def test_every_memory_of_the_gallery_is_explained(path: Path) -> None:
+    spec = nldsl.load(path)
+    said = spec.plan()
+    for instance, _ in spec.expanded.instances():
+        if isinstance(instance, MemoryInstance):
+            assert instance.path in said
+    assert said.count("\n  engine") == said.count("\n  cost") == said.count("\n  algebra")
+    assert max(map(len, said.splitlines())) <= 100
+
+
+DESCENTS = [
+    Core(Map("matrix"), window=4, momentum="head"),
+    Core(Map("mlp", residual=True), constrain=(("norm", None, 1),)),
+    Core(Map("matrix"), objective="lp", objective_parameter=3.0),
+    Core(Map("matrix"), rule="muon"),
+    Core(Map("mlp", depth=3, norm=True), momentum="head", retain="head", rate="head"),
+    Core(Map("matrix"), gradient="stop", normalise=True, objective="l2"),
+]
+
+
+@pytest.mark.parametrize("core", DESCENTS, ids=str)
+def test_the_ways_lead_to_engines(core: Core) -> None:
+    if choose(core).engine is not TOKEN_LOOP:
+        assert rests_on(core, choose(core).engine)
+        return
+    found = ways(core)
+    assert found
+    for way in found:
+        assert way.engine is not TOKEN_LOOP
+        if len(way.changes) == 1:
+            assert choose(way.changes[0].core).engine is way.engine
+            assert way.changes[0].core != core
+
+
+def test_one_field_in_the_way_is_named() -> None:
+    (change,) = ways(Core(Map("matrix"), normalise=True))[0].changes
+    assert (change.field, change.now) == ("normalise", "`normalise = sum`")
+    assert change.instead == "`normalise` left out"
+
+
+def test_an_engine_rests_on_what_it_asks() -> None:
+    core = Core(Map("matrix"), rate="head", retain="head")
+    said = rests_on(core, choose(core).engine)
+    assert {"`map = matrix`", "`objective = l2`", "an update at every token"} <= set(said)
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 16, 24, 96, 128, 131])
+@pytest.mark.parametrize("tile", [1, 8, 32, 64])
+def test_tiles_are_those_of_the_engines(period: int, tile: int) -> None:
+    assert tile_in(period, tile) == tiling(10 * period + 1, tile, period)[0][2]
+
+
+def test_engines_have_the_tiles_of_their_functions() -> None:
+    tiles = {engine.function: default_tile(engine) for engine in ENGINES}
+    assert tiles["delta"] is not None
+    assert tiles["attention"] is None
