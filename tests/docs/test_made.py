@@ -86,15 +86,10 @@ LOOPED = [
     Core(Map("matrix"), constrain=(("norm", None, 1),)),
     Core(Map("matrix"), retain="channel", anchor=8),
     Core(Map("matrix"), erase=True, anchor=8),
-    Core(Map("matrix"), gradient="stop"),
-    *[Core(Map("matrix"), objective=objective) for objective in ("lp", "huber", "oja")],
-    *[Core(Map("matrix"), rule=rule) for rule in ("muon", "gd_implicit")],
-    *[Core(Map(kind), update=8, anchor=8, read="boundary") for kind in ("vector", "swiglu")],
-    Core(Map("mlp", depth=3), anchor=8),
-    Core(Map("mlp", norm=True), anchor=8),
+    *[Core(Map("matrix"), objective=objective) for objective in ("lp", "huber")],
+    Core(Map("matrix"), rule="muon"),
+    *[Core(Map(kind)) for kind in ("vector", "swiglu")],
     Core(MLP),
-    Core(Map("matrix"), momentum="head"),
-    Core(MLP, rule="dgd", momentum="head", update=8, anchor=8, read="boundary"),
 ]
 
 
