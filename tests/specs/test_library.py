@@ -18,7 +18,7 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
     ids = torch.randint(0, 256, (2, 21), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(6):
+    for _ in range(10):
         logits, _ = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         optimizer.zero_grad()
