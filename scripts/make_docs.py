@@ -81,7 +81,7 @@ def maps() -> str:
         "vector": "`w * z`, number by number",
         "mlp": "`W2 act(W1 z)`; with `residual`, `z +` that; `norm`: see the semantics",
         "swiglu": "`W3 (silu(W1 z) * W2 z)`",
-        "cache": "the pairs of the last `window` tokens, or of all of them: no weights",
+        "cache": "the pairs of the last `window` tokens and of the first `sinks`, or of all: no weights",
     }
     return table(
         ("map", "computes", "arguments"), [(code(n), said[n], takes(t)) for n, t in MAP_TAKES.items()]

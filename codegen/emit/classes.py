@@ -145,6 +145,7 @@ class ClassWriter:
         self.constants: dict[str, str] = {}
         self.buffers: list[str] = []
         self.sizes: list[c.Step] = []
+        self.made: dict[tuple[int, str], str] = {}  # of a stage: the module that was made for it
 
     # ------------------------------------------------------------------ numbers
 

@@ -19,11 +19,16 @@ from nldsl.resolve.expanded import (
     Arithmetic,
     Constant,
     Flow,
+    Join,
+    Last,
     Num,
+    ReadApart,
     Repeat,
+    Segments,
     Shape,
     Use,
     Variable,
+    WriteApart,
 )
 
 POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
@@ -53,6 +58,8 @@ class FlowWriter:
     carried: list[str] = field(default_factory=list)
     embedding: list[str] = field(default_factory=list)
     position: str = ""
+    streams: Callable[[FlowWriter, Flow], c.Code] | None = None
+    shared: Callable[[FlowWriter, Use, c.Code], c.Code] | None = None
 
     # ------------------------------------------------------------------ expressions
 
@@ -83,6 +90,8 @@ class FlowWriter:
                 return self.adaptive(self, flow, self.keep(self.write(flow.input)))
             case Use() | Repeat():
                 return self.use(self, flow, self.keep(self.write(flow.input)))
+            case Join() | Last() | ReadApart() | WriteApart() | Segments() if self.streams is not None:
+                return self.streams(self, flow)
             case _:
                 raise TypeError(f"no such flow: {type(flow).__name__}")
 
@@ -134,9 +143,12 @@ class FlowWriter:
 
     def weights(self, flow: Apply, value: c.Code, kind: str = "", comment: str = "") -> str:
         """A module with weights of its own; returns how to call it."""
-        short = kind or _SHORT.get(flow.primitive, flow.primitive)
-        wanted = f"{self.prefix}_{short}" if self.prefix else short
-        return self.owner.module(wanted, value, (self.path or flow.path,), comment)
+        key = (id(flow), kind)
+        if key not in self.owner.made:  # one stage has one module, in however many methods it stands
+            short = kind or _SHORT.get(flow.primitive, flow.primitive)
+            wanted = f"{self.prefix}_{short}" if self.prefix else short
+            self.owner.made[key] = self.owner.module(wanted, value, (self.path or flow.path,), comment)
+        return self.owner.made[key]
 
     def number(self, flow: Apply, name: str) -> c.Code:
         value = flow.arguments[name]

@@ -6,38 +6,41 @@ import ast
 from dataclasses import dataclass, field, replace
 
 from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit.apart import ApartWriter
+from nldsl.codegen.emit.blocks import (
+    BlockWriter,
+    kept_in_flows,
+    result_name,
+    scratch_name,
+    variables,
+    write_line,
+)
 from nldsl.codegen.emit.classes import (
     ClassWriter,
     Namespace,
     Written,
     gives,
     notes,
-    origin,
     parameter,
     reserved,
     snake,
-    spelled,
     text_of,
-    trimmed,
 )
 from nldsl.codegen.emit.flows import FlowWriter
-from nldsl.codegen.emit.memories import MemoryWriter, chain, docstring, finished
+from nldsl.codegen.emit.memories import MemoryWriter, chain, docstring
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import file, flat
 from nldsl.codegen.emit.projections import ProjectionWriter
 from nldsl.codegen.plan import engines, projections
 from nldsl.document import expr as e
 from nldsl.resolve.expanded import (
-    Arithmetic,
     BlockInstance,
     ChainInstance,
-    Line,
     MemoryInstance,
     ModelInstance,
     Num,
     Repeat,
     Use,
-    Variable,
 )
 
 Instance = BlockInstance | MemoryInstance | ChainInstance
@@ -67,10 +70,12 @@ class ModelEmitter:
 
     # ------------------------------------------------------------------ parts
 
-    def part(self, instance: Instance) -> Written:
-        """The class of an instance."""
+    def part(self, instance: Instance, methods: frozenset[str] = frozenset()) -> Written:
+        """The class of an instance; a memory that is read and written apart has `methods` for that."""
         if isinstance(instance, BlockInstance):
-            made, kernels = self._block(instance)
+            made, kernels = BlockWriter(instance, self).write()
+        elif methods and isinstance(instance, MemoryInstance):
+            made, kernels = ApartWriter(instance, self.use).write_apart(self._choice(instance), methods)
         elif isinstance(instance, ChainInstance):
             made, kernels = chain(instance, lambda level: f"{level.clock}")
         else:
@@ -95,45 +100,11 @@ class ModelEmitter:
             return ProjectionWriter(instance, self.use).write_projections(
                 projections.fold(instance.core, self.lowering)
             )
-        choice = (
-            engines.choose(instance.core) if self.lowering == "chunked" else engines.reference(instance.core)
-        )
-        return MemoryWriter(instance, self.use).write(choice)
+        return MemoryWriter(instance, self.use).write(self._choice(instance))
 
-    def _block(self, instance: BlockInstance) -> tuple[Written, dict[str, str]]:
-        owner = ClassWriter(instance.arguments)
-        steps: list[c.Step] = []
-        names = Namespace(frozenset({"x"}), kept=_kept_in_flows)
-        variables = _variables(instance.lines, names)
-        scratch = _scratch(names)
-        last: c.Code = c.name("x")
-        for line in instance.lines:
-            writer = FlowWriter(
-                owner,
-                names,
-                steps,
-                line.label or "",
-                _result(line, variables, scratch),
-                "",
-                self.use,
-                variables=variables,
-            )
-            last = _line(line, writer)
-        result = c.name("x") if any(line.target == "x" for line in instance.lines) else last
-        stateful = bool(owner.states)
-        if stateful:
-            steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
-            steps += gives(result, owner.state())
-        else:
-            steps.append(c.Return(result))
-        made, kernels = finished(owner, instance.name, docstring(instance.declared), steps, stateful=stateful)
-        marked = (
-            c.Verbatim("    compile_region = True  # `torch.compile` compiles each kind of block once"),
-            c.Blank(),
-            *made.step.body,
-        )
-        made.step = c.Class(made.name, made.step.bases, marked, made.step.docstring)
-        return made, kernels
+    def _choice(self, instance: MemoryInstance) -> engines.Choice:
+        core = instance.core
+        return engines.choose(core) if self.lowering == "chunked" else engines.reference(core)
 
     # ------------------------------------------------------------------ instances in pipelines
 
@@ -141,6 +112,8 @@ class ModelEmitter:
         """An instance, or a stack of them, applied to `x`."""
         if isinstance(flow, Repeat):
             return self._repeat(writer, flow, x)
+        if flow.name is not None and writer.shared is not None:
+            return writer.shared(writer, flow, x)
         made = self.part(flow.instance)
         wanted = (
             writer.prefix
@@ -148,7 +121,7 @@ class ModelEmitter:
             else snake(made.name)
         )
         attribute = writer.owner.module(
-            wanted, self._construct(writer.owner, flow.instance, made)
+            wanted, self.construct(writer.owner, flow.instance, made)
         ).removeprefix("self.")
         writer.owner.children.append((attribute, made))
         if not made.stateful:
@@ -160,7 +133,8 @@ class ModelEmitter:
         writer.steps.append(c.Assign(c.Several((target, new), bare=True), value))
         return target
 
-    def _construct(self, owner: ClassWriter, instance: Instance, made: Written) -> c.Code:
+    def construct(self, owner: ClassWriter, instance: Instance, made: Written) -> c.Code:
+        """How a class is made with the arguments of an instance."""
         given = [(parameter(p), owner.number(instance.arguments[p])) for p in made.parameters]
         first = given[:1] if given and given[0][0] == "dim" else []
         return c.Invoke(made.name, tuple(v for _, v in first), tuple(given[len(first) :]))
@@ -168,7 +142,7 @@ class ModelEmitter:
     def _repeat(self, writer: FlowWriter, flow: Repeat, x: c.Code) -> c.Code:
         owner = writer.owner
         parts = [(one, self.part(one)) for one in flow.instances]
-        built = [self._construct(owner, one, made) for one, made in parts]
+        built = [self.construct(owner, one, made) for one, made in parts]
         count = owner.number(flow.count)
         attribute = owner.attributes.fresh("blocks")
         name = f"self.{attribute}"
@@ -238,13 +212,13 @@ class ModelEmitter:
         own = {k: Num(v.value, e.Name((k,))) for k, v in instance.arguments.items()}
         owner = ClassWriter(own, "config.{}")
         steps: list[c.Step] = []
-        names = Namespace(frozenset({"tokens"}), kept=_kept_in_flows)
-        variables = _variables(instance.lines, names)
-        scratch = _scratch(names)
+        names = Namespace(frozenset({"tokens"}), kept=kept_in_flows)
+        named = variables(instance.lines, names)
+        scratch = scratch_name(names)
         embedding: list[str] = []
         logits: c.Code = c.name("tokens")
         for line in instance.lines:
-            result = _result(line, variables, scratch)
+            result = result_name(line, named, scratch)
             writer = FlowWriter(
                 owner,
                 names,
@@ -253,10 +227,10 @@ class ModelEmitter:
                 result,
                 "",
                 self.use,
-                variables=variables,
+                variables=named,
                 embedding=embedding,
             )
-            logits = _line(line, writer)
+            logits = write_line(line, writer)
         if owner.states:
             steps.insert(0, c.Assign(c.name("state"), c.name("state or {}")))
         steps += gives(logits, owner.state())
@@ -298,43 +272,6 @@ class ModelEmitter:
     def _kernel(self, name: str, file_: str) -> str:
         self.kernels[name] = file_
         return name
-
-
-def _kept_in_flows(name: str) -> bool:
-    return name in ("state", "block", "before", "after") or reserved(name)
-
-
-def _variables(lines: tuple[Line, ...], names: Namespace) -> dict[str, c.Code]:
-    """What the targets of lines are called in the method."""
-    targets = dict.fromkeys(line.target for line in lines if line.target)
-    return {target: c.name(target if target in names.taken else names.fresh(target)) for target in targets}
-
-
-def _scratch(names: Namespace) -> str:
-    """A short name for what has none in the spec."""
-    return names.fresh(next((name for name in ("x", "y", "h", "u") if name not in names.taken), "y"))
-
-
-def _line(line: Line, writer: FlowWriter) -> c.Code:
-    """One line of a block or model: where it stands, its steps, its target."""
-    if line.span is not None:
-        writer.steps.append(c.Comment(trimmed(f"{origin(line.span)}  {spelled(line.span)}")))
-    value = writer.write(line.flow)
-    if line.target is None:
-        return value
-    target = writer.variables[line.target]
-    if value != target:
-        writer.steps.append(c.Assign(target, value))
-    return target
-
-
-def _result(line: Line, variables: dict[str, c.Code], scratch: str) -> str:
-    """The variable for what a line computes on its way: its target, unless the line reads that once more."""
-    nodes = list(line.flow.walk())
-    reads = [node.name for node in nodes if isinstance(node, Variable)]
-    once = reads == [line.target] and not any(isinstance(node, Arithmetic) for node in nodes)
-    target = variables.get(line.target or "")
-    return target.text if isinstance(target, c.Atom) and (once or line.target not in reads) else scratch
 
 
 def patterns(made: Written, prefix: str = "") -> dict[str, list[str]]:

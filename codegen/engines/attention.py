@@ -19,6 +19,7 @@ def attention(
     state: dict[str, Tensor] | None = None,
     *,
     window: int | None = None,
+    sinks: int = 0,
     scale: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Causal softmax attention over the carried cache and the new tokens.
@@ -29,24 +30,27 @@ def attention(
         value: `[B, G, T, Dv]`.
         state: `{"key": [B, G, P, Dk], "value": [B, G, P, Dv]}`, the pairs of earlier tokens.
         window: how many tokens a query sees, itself included; `None` means all.
+        sinks: how many of the first tokens stay visible behind the window.
         scale: factor on the logits; 1 because a memory's query is used as given.
 
     Returns:
-        The read `[B, H, T, Dv]`, and the cache: all pairs, or the last `window - 1`.
+        The read `[B, H, T, Dv]`, and the cache: all pairs, or the first `sinks` and the last `window - 1`.
     """
     tokens = query.shape[2]
     if state is not None:
         key = torch.cat((state["key"], key), dim=2)
         value = torch.cat((state["value"], value), dim=2)
     total = key.shape[2]
-    kept = total if window is None else min(total, window - 1)
-    cache = {"key": key[:, :, total - kept :], "value": value[:, :, total - kept :]}
+    begin = 0 if window is None else max(0, total - window + 1)
+    cache = {"key": _kept(key, begin, sinks), "value": _kept(value, begin, sinks)}
     if tokens == 0:
         return query.new_zeros(*query.shape[:3], value.shape[-1]), cache
 
     sees_all = window is None or total <= window
     causal = sees_all and tokens == total  # the kernel's own mask is the fast path
-    mask = None if causal or (sees_all and tokens == 1) else _visible(tokens, total, window, query.device)
+    mask = (
+        None if causal or (sees_all and tokens == 1) else _visible(tokens, total, window, sinks, query.device)
+    )
     read = F.scaled_dot_product_attention(
         query,
         key,
@@ -59,8 +63,20 @@ def attention(
     return read, cache
 
 
-def _visible(tokens: int, total: int, window: int | None, device: torch.device) -> Tensor:
-    """Which of `total` pairs each of the last `tokens` queries may see, bool `[tokens, total]`."""
+def _kept(pairs: Tensor, begin: int, sinks: int) -> Tensor:
+    """The first `sinks` of `[B, G, total, d]`, and all from `begin` on."""
+    if min(sinks, begin) == 0:
+        return pairs[:, :, begin:]
+    return torch.cat((pairs[:, :, : min(sinks, begin)], pairs[:, :, begin:]), dim=2)
+
+
+def _visible(tokens: int, total: int, window: int | None, sinks: int, device: torch.device) -> Tensor:
+    """Which of `total` pairs each of the last `tokens` queries may see, bool `[tokens, total]`.
+
+    Between sinks and window pairs may be missing: only the sinks stand before the gap, and their age does not
+    count.
+    """
     query_at = torch.arange(total - tokens, total, device=device)[:, None]
-    age = query_at - torch.arange(total, device=device)
-    return age >= 0 if window is None else (age >= 0) & (age < window)
+    place = torch.arange(total, device=device)
+    age = query_at - place
+    return age >= 0 if window is None else (age >= 0) & ((age < window) | (place < sinks))

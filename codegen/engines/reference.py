@@ -101,7 +101,7 @@ def token_loop(
         `phase`, tokens into the open period.
     """
     if map_settings(map)["kind"] == "cache":
-        return _cache_loop(query, key, value, state, map_settings(map)["window"])
+        return _cache_loop(query, key, value, state, map_settings(map))
     objective = objective if objective_parameter is None else (objective, objective_parameter)
     given = _given(query, key, value, rate, retain, momentum, erase, weight)
     linked = next((step for step in constrain if step[0] != "norm"), None)
@@ -356,9 +356,10 @@ def _as(letter: str, name: str) -> str:
 
 
 def _cache_loop(
-    query: Tensor, key: Tensor, value: Tensor, state: dict[str, Tensor] | None, window: int | None
+    query: Tensor, key: Tensor, value: Tensor, state: dict[str, Tensor] | None, settings: dict[str, Any]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Softmax attention, one query at a time over the pairs it may see."""
+    """Softmax attention, one query at a time over the pairs it may see: the window and the first `sinks`."""
+    window, sinks = settings["window"], settings["sinks"]
     keys = key if state is None else torch.cat((state["key"], key), dim=2)
     values = value if state is None else torch.cat((state["value"], value), dim=2)
     total, tokens = keys.shape[2], query.shape[2]
@@ -367,10 +368,15 @@ def _cache_loop(
     for t in range(tokens):
         end = total - tokens + t + 1
         begin = 0 if window is None else max(0, end - window)
-        seen = [x[:, :, begin:end].repeat_interleave(served, dim=1) for x in (keys, values)]
+        first = min(sinks, begin)
+        seen = [
+            torch.cat((x[:, :, :first], x[:, :, begin:end]), 2).repeat_interleave(served, dim=1)
+            for x in (keys, values)
+        ]
         share = torch.einsum("bhk,bhik->bhi", query[:, :, t], seen[0]).softmax(-1)
         outputs.append(torch.einsum("bhi,bhiv->bhv", share, seen[1]))
-    first = 0 if window is None else max(0, total - window + 1)
+    begin = 0 if window is None else max(0, total - window + 1)
+    keys, values = (torch.cat((x[:, :, : min(sinks, begin)], x[:, :, begin:]), 2) for x in (keys, values))
     empty = query.new_zeros(*query.shape[:3], value.shape[-1])
     read = torch.stack(outputs, dim=2) if outputs else empty
-    return read, {"key": keys[:, :, first:], "value": values[:, :, first:]}
+    return read, {"key": keys, "value": values}

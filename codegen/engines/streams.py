@@ -1,8 +1,8 @@
 """Several streams as one, and one stream in pieces: what blocks are made of beside their parts.
 
-Streams `[B, T, d]` are joined in time: what belongs to one position stands side by side, so that a causal part
-sees of every stream only what was there by then.  (Titans draws persistent tokens, all that was recalled for
-a segment, and then the segment; with all of it in front, the first token would see what the last one recalled.)
+Streams `[B, T, d]` are joined in time: what belongs to one position stands side by side, so that a causal
+part sees of every stream only what was there by then.  (Titans draws persistent tokens, then all that was
+recalled for a segment, then the segment; in that order its first token would see what the last one recalled.)
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 
 def persistent_tokens(count: int, width: int) -> nn.Parameter:
-    """Learned tokens `[count, width]` that stand before a stream (Titans, section 3.3), as large as embeddings."""
+    """Learned tokens `[count, width]` that stand before a stream (Titans, section 3.3)."""
     return nn.Parameter(0.02 * torch.randn(count, width))
 
 
 def join_streams(streams: tuple[Tensor, ...], prefix: Tensor | None = None) -> Tensor:
-    """Streams `[B, T, d]` position by position, `[B, n * T, d]`; before them `prefix` `[P, d]`, where given."""
+    """Streams `[B, T, d]` position by position, `[B, n * T, d]`, behind a `prefix` `[P, d]` where given."""
     joined = torch.stack(streams, dim=2).flatten(1, 2)
     if prefix is None:
         return joined
@@ -59,11 +59,10 @@ def by_segments(
         return nothing, state
     pieces, begin = [], 0
     while begin < tokens:
+        inside = inside if phase else {}
         end = min(tokens, begin + length - phase)
         piece, inside, carried = part(*(x[:, begin:end] for x in streams), inside, carried)
         pieces.append(piece)
         phase = (phase + end - begin) % length
-        if phase == 0 and end < tokens:
-            inside = {}
         begin = end
     return torch.cat(pieces, dim=1), {"inside": inside, "carried": carried, "phase": torch.as_tensor(phase)}

@@ -84,7 +84,7 @@ def map_settings(core: Core) -> dict[str, str | int | bool | None]:
         case "swiglu":
             return {"kind": "swiglu", "hidden": int(one.hidden or 0)}
         case "cache":
-            return {"kind": "cache", "window": one.window}
+            return {"kind": "cache", "window": one.window} | ({"sinks": one.sinks} if one.sinks else {})
         case _:
             return {"kind": one.kind}
 

@@ -175,6 +175,7 @@ def algebra(memory: MemoryInstance) -> str:
     ]
     if core.map.kind == "cache":
         reach = f"the last {core.map.window} tokens" if core.map.window else "all tokens"
+        reach += f" and the first {core.map.sinks}" if core.map.window and core.map.sinks else ""
         return f"a cache of {reach}, read by {core.rule}"
     words = [f"map = {core.map.kind}", f"objective = {core.objective}", f"rule = {core.rule}"]
     words += [

@@ -66,7 +66,7 @@ def estimate(subject: Subject) -> Budget:
 
 def _inside(instance: BlockInstance | MemoryInstance | ChainInstance) -> int:
     if isinstance(instance, BlockInstance):
-        return sum(_features(line.flow) for line in instance.lines)
+        return sum(_features(line.flow) for line in instance.every_line())
     if isinstance(instance, ChainInstance):
         return len(instance.levels) * instance.shape.features
     return sum(_features(f) for _, f in (*instance.locals, *instance.flows.items())) + instance.shape.features

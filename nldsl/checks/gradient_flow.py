@@ -10,7 +10,17 @@ from __future__ import annotations
 from nldsl.checks.subject import Subject, inner_flows, reads, report
 from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
-from nldsl.resolve.expanded import Adaptive, Apply, Flow, Line, MemoryInstance, Repeat, Use
+from nldsl.resolve.expanded import (
+    Adaptive,
+    Apply,
+    Flow,
+    Line,
+    MemoryInstance,
+    Repeat,
+    Segments,
+    Use,
+    WriteApart,
+)
 from nldsl.resolve.fields import PAIRED
 from nldsl.resolve.findings import Findings
 
@@ -83,28 +93,34 @@ def values_nobody_reads(subject: Subject, findings: Findings) -> None:
     Non-goals: values that are read and then multiplied by zero.
     """
     for block in subject.blocks():
-        rebound = [i for i, line in enumerate(block.lines) if line.target == "x"]
-        _lines(
-            subject,
-            findings,
-            f"the block `{block.name}`",
-            block.lines,
-            (rebound or [len(block.lines) - 1])[-1],
-            block.span,
-        )
+        _lines(subject, findings, f"the block `{block.name}`", block.lines, block.span)
+        for line in block.lines:
+            if isinstance(line.flow, Segments):
+                what = f"these segments of `{block.name}`"
+                _lines(subject, findings, what, line.flow.lines, block.span)
     model = subject.expanded.model
     if model is not None:
-        _lines(subject, findings, f"the model `{model.name}`", model.lines, len(model.lines) - 1, model.span)
+        last = len(model.lines) - 1
+        _lines(subject, findings, f"the model `{model.name}`", model.lines, model.span, last)
 
 
 def _lines(
-    subject: Subject, findings: Findings, what: str, lines: tuple[Line, ...], result: int, use: Span | None
+    subject: Subject,
+    findings: Findings,
+    what: str,
+    lines: tuple[Line, ...],
+    use: Span | None,
+    last: int | None = None,
 ) -> None:
+    rebound = [i for i, line in enumerate(lines) if line.target == "x"]
+    result = last if last is not None else (rebound or [len(lines) - 1])[-1]
     needed: set[str] = set()
     dead: list[Line] = []
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index]
-        if index == result or (index < result and line.target is not None and line.target in needed):
+        if isinstance(line.flow, WriteApart):  # of use to what reads the memory, which is another finding
+            needed |= reads(line.flow)
+        elif index == result or (index < result and line.target is not None and line.target in needed):
             needed.discard(line.target or "")
             needed |= reads(line.flow)
         else:

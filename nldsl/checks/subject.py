@@ -98,14 +98,25 @@ def _below(flow: Flow) -> list[BlockInstance | MemoryInstance | ChainInstance]:
     """Every instance in a flow, and in the blocks among them."""
     found: list[BlockInstance | MemoryInstance | ChainInstance] = []
     for node in flow.walk():
+        named = isinstance(node, Use) and node.name is not None
         own = (
             (node.instance,) if isinstance(node, Use) else node.instances if isinstance(node, Repeat) else ()
         )
-        for instance in own:
-            found.append(instance)
-            if isinstance(instance, BlockInstance):
-                for line in instance.lines:
-                    found += _below(line.flow)
+        for instance in () if named else own:
+            found += _with_inner(instance)
+    return found
+
+
+def _with_inner(
+    instance: BlockInstance | MemoryInstance | ChainInstance,
+) -> list[BlockInstance | MemoryInstance | ChainInstance]:
+    """An instance and those in it; the instance of a `let` once."""
+    found = [instance]
+    if isinstance(instance, BlockInstance):
+        for one in instance.every_name():
+            found += _with_inner(one.instance)
+        for line in instance.every_line():
+            found += _below(line.flow)
     return found
 
 

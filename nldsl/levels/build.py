@@ -10,6 +10,7 @@ from nldsl.levels import costs
 from nldsl.levels.graph import Clock, Component, Edge, LevelGraph
 from nldsl.levels.outer import Assignment, OuterLevel, Weights, all_weights, assign
 from nldsl.resolve.expanded import Adaptive, Apply, ChainInstance, ChainLevel, Core, Expanded, MemoryInstance
+from nldsl.resolve.passes import Seen, stream
 from nldsl.resolve.rules import RULES
 
 DEFAULT_LENGTH = 512
@@ -136,7 +137,7 @@ def _memory(
                     "gradients of the memory",
                     "average",
                     0,
-                    costs.momentum_state(instance) * costs.BYTES,
+                    costs.momentum_state(instance, facts["sequence"]) * costs.BYTES,
                     True,
                     0,
                     copies,
@@ -164,6 +165,8 @@ def _adaptive(
     edges: list[Edge],
 ) -> None:
     cost = costs.adaptive(node, instance.core, int(instance.heads))
+    run = stream(instance.seen, facts["sequence"])
+    cost = costs.Cost(cost.parameters, cost.state * run.places, round(cost.flops * run.rate))
     path = f"{instance.path}.{name}.adaptive"
     period = int(node.settings.get("update", instance.core.update))
     clock = Clock(period, "token")
@@ -192,7 +195,7 @@ def _adaptive(
     )
     if instance.core.momentum != "none":
         inner = f"{path}.momentum"
-        state = costs.adaptive_momentum(node, int(instance.heads)) * costs.BYTES
+        state = costs.adaptive_momentum(node, int(instance.heads)) * costs.BYTES * run.places
         sketches.append(
             _Sketch(
                 Component(
@@ -228,19 +231,29 @@ def _optimizer_path(level: OuterLevel) -> str:
     return f"{level.name}.{level.declared.rule.name}"
 
 
-def static_cost(one: Weights) -> costs.Cost:
+def static_cost(one: Weights, length: int = DEFAULT_LENGTH) -> costs.Cost:
     """Parameters and FLOPs of weights that change only outside the sequence, for one copy."""
+    seen = one.owner.seen if one.owner is not None else ()
     if isinstance(one.holder, ChainLevel):
         width = int(one.owner.width) if isinstance(one.owner, ChainInstance) else 0
-        return costs.chain_level(one.holder, width)
+        return _every_time(costs.chain_level(one.holder, width), seen, length)
     if one.kind == "projections" and isinstance(one.holder, MemoryInstance):
-        return costs.projections(one.holder)
+        return _every_time(costs.projections(one.holder), seen, length)
     if one.kind == "start":
         return costs.Cost()
     total = costs.Cost()
     for node in one.flows:
-        total += costs.primitive(node)  # type: ignore[arg-type]
+        joined = node.shape.joined
+        here = seen if joined is None else (*seen, Seen("joined", joined.streams, joined.prefix))
+        total += _every_time(costs.stage(node), here, length)
     return total
+
+
+def _every_time(cost: costs.Cost, seen: tuple[Seen, ...], length: int) -> costs.Cost:
+    """The cost of a part for each token of the sequence, which may be several of its own."""
+    if not seen:
+        return cost
+    return costs.Cost(cost.parameters, cost.state, round(cost.flops * stream(seen, length).rate))
 
 
 def started(one: Weights, length: int) -> int:
@@ -273,7 +286,7 @@ def weights(
         tokens = _tokens(level.clock, facts)
         learned = 0
         for one in level.weights:
-            cost = static_cost(one)
+            cost = static_cost(one, facts["sequence"])
             learned += (cost.parameters + started(one, facts["sequence"])) * one.copies
             if one.kind == "start" or cost.parameters == 0:
                 continue
@@ -308,7 +321,7 @@ def weights(
             placed.append((one, level.clock))
         _rule(level, learned, facts, sketches, edges)
     for one in assignment.unlearned:
-        cost = static_cost(one)
+        cost = static_cost(one, facts["sequence"])
         if cost.parameters:
             sketches.append(
                 _Sketch(

@@ -17,8 +17,11 @@ from nldsl.resolve.expanded import (
     Map,
     MemoryInstance,
     Num,
+    Persistent,
 )
+from nldsl.resolve.passes import stream
 from nldsl.resolve.primitives import PRIMITIVES
+from nldsl.resolve.sides import sides
 
 BYTES = 4  # fp32
 
@@ -40,6 +43,13 @@ def numbers(arguments: dict[str, Num | str | bool]) -> dict[str, float]:
     return {k: (v.value if isinstance(v, Num) else v) for k, v in arguments.items() if not isinstance(v, str)}
 
 
+def stage(node: Flow) -> Cost:
+    """The cost of one stage, or of learned tokens before a stream."""
+    if isinstance(node, Persistent):
+        return Cost(int(node.count) * node.shape.features)
+    return primitive(node) if isinstance(node, Apply) else Cost()
+
+
 def primitive(node: Apply) -> Cost:
     """The cost of one stage."""
     known = PRIMITIVES.get(node.primitive)
@@ -58,8 +68,8 @@ def static(flow: Flow) -> Cost:
     """Everything in a pipeline but the memories in it."""
     total = Cost()
     for node in flow.walk():
-        if isinstance(node, Apply):
-            total += primitive(node)
+        if isinstance(node, Apply | Persistent):
+            total += stage(node)
         elif isinstance(node, Arithmetic):
             total += Cost(flops=node.shape.features)
     return total
@@ -80,14 +90,14 @@ def fast_weights(
     """
     if map.kind == "cache":
         # Of a window, the newest token comes with the call.
-        kept = min(map.window - 1 if map.window else length, length)
-        seen = min(map.window, length) if map.window else length / 2
+        kept = min(map.window - 1 + map.sinks if map.window else length, length)
+        seen = min(map.window + map.sinks, length) if map.window else length / 2
         pair = key_width + value_width
         return Cost(0, kept * (core.groups or heads) * pair, round(2 * seen * heads * pair))
     weights = map_weights(map, key_width, value_width) * heads
     reads = 2 * weights
     gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
-    gradient += 2 * weights if map.kind == "mlp" else 0
+    gradient += 2 * weights if map.kind in ("mlp", "swiglu", "block") else 0
     erase = 4 * weights if core.rule.startswith("dgd") else 2 * weights if core.erase_into else 0
     momentum = 2 * weights if core.momentum != "none" else 0
     retain = weights if core.retain != "none" else 0
@@ -103,15 +113,27 @@ def memory(instance: MemoryInstance, length: int) -> Cost:
     heads, key, value = int(instance.heads), int(instance.key_width), int(instance.value_width)
     core = instance.core
     folded = bool(instance.adaptives()) or core.target == "self"
-    cost = fast_weights(core.map, core, heads, key, value, length, folded=folded)
-    return cost + Cost(state=projections(instance).state)
+    run = stream(instance.seen, length)
+    cost = fast_weights(core.map, core, heads, key, value, run.held, folded=folded)
+    flops, apart = cost.flops, instance.apart
+    if apart is not None:
+        asked = flops if core.map.kind == "cache" else 2 * map_weights(core.map, key, value) * heads
+        flops = (flops - asked) * max(apart.after, 1) + asked * (apart.before + apart.after)
+    state = cost.state * kept_copies(instance, length) + projections(instance).state
+    return Cost(cost.parameters, state * run.places, round(flops * run.rate))
 
 
-def momentum_state(instance: MemoryInstance) -> int:
+def kept_copies(instance: MemoryInstance, length: int) -> int:
+    """How often the weights are held: once more as a segment found them, where reads see them so."""
+    apart = instance.apart
+    return 1 + (apart is not None and apart.before > 0 and 0 < (apart.segment or 0) < length)
+
+
+def momentum_state(instance: MemoryInstance, length: int) -> int:
     """Numbers in the momentum of a memory, per sequence."""
-    return map_weights(instance.core.map, int(instance.key_width), int(instance.value_width)) * int(
-        instance.heads
-    )
+    one = map_weights(instance.core.map, int(instance.key_width), int(instance.value_width))
+    places = stream(instance.seen, length).places
+    return one * int(instance.heads) * kept_copies(instance, length) * places
 
 
 def adaptive(node: Adaptive, core: Core, heads: int) -> Cost:
@@ -130,7 +152,11 @@ def projections(instance: MemoryInstance) -> Cost:
     total = Cost()
     for _, flow in (*instance.locals, *instance.flows.items()):
         total += static(flow)
-    return total
+    if instance.apart is None:
+        return total
+    written, asked = (sum((static(flow) for flow in side.values()), Cost()) for side in sides(instance))
+    reads = instance.apart.before + instance.apart.after
+    return Cost(total.parameters, written.state + reads * asked.state, written.flops + reads * asked.flops)
 
 
 def chain_level(level: ChainLevel, width: int) -> Cost:

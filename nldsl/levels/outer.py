@@ -20,6 +20,7 @@ from nldsl.resolve.expanded import (
     Flow,
     Line,
     MemoryInstance,
+    Persistent,
     Repeat,
     TrainLevel,
     Use,
@@ -79,17 +80,15 @@ def all_weights(expanded: Expanded) -> list[Weights]:
 
 def _line(line: Line, path: str, owner: BlockInstance | None, copies: int, found: list[Weights]) -> None:
     here = f"{path}.{line.label}" if line.label else path
-    parts = [
-        n
-        for n in line.flow.walk()
-        if isinstance(n, Apply) and n.primitive in PRIMITIVES
-    ]
+    parts = [n for n in line.flow.walk() if isinstance(n, Apply) and n.primitive in PRIMITIVES]
     for node in line.flow.walk():
         if isinstance(node, Apply) and node in parts:
             found.append(
                 Weights(f"{here}.{node.primitive}", owner, owner, copies, len(found), "weights", (node,))
             )
-        elif isinstance(node, Use):
+        elif isinstance(node, Persistent):
+            found.append(Weights(node.path, owner, owner, copies, len(found), "weights", (node,)))
+        elif isinstance(node, Use) and node.name is None:
             _instance(node.instance, copies, found)
         elif isinstance(node, Repeat):
             for instance in node.instances:
@@ -100,7 +99,9 @@ def _instance(
     instance: BlockInstance | MemoryInstance | ChainInstance, copies: int, found: list[Weights]
 ) -> None:
     if isinstance(instance, BlockInstance):
-        for line in instance.lines:
+        for one in instance.every_name():
+            _instance(one.instance, copies, found)
+        for line in instance.every_line():
             _line(line, instance.path, instance, copies, found)
     elif isinstance(instance, ChainInstance):
         for level in instance.levels:

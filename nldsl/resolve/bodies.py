@@ -22,7 +22,7 @@ Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], 
 
 @dataclass(slots=True)
 class Names:
-    """What lines can read: values by name, those whose line is broken, and those read from outside segments."""
+    """What lines can read: values by name, broken ones, and those from outside of segments."""
 
     values: dict[str, Flow]
     broken: set[str] = field(default_factory=set)

@@ -15,6 +15,7 @@ from nldsl.diagnostics.model import Span
 from nldsl.document.expr import Expr
 from nldsl.levels.graph import Clock
 from nldsl.records import record
+from nldsl.resolve.passes import Seen
 
 Layout = Literal["tokens", "flat", "heads", "gate", "per head", "scalar"]
 
@@ -35,6 +36,14 @@ class Num:
 
 
 @record
+class Joined:
+    """Streams joined in time: how many tokens stand for a position, and how many learned ones before all."""
+
+    streams: int
+    prefix: int
+
+
+@record
 class Shape:
     """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H],
     `scalar` [].
@@ -43,6 +52,7 @@ class Shape:
     layout: Layout
     width: Num
     heads: Num | None = None
+    joined: Joined | None = None
 
     @property
     def features(self) -> int:
@@ -53,6 +63,9 @@ class Shape:
         match self.layout:
             case "tokens":
                 return "[batch, tokens]"
+            case "flat" if self.joined is not None:
+                many = self.joined.streams
+                return f"[batch, tokens of {many} stream{'s' * (many != 1)}, {int(self.width)}]"
             case "flat":
                 return f"[batch, tokens, {int(self.width)}]"
             case "heads":
@@ -69,21 +82,41 @@ class Shape:
 
 
 @record
-class Map:
-    """The function whose weights change.  `hidden` and `depth` are for `mlp`, `window` for `cache`."""
+class FastWeight:
+    """One tensor of a block that is the map of a memory: its shape in one head, and where it begins (`None`:
+    drawn).
+    """
 
-    kind: Literal["matrix", "vector", "mlp", "swiglu", "cache"]
+    name: str
+    shape: tuple[Num, ...]
+    begins: float | None
+
+
+@record
+class Map:
+    """The function whose weights change; `hidden` and `depth` of an `mlp`, `window`, `sinks` of a `cache`."""
+
+    kind: Literal["matrix", "vector", "mlp", "swiglu", "block", "cache"]
     hidden: Num | None = None
     depth: int = 2
     residual: bool = False
     norm: bool = False
     activation: str = "gelu"
     window: int | None = None
+    sinks: int = 0
     span: Span | None = field(default=None, compare=False, repr=False)
+    call: str = ""  # of a block: how it was named
+    block: BlockInstance | None = field(default=None, compare=False, repr=False)
+    fast: tuple[FastWeight, ...] = ()
 
     def weights(self, key_width: int, value_width: int) -> tuple[tuple[int, int], ...]:
-        """Shapes (rows, columns) of the weight matrices, first applied first."""
+        """Shapes (rows, columns) of the weights, first applied first; a vector is one row."""
         match self.kind:
+            case "block":
+                return tuple(
+                    (int(s[0]), int(s[1])) if len(s) == 2 else (1, int(s[0]))
+                    for s in (one.shape for one in self.fast)
+                )
             case "matrix":
                 return ((value_width, key_width),)
             case "vector":
@@ -132,9 +165,9 @@ class Core:
     gradient: str = "through"
     gradient_tokens: int | None = None
     start: str = "zeros"
-
     writes: int = 1  # pairs that each token writes, one after the other
     groups: int | None = None  # heads of a cache's keys and values, where the queries have more
+
     @property
     def period(self) -> int:
         """Tokens between the points where gradients or reads are anchored; 1 when every token is one."""
@@ -215,10 +248,11 @@ class Arithmetic(Flow):
 
 @record
 class Use(Flow):
-    """A block or memory instance applied to its input."""
+    """A block or memory instance applied to its input; `name` where it is an instance of a `let`."""
 
     instance: BlockInstance | MemoryInstance | ChainInstance
     input: Flow
+    name: str | None = None
 
     def inputs(self) -> tuple[Flow, ...]:
         return (self.input,)
@@ -238,7 +272,102 @@ class Repeat(Flow):
         return (self.input,)
 
 
+# --------------------------------------------------------------------------- streams and segments
+
+
+@record
+class Persistent(Flow):
+    """`persistent(count)`: learned tokens that stand before a stream."""
+
+    count: Num
+    path: str
+
+
+@record
+class Join(Flow):
+    """`[persistent(n), a, b]`: streams joined in time, what belongs to a position side by side."""
+
+    streams: tuple[Flow, ...]
+    persistent: Persistent | None
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return self.streams if self.persistent is None else (self.persistent, *self.streams)
+
+
+@record
+class Last(Flow):
+    """`last`: of joined streams the tokens of the one that was listed last."""
+
+    input: Flow
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@record
+class ReadApart(Flow):
+    """`m.read(q)`.  `written`: what this pass wrote is seen, token by token; else the weights as they are."""
+
+    instance: MemoryInstance
+    input: Flow
+    name: str
+    written: bool
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@record
+class WriteApart(Flow):
+    """`m.write(y)`.  `read`: whether a read of this pass sees it."""
+
+    instance: MemoryInstance
+    input: Flow
+    name: str
+    read: bool
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return (self.input,)
+
+
+@record
+class Segments(Flow):
+    """`segments(length) { lines }`: lines that run on a segment at a time; gives their last `x`.
+
+    `begun` are the instances that are declared inside, and begin anew with every segment.
+    """
+
+    length: Num
+    lines: tuple[Line, ...]
+    streams: tuple[Variable, ...]
+    begun: tuple[Named, ...]
+
+    def inputs(self) -> tuple[Flow, ...]:
+        return self.streams
+
+
 # --------------------------------------------------------------------------- instances
+
+
+@record
+class Named:
+    """`let name = instance` in a block."""
+
+    name: str
+    instance: BlockInstance | MemoryInstance | ChainInstance
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@record
+class Apart:
+    """How a memory is read and written apart: reads of the weights as they are, reads of what the pass wrote.
+
+    `segment`: tokens of the segments that it is carried through, None where it begins anew with its block.
+    """
+
+    before: int
+    after: int
+    segment: int | None = None
 
 
 @record
@@ -263,6 +392,20 @@ class BlockInstance:
     shape: Shape
     span: Span | None = field(default=None, compare=False, repr=False)
     declared: Span | None = field(default=None, compare=False, repr=False)
+    named: tuple[Named, ...] = ()
+    seen: tuple[Seen, ...] = ()
+
+    def every_line(self) -> Iterator[Line]:
+        """The lines in order; those of segments stand before the line that holds the segments."""
+        for line in self.lines:
+            if isinstance(line.flow, Segments):
+                yield from line.flow.lines
+            yield line
+
+    def every_name(self) -> tuple[Named, ...]:
+        """The instances of every `let`, those inside segments too."""
+        inside = (one for line in self.lines if isinstance(line.flow, Segments) for one in line.flow.begun)
+        return (*self.named, *inside)
 
 
 @record
@@ -289,6 +432,8 @@ class MemoryInstance:
     fields: dict[str, Span | None] = field(compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
     declared: Span | None = field(default=None, compare=False, repr=False)
+    seen: tuple[Seen, ...] = ()
+    apart: Apart | None = None
 
     def where(self, name: str) -> Span | None:
         """The span of the value of field `name`, or of the use of the memory."""
@@ -328,6 +473,7 @@ class ChainInstance:
     shape: Shape
     span: Span | None = field(default=None, compare=False, repr=False)
     declared: Span | None = field(default=None, compare=False, repr=False)
+    seen: tuple[Seen, ...] = ()
 
 
 @record
@@ -436,14 +582,20 @@ def _instances(
     flow: Flow, copies: int
 ) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
     for node in flow.walk():
-        used: tuple[BlockInstance | MemoryInstance | ChainInstance, ...] = ()
-        times = copies
-        if isinstance(node, Use):
-            used = (node.instance,)
+        if isinstance(node, Use) and node.name is None:
+            yield from _below(node.instance, copies)
         elif isinstance(node, Repeat):
-            used, times = node.instances, copies * int(node.count)
-        for instance in used:
-            yield instance, times
-            if isinstance(instance, BlockInstance):
-                for line in instance.lines:
-                    yield from _instances(line.flow, times)
+            for instance in node.instances:
+                yield from _below(instance, copies * int(node.count))
+
+
+def _below(
+    instance: BlockInstance | MemoryInstance | ChainInstance, copies: int
+) -> Iterator[tuple[BlockInstance | MemoryInstance | ChainInstance, int]]:
+    """An instance and those in it; the instance of a `let` counts once, wherever it is used."""
+    yield instance, copies
+    if isinstance(instance, BlockInstance):
+        for one in instance.every_name():
+            yield from _below(one.instance, copies)
+        for line in instance.every_line():
+            yield from _instances(line.flow, copies)

@@ -16,6 +16,7 @@ from nldsl.resolve.expanded import (
     Arithmetic,
     Constant,
     Flow,
+    Last,
     Map,
     Num,
     Repeat,
@@ -23,8 +24,11 @@ from nldsl.resolve.expanded import (
     Use,
 )
 from nldsl.resolve.findings import Unresolved
+from nldsl.resolve.lets import Lets
+from nldsl.resolve.passes import Seen
 from nldsl.resolve.primitives import PRIMITIVES, Takes
 from nldsl.resolve.scope import FUNCTIONS, Amount, Scope, Word
+from nldsl.resolve.streams import join, last
 
 MAP_TAKES: dict[str, tuple[Takes, ...]] = {
     "matrix": (),
@@ -32,7 +36,11 @@ MAP_TAKES: dict[str, tuple[Takes, ...]] = {
     "vector": (),
     "mlp": PRIMITIVES["mlp"].takes,
     "swiglu": PRIMITIVES["swiglu"].takes,
-    "cache": (Takes("window", units=("token",)), Takes("all", "flag", default=False)),
+    "cache": (
+        Takes("window", units=("token",)),
+        Takes("all", "flag", default=False),
+        Takes("sinks", units=("token",)),
+    ),
 }
 
 
@@ -52,6 +60,9 @@ class Context:
     heads: Num | None = None
     adaptive_ok: bool = False
     vocab: list[Num] = field(default_factory=list)
+    lets: Lets | None = None
+    seen: tuple[Seen, ...] = ()
+    segment: Num | None = None
 
     def at(self, part: str) -> Context:
         return replace(self, path=f"{self.path}.{part}")
@@ -146,8 +157,12 @@ class Flows:
                 return self._arithmetic(e.Binary("*", e.Number(-1), operand, span=node.span), context)
             case e.Binary():
                 return self._arithmetic(node, context)
+            case e.Call() if context.lets is not None and node.function.text in context.lets:
+                return context.lets.called(node, lambda one: self.build(one, context), context)
             case e.Call():
                 return self._call(node, context)
+            case e.ListOf():
+                return join(node, lambda one: merged(self.build(one, context)), context)
             case _:
                 raise context.scope.findings.stop(
                     "NL0208",
@@ -161,6 +176,8 @@ class Flows:
         found = context.lookup(node.text)
         if found is not None:
             return replace(found, span=node.span)
+        if context.lets is not None and node.text in context.lets:
+            raise context.lets.value(node, context)
         value = context.scope.value(node)
         if isinstance(value, Num | Amount):
             number = value if isinstance(value, Num) else value.number
@@ -233,6 +250,15 @@ class Flows:
 
     def _together(self, node: e.Binary, left: Flow, right: Flow, context: Context) -> Shape:
         a, b = left.shape, right.shape
+        if a.joined != b.joined and "scalar" not in (a.layout, b.layout):
+            raise context.scope.findings.stop(
+                "NL0410",
+                f"`{node.op}` meets streams that are joined in different ways",
+                node.span,
+                "not the same tokens",
+                others=((left.span, str(a)), (right.span, str(b))),
+                help="keep the stream that is listed last with `|> last`",
+            )
         if b.layout == "scalar":
             return a
         if a.layout == "scalar":
@@ -254,7 +280,14 @@ class Flows:
     # ------------------------------------------------------------------ stages
 
     def stage(self, node: e.Expr, flow: Flow, context: Context) -> Flow:
-        """Apply one stage of a pipeline."""
+        """Apply one stage of a pipeline; streams that were joined stay so, up to `last`."""
+        result = self._stage(node, flow, context)
+        joined = flow.shape.joined
+        if joined is None or result.shape.joined is not None or isinstance(result, Last):
+            return result
+        return replace(result, shape=replace(result.shape, joined=joined))
+
+    def _stage(self, node: e.Expr, flow: Flow, context: Context) -> Flow:
         if isinstance(node, e.Phrase) and node.head == "adaptive":
             return self._adaptive(node, flow, context)
         name = function_name(node)
@@ -271,6 +304,8 @@ class Flows:
                 "a part is wanted here",
                 help=hint,
             )
+        if context.lets is not None and name in context.lets:
+            return context.lets.stage(node, merged(flow), context)
         bound = context.scope.values.get(name)
         if isinstance(bound, e.Expr):
             return self.stage(bound, flow, context)
@@ -280,15 +315,17 @@ class Flows:
             return self._repeat(node, flow, context)
         found = context.scope.module.lookup(name)
         if found is not None and isinstance(found[0], doc.Memory | doc.Block):
-            return context.instantiate(node, found[0], found[1], merged(flow), context)
+            return context.instantiate(node, found[0], found[1], merged(flow), _joined(context, flow))
         if name in PRIMITIVES:
             return self._primitive(node, name, flow, context)
+        if name == "last":
+            return last(node, flow, context)
         raise self._unknown_stage(node, name, context)
 
     def _unknown_stage(self, node: e.Expr, name: str, context: Context) -> Unresolved:
         parts = [n for n in context.scope.module.names() if _usable(context.scope, n)]
         library = context.scope.module.library_names
-        near = nearest(name, [*PRIMITIVES, *parts, "repeat", "adaptive"])
+        near = nearest(name, [*PRIMITIVES, *parts, "repeat", "adaptive", "last"])
         if name in library:
             hint = f"add `import [{name}] from std` at the top"
         elif near:
@@ -532,7 +569,13 @@ class Flows:
         _check_arguments(name, arguments, scope)
         if name == "cache":
             window = arguments.get("window")
-            return Map("cache", window=int(window) if isinstance(window, Num) else None, span=node.span)
+            sinks = arguments.get("sinks")
+            return Map(
+                "cache",
+                window=int(window) if isinstance(window, Num) else None,
+                sinks=int(sinks) if isinstance(sinks, Num) else 0,
+                span=node.span,
+            )
         if name in ("matrix", "linear"):
             return Map("matrix", span=node.span)
         if name == "vector":
@@ -570,9 +613,18 @@ _COUNTS = {"hidden": "a hidden width", "depth": "the depth of an MLP", "window":
 _RANGES: dict[str, tuple[tuple[str, str, Callable[[float], bool]], ...]] = {
     "sigmoid": (("start", "a number between 0 and 1", lambda v: 0 < v < 1),),
     "softplus": (("start", "a number above 0", lambda v: v > 0),),
+    "cache": (("sinks", "a whole number of at least 0", lambda v: v >= 0 and float(v).is_integer()),),
     "dropout": (("by", "a share of at least 0 and below 1", lambda v: 0 <= v < 1),),
     "rope": (("theta", "a number above 0", lambda v: v > 0),),
 }
+
+
+def _joined(context: Context, flow: Flow) -> Context:
+    """Where a part stands that is given `flow`, which may be several streams joined in time."""
+    joined = flow.shape.joined
+    if joined is None:
+        return context
+    return replace(context, seen=(*context.seen, Seen("joined", joined.streams, joined.prefix)))
 
 
 def _usable(scope: Scope, name: str) -> bool:

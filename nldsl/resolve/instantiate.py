@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from nldsl.diagnostics.suggest import nearest
+from dataclasses import replace
+
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
+from nldsl.resolve.bodies import Body
 from nldsl.resolve.calls import bind
-from nldsl.resolve.expanded import BlockInstance, Flow, Line, ModelInstance, Num, Shape, Use, Variable
-from nldsl.resolve.findings import Findings, Unresolved
+from nldsl.resolve.expanded import BlockInstance, Flow, ModelInstance, Num, Shape, Use, WriteApart
+from nldsl.resolve.findings import Findings
 from nldsl.resolve.flows import Context, Flows
 from nldsl.resolve.memories import Memories
 from nldsl.resolve.modules import Module
+from nldsl.resolve.passes import Seen
 from nldsl.resolve.scope import Scope
 
 MAX_PARTS = 64
@@ -34,7 +37,7 @@ class Builder:
         bound = bind(call, declaration.name, declaration.parameters, module, caller)
         start = Shape("tokens", Num(1))
         vocab: list[Num] = []
-        lines = self._lines(declaration, bound.scope, declaration.name, {"tokens": start}, None, vocab)
+        lines = Body(self.flows, self.instantiate, declaration, bound.scope, {"tokens": start}, vocab).lines()
         if not lines:
             raise self.findings.stop(
                 "NL0211",
@@ -68,9 +71,11 @@ class Builder:
             width = self._width(call, bound.arguments, bound.scope, flow)
             if isinstance(declaration, doc.Memory):
                 path = f"{context.path}.{declaration.name}"
-                instance = self.memories.build(call, declaration, bound, width, path)
+                instance = replace(
+                    self.memories.build(call, declaration, bound, width, path), seen=context.seen
+                )
             else:
-                instance = self._block(call, declaration, bound.scope, bound.arguments, width)
+                instance = self._block(call, declaration, bound.scope, bound.arguments, width, context.seen)
         finally:
             self.stack.pop()
         return Use(instance.shape, instance, flow, span=call.span)
@@ -132,9 +137,16 @@ class Builder:
     # ------------------------------------------------------------------ bodies
 
     def _block(
-        self, call: e.Expr, declaration: doc.Block, scope: Scope, arguments: dict[str, Num], width: Num
+        self,
+        call: e.Expr,
+        declaration: doc.Block,
+        scope: Scope,
+        arguments: dict[str, Num],
+        width: Num,
+        seen: tuple[Seen, ...],
     ) -> BlockInstance:
-        lines = self._lines(declaration, scope, declaration.name, {"x": Shape("flat", width)}, width, [])
+        body = Body(self.flows, self.instantiate, declaration, scope, {"x": Shape("flat", width)}, [], seen)
+        lines = body.lines()
         if not lines:
             raise self.findings.stop(
                 "NL0211",
@@ -144,7 +156,24 @@ class Builder:
                 help="write for instance `mixer: x = x + (x |> rmsnorm |> DeltaNet(dim))`",
             )
         rebound = [line for line in lines if line.target == "x"]
-        shape = (rebound or lines)[-1].flow.shape
+        last = (rebound or lines)[-1]
+        if isinstance(last.flow, WriteApart):
+            raise self.findings.stop(
+                "NL0220",
+                f"the block `{declaration.name}` ends in a write",
+                last.span,
+                "gives no value",
+                help="end with a line that has one, or bind `x`",
+            )
+        if last.flow.shape.joined is not None:
+            raise self.findings.stop(
+                "NL0410",
+                f"the block `{declaration.name}` ends in several streams joined in time",
+                last.span,
+                str(last.flow.shape),
+                help="keep the stream that is listed last with `|> last`",
+            )
+        shape = last.flow.shape
         return BlockInstance(
             declaration.name,
             declaration.name,
@@ -154,104 +183,6 @@ class Builder:
             shape,
             call.span,
             declaration.where(),
+            body.named,
+            seen,
         )
-
-    def _lines(
-        self,
-        declaration: doc.Block | doc.Model,
-        scope: Scope,
-        path: str,
-        inputs: dict[str, Shape],
-        width: Num | None,
-        vocab: list[Num],
-    ) -> list[Line]:
-        variables: dict[str, Flow] = {name: Variable(shape, name) for name, shape in inputs.items()}
-        broken: set[str] = set()
-        assigned: dict[str, e.Name] = {}
-        labels: dict[str, e.Name] = {}
-        lines: list[Line] = []
-        failed = False
-
-        def lookup(name: str) -> Flow | None:
-            if name in broken:
-                raise Unresolved(name)
-            return variables.get(name)
-
-        for statement in declaration.body:
-            label = statement.label.text if statement.label is not None else None
-            context = Context(
-                scope,
-                f"{path}.{label}" if label else path,
-                lookup,
-                lambda: list(variables),
-                self.instantiate,
-                vocab=vocab,
-            )
-            try:
-                target = self._target(statement, assigned, labels, inputs)
-                flow = self._value(statement, context)
-                lines.append(Line(flow, target, label, statement.span))
-                if target is not None:
-                    variables[target] = Variable(flow.shape, target)
-            except Unresolved:
-                failed = True
-                if isinstance(statement.target, e.Name):
-                    broken.add(statement.target.text)
-        if failed:
-            raise Unresolved(declaration.name)
-        return lines
-
-    def _value(self, statement: e.Statement, context: Context) -> Flow:
-        if isinstance(statement.value, e.Phrase):
-            head = statement.value.head or "this"
-            near = nearest(head, ["adaptive", "repeat"])
-            raise self.findings.stop(
-                "NL0208",
-                f"`{head} ...` is not a pipeline",
-                statement.value.span,
-                "a value is wanted here",
-                help=f"maybe `{near[0]}`" if near else "start from a name such as `x` and go on with `|>`",
-            )
-        return self.flows.build(statement.value, context)
-
-    def _target(
-        self,
-        statement: e.Statement,
-        assigned: dict[str, e.Name],
-        labels: dict[str, e.Name],
-        inputs: dict[str, Shape],
-    ) -> str | None:
-        if statement.label is not None:
-            label = statement.label.text
-            if label in labels:
-                raise self.findings.stop(
-                    "NL0213",
-                    f"the label `{label}` is used twice",
-                    statement.label.span,
-                    "again here",
-                    others=((labels[label].span, "first here"),),
-                    help="a label is a path: give each line its own",
-                )
-            labels[label] = statement.label
-        if statement.target is None:
-            return None
-        if not isinstance(statement.target, e.Name) or len(statement.target.parts) != 1:
-            raise self.findings.stop(
-                "NL0208",
-                f"`{print_expr(statement.target)}` cannot be assigned",
-                statement.target.span,
-                "not a plain name",
-                help="assign to a plain name, or bind `x` again",
-            )
-        name = statement.target.text
-        if name in assigned and name not in inputs:
-            raise self.findings.stop(
-                "NL0213",
-                f"`{name}` is assigned twice",
-                statement.target.span,
-                "again here",
-                others=((assigned[name].span, "first here"),),
-                help="only `x` may be bound again; use another name",
-            )
-        assigned[name] = statement.target
-        return name

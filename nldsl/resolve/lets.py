@@ -10,9 +10,9 @@ from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
-from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import arguments_of, function_name
 from nldsl.resolve.expanded import Apart, Flow, MemoryInstance, Named, ReadApart, Use, WriteApart
+from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.streams import single
 
@@ -51,9 +51,13 @@ class Lets:
     """The instances of one body."""
 
     known: dict[str, Let] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
 
     def __contains__(self, name: str) -> bool:
-        return name.partition(".")[0] in self.known
+        first = name.partition(".")[0]
+        if first in self.broken:
+            raise Unresolved(first)
+        return first in self.known
 
     # ------------------------------------------------------------------ declarations
 
@@ -68,6 +72,7 @@ class Lets:
         part = function_name(call)
         found = scope.module.lookup(part) if part is not None else None
         if part is None or found is None or not isinstance(found[0], doc.Memory | doc.Block):
+            self.broken.add(name.text)
             names = [n for n in scope.module.names() if _is_part(scope.module.lookup(n))]
             near = nearest(part or "", names)
             raise findings.stop(
@@ -83,7 +88,7 @@ class Lets:
         self.known[name.text] = Let(name.text, call, found[0], found[1], context, inside, name.span, *spelled)
 
     def settle(self, *, inside: bool) -> tuple[Named, ...]:
-        """What was made of the instances declared inside or outside segments; those never used are findings."""
+        """The instances declared inside or outside of segments, as made; those never used are findings."""
         made: list[Named] = []
         for one in self.known.values():
             if one.inside != inside:

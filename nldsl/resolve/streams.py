@@ -133,14 +133,15 @@ def last(node: e.Expr, flow: Flow, context: Context) -> Last:
         )
     given = arguments_of(node)
     if given:
-        number = context.scope.number(given[0].value)
+        number = context.scope.number(given[-1].value)
         length = context.segment
-        if len(given) > 1 or given[0].name is not None or length is None or number.value != length.value:
+        fits = len(given) == 1 and given[0].name is None and length is not None
+        if not fits or length is None or number.value != length.value:
             wanted = f"`last({int(length)})`, or just `last`" if length is not None else "just `last`"
             raise findings.stop(
                 CODE,
                 f"`{print_expr(node)}` is not the tokens of a segment",
-                given[0].span,
+                node.span,
                 "does not fit",
                 others=((length.span, f"segments of {int(length)} tokens"),) if length is not None else (),
                 help=f"write {wanted}: it keeps every token of the stream listed last",

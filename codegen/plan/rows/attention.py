@@ -19,7 +19,7 @@ ROWS = (
         "c.2",
         "one masked softmax over the kept tokens",
         _attention,
-        lambda c: {"window": c.map.window} if c.map.window else {},
+        lambda c: {n: v for n, v in (("window", c.map.window), ("sinks", c.map.sinks)) if c.map.window and v},
         (),
     ),
 )
