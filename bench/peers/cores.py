@@ -58,14 +58,19 @@ class Peer:
             n: x.detach().clone().contiguous().requires_grad_() for n, x in self.arranged(tensors).items()
         }
 
-    def run(self, **native: Tensor) -> tuple[Tensor, Any]:
-        """Call the function: its read and its state in its own layout, None where it has no state."""
-        result = self.load()(**native, **dict(self.fixed))
+    def run(self, start: Tensor | None = None, **native: Tensor) -> tuple[Tensor, Any]:
+        """Call the function: its read and its state in its own layout, None where it has no state.
+
+        `start` is the matrix before the first token in its layout, `[B, H, Dk, Dv]`, where it takes one.
+        """
+        begin = {} if start is None else {"initial_state": start}
+        result = self.load()(**native, **begin, **dict(self.fixed))
         return result if isinstance(result, tuple) else (result, None)
 
-    def __call__(self, **tensors: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Read `[B, H, T, Dv]` and the last matrix `[B, H, Dv, Dk]`, for the inputs of a core."""
-        read, state = self.run(**self.arranged(tensors))
+    def __call__(self, start: Tensor | None = None, **tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read `[B, H, T, Dv]` and the last matrix `[B, H, Dv, Dk]`, for the inputs and start of a core."""
+        begin = None if start is None else start.transpose(-1, -2)
+        read, state = self.run(begin, **self.arranged(tensors))
         state = state.transpose(-1, -2) if isinstance(state, Tensor) else None
         return (read.transpose(1, 2) if self.tokens_first else read), state
 
