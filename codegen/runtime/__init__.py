@@ -8,6 +8,7 @@ FILES = (
     "schedule.py",
     "rules.py",
     "data.py",
+    "finite.py",
     "checkpoint.py",
     "generate.py",
     "measures.py",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finite import all_finite
 from model import Config, build
 from schedule import UserError
 
@@ -100,13 +101,24 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
-    """Put the weights of a checkpoint into `model`; `UserError`, naming what differs, if they do not fit."""
+    """Put the weights of a checkpoint into `model`.
+
+    Raises `UserError`, naming what differs or what is not finite, and leaves `model` as it was.
+    """
     differences = compare(content["weights"], model.state_dict())
     if differences:
         more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
             f"{path} is of another model: {'; '.join(differences[:3])}{more}",
             help="use the spec and the sizes that it was trained with; the file has been left as it is",
+            kind="checkpoint",
+        )
+    broken = [name for name, tensor in content["weights"].items() if not all_finite(tensor)]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise UserError(
+            f"{path} holds numbers that are not finite: `{broken[0]}`{more}",
+            help="use an earlier checkpoint, or start a new run; the file has been left as it is",
             kind="checkpoint",
         )
     model.load_state_dict(content["weights"])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from checkpoint import newest, restore
 from data import encode
+from finite import all_finite, not_finite
 from schedule import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +34,7 @@ def generate(
 
     The prompt is read once; after it every token is one call of the model with the state of the
     last.  `temperature = 0` takes the likeliest token.  Raises `UserError` for an empty prompt and
-    for numbers that make no sense.
+    for numbers that make no sense, and, while it runs, for logits that are not finite.
 
     Steps under `torch.no_grad` only while it computes: the caller's gradient mode is not touched.
     """
@@ -43,6 +44,12 @@ def generate(
         raise UserError(f"the temperature is {temperature}", help="give 0 (the likeliest token) or more")
     if top_k is not None and top_k < 1:
         raise UserError(f"top-k is {top_k}", help="give 1 or more")
+    known = next((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), None)
+    if known is not None and int(prompt.max()) >= known:
+        raise UserError(
+            f"the prompt has the token {int(prompt.max())}, and the model has {known} tokens",
+            help="leave out the characters that its text did not have",
+        )
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     return _stream(model, prompt.to(device)[None], tokens, temperature, top_k, generator)
@@ -57,9 +64,12 @@ def _stream(
     generator: torch.Generator,
 ) -> Iterator[int]:
     state = None
-    for _ in range(tokens):
+    for count in range(tokens):
         with torch.no_grad():
-            logits, state = model(given, state)
+            before = state
+            logits, state = model(given, before)
+            if not all_finite(logits[0, -1]):
+                raise not_finite(f"token {count + 1} has logits that are not finite", model, given, before)
             token = choose(logits[0, -1].float().cpu(), temperature, top_k, generator)
             given = torch.tensor([[token]], device=given.device)
         yield token

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from checkpoint import construct, load_weights
 from data import Sampler, check_vocabulary, encode, held_out_windows
 from data import load as load_corpus
+from finite import first_not_finite
 from generate import generate, text
 from measures import check as check_measures
 from measures import evaluate
@@ -359,39 +360,6 @@ def _diverged(message: str, learner: Learner) -> UserError:
         f"lower its rate (`--set levels.{name}.rate={rate / 10:g}`), warm up longer, or clip (`--set clip=1`)"
     )
     return UserError(message, help=advice, kind="diverged")
-
-
-def first_not_finite(model: nn.Module, tokens: Tensor) -> tuple[str, str] | None:
-    """The module where numbers first stop being finite, by name and class; None if they all are."""
-    names = {module: name for name, module in model.named_modules()}
-    found: list[str] = []
-
-    def tensors(value: Any) -> list[Tensor]:
-        if isinstance(value, Tensor):
-            return [value] if value.is_floating_point() else []
-        parts = (
-            value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-        )
-        return [tensor for part in parts for tensor in tensors(part)]
-
-    def finite(value: Any) -> bool:
-        return all(bool(tensor.isfinite().all()) for tensor in tensors(value))
-
-    def look(module: nn.Module, given: Any, result: Any) -> None:
-        if not found and not finite(result):
-            name = names[module]
-            found.append(name if finite(given) else name.rpartition(".")[0])  # fed by its parent
-
-    hooks = [module.register_forward_hook(look) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model(tokens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found:
-        return None
-    return found[0] or "the model", type(model.get_submodule(found[0])).__name__
 
 
 def scale(tensors: list[Tensor], factor: float) -> None:

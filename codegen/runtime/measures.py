@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data import batches, bits, encode
+from finite import all_finite, not_finite
 from schedule import Measure, UserError
 
 NEEDLE = " The number of the vault is {}. "
@@ -115,8 +116,11 @@ def needle(
     right = 0
     device = next(model.parameters()).device
     for texts_batch in batches(torch.stack(texts), batch):
+        asked = texts_batch[:, :-1].to(device)
         with context():
-            logits, _ = model(texts_batch[:, :-1].to(device), None)
+            logits, _ = model(asked, None)
+            if not all_finite(logits[:, -DIGITS:]):
+                raise not_finite("a needle has logits that are not finite", model, asked)
         guessed = logits[:, -DIGITS:].argmax(-1).cpu()
         right += int((guessed == texts_batch[:, -DIGITS:]).sum())
     return {"needle": right / (count * DIGITS)}
@@ -133,7 +137,11 @@ def _losses(
         with context():
             logits, _ = model(inputs, None)
         flat = logits.flatten(0, 1).float()
-        loss += float(cross_entropy(flat, targets.flatten(), reduction="sum"))
+        added = float(cross_entropy(flat, targets.flatten(), reduction="sum"))
+        if not math.isfinite(added):
+            with context():
+                raise not_finite(f"the held-out loss is {added}", model, inputs)
+        loss += added
         right += int((flat.argmax(-1) == targets.flatten()).sum())
         tokens += targets.numel()
     return loss / tokens, right / tokens

@@ -23,6 +23,7 @@ ORDER = (
     "model",
     "rules",
     "data",
+    "finite",
     "checkpoint",
     "generate",
     "measures",

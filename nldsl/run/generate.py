@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nldsl.run.errors import as_run_errors
-from nldsl.run.folder import load
+from nldsl.run.folder import Build, load
 
 
 def generate(
@@ -31,4 +31,10 @@ def generate(
         stream = build.generate.generate(
             model, build.data.encode(prompt), tokens, temperature=temperature, top_k=top_k, seed=seed
         )
-        return build.generate.text(stream)
+        return _pieces(build, build.generate.text(stream))
+
+
+def _pieces(build: Build, pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces, whose errors come up only as they are made."""
+    with as_run_errors(build):
+        yield from pieces

@@ -89,3 +89,20 @@ def test_checkpoints_are_found_and_read(build: Build, tmp_path: Path) -> None:
     torch.save({"x": 1}, tmp_path / "other.pt")
     with pytest.raises(build.schedule.UserError, match="no checkpoint of this program"):
         build.checkpoint.load(tmp_path / "other.pt")
+
+
+def test_a_prompt_of_unknown_tokens_is_said(build: Build, model: torch.nn.Module) -> None:
+    with pytest.raises(build.schedule.UserError, match="the token 195, and the model has 128 tokens"):
+        build.generate.generate(model, build.data.encode("é"), 3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_logits_that_are_not_finite_end_a_text_and_name_the_weight(
+    build: Build, model: torch.nn.Module, temperature: float
+) -> None:
+    stream = build.generate.generate(model, build.data.encode("a"), 3, temperature=temperature)
+    next(stream)
+    with torch.no_grad():
+        model.get_parameter("slow.bias")[2] = float("nan")
+    with pytest.raises(build.schedule.UserError, match=r"token 2 .* the weight `slow.bias` is not finite"):
+        next(stream)
