@@ -16,6 +16,8 @@ Rules other than `gd` change the last two lines:
     dgd_explicit     the same with e = e_t on all layers
     dgd_first_layer  the erasure on the first layer only, e = e_t on all
     muon             S_t = b_t S_{t-1} - g_t and W_t = W~_t + e_t NS(S_t), NS as in `newton_schulz`
+    ridge            no steps: reads see the matrix that minimises l2 over all pairs so far, each weighted by
+                     its rate and what retention left of it, plus 1/2 a |W|^2: see `reference_ridge`
     softmax          for the map `cache`: the read is softmax attention over the pairs
 
 Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through
@@ -33,6 +35,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
 from nldsl.codegen.engines.objectives import objective_value
+from nldsl.codegen.engines.reference_ridge import ridge_loop
 
 
 def token_loop(
@@ -50,6 +53,7 @@ def token_loop(
     objective: Any = "l2",
     objective_parameter: float | None = None,
     rule: str = "gd",
+    rule_parameter: float | None = None,
     update: int = 1,
     anchor: str | int = "retained",
     read: str = "after",
@@ -77,6 +81,7 @@ def token_loop(
         objective: see `objectives`.
         objective_parameter: the `p` of `lp` or the `delta` of `huber`.
         rule: see above.
+        rule_parameter: the `a` of `ridge`, above 0.
         update: tokens between updates of the weights that are read; above 1, reads are at the start of the
             period.
         anchor: where gradients are taken: `retained` at W~_t, `current` at W_{t-1}, or N at the start of
@@ -102,6 +107,10 @@ def token_loop(
     """
     if map_settings(map)["kind"] == "cache":
         return _cache_loop(query, key, value, state, map_settings(map))
+    if rule == "ridge":
+        words: dict[str, Any] = {"map": map_settings(map)["kind"], "objective": objective}
+        words |= {"strength": rule_parameter, "update": update, "read": read, "gradient": gradient}
+        return ridge_loop(query, key, value, rate, retain, state, start, **words)
     objective = objective if objective_parameter is None else (objective, objective_parameter)
     given = _given(query, key, value, rate, retain, momentum, erase, weight)
     linked = next((step for step in constrain if step[0] != "norm"), None)
