@@ -111,7 +111,7 @@ def token_loop(
         words: dict[str, Any] = {"map": map_settings(map)["kind"], "objective": objective}
         words |= {"strength": rule_parameter, "update": update, "read": read, "gradient": gradient}
         return ridge_loop(query, key, value, rate, retain, state, start, **words)
-    objective = objective if objective_parameter is None else (objective, objective_parameter)
+    objective = _parametrised(objective, objective_parameter)
     given = _given(query, key, value, rate, retain, momentum, erase, weight)
     linked = next((step for step in constrain if step[0] != "norm"), None)
     frozen = anchor if isinstance(anchor, int) else 1
@@ -224,6 +224,11 @@ def _given(
     if momentum is not None:
         given["momentum"] = momentum
     return given if along is None else given | {"along": along, "into": into}
+
+
+def _parametrised(objective: Any, parameter: float | None) -> Any:
+    """The objective as `objectives` takes it."""
+    return objective if parameter is None else (objective, parameter)
 
 
 def _ruled(

@@ -71,7 +71,8 @@ def test_what_is_read_solves_the_regression() -> None:
     start, strength = rand(1, 2, 3, seed=4), 0.3
     read, state = token_loop(**tensors, start=start, rule="ridge", rule_parameter=strength)
     sums, grams = state["W"][0, 0], state["K"][0, 0]
-    weights = (sums @ torch.linalg.inv(grams + strength * torch.eye(3))).detach().requires_grad_()
+    eye = torch.eye(3, dtype=sums.dtype)
+    weights = (sums @ torch.linalg.inv(grams + strength * eye)).detach().requires_grad_()
     keys, values, query = (tensors[n][0, 0] for n in ("key", "value", "query"))
     rates, retain = tensors["rate"][0, 0], tensors["retain"][0, 0]
     share = rates * torch.stack([retain[i + 1 :].prod() for i in range(7)])
