@@ -13,49 +13,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LEAST_GATE = 1e-30  # below every rounding error, and its log is still small
+
+
+def gate_products(retain: Tensor) -> Tensor:
+    """D of gates of at least `LEAST_GATE` in size, in float32 or better."""
+    size = retain.shape[-1] + 1
+    wide = retain.to(torch.promote_types(retain.dtype, torch.float32))
+    logs = _from_boundary(wide.abs().clamp(min=LEAST_GATE).log().cumsum(-1), 0.0)
+    gone = torch.ones(size, size, dtype=torch.bool, device=retain.device).triu(1)
+    spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(gone, float("-inf")).exp()
+    signs = _from_boundary(torch.where(wide < 0, -1.0, 1.0).to(wide.dtype).cumprod(-1), 1.0)
+    return spans * signs.unsqueeze(-1) * signs.unsqueeze(-2)
+
 
 class DecayMatrix(torch.autograd.Function):
     """Log-space products, masked before the exponential, with a backward that never subtracts.
 
     With P = dD * D, the gradient of r_s is sum_{i < s <= t} P_ti / r_s.  Differentiating through the
     cumulative sum of logs would take the difference of two sums instead, and lose everything where a gate
-    is closed.  There the backward works with a gate of `floor`, which the division takes out again; the
+    is closed.  There the backward works with a gate of `LEAST_GATE`, which the division takes out again; the
     forward is exactly 0.  A gate that has left its range below 0 counts with its sign.
     """
 
     generate_vmap_rule = True
-    floor = 1e-30  # below every rounding error, and its log is still small
 
     @staticmethod
-    def products(retain: Tensor, closed: Tensor | None = None) -> Tensor:
-        """D of gates of at least `floor` in size, in float32 or better; 0 across one that is `closed`."""
-        size = retain.shape[-1] + 1
-        wide = retain.to(torch.promote_types(retain.dtype, torch.float32))
-        logs = _from_boundary(wide.abs().clamp(min=DecayMatrix.floor).log().cumsum(-1), 0.0)
-        gone = torch.ones(size, size, dtype=torch.bool, device=retain.device).triu(1)
-        if closed is not None:
-            met = _from_boundary(closed.cumsum(-1), 0)
-            gone = gone | (met.unsqueeze(-1) != met.unsqueeze(-2))
-        spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(gone, float("-inf")).exp()
-        signs = _from_boundary(torch.where(wide < 0, -1.0, 1.0).to(wide.dtype).cumprod(-1), 1.0)
-        return spans * signs.unsqueeze(-1) * signs.unsqueeze(-2)
+    def forward(retain: Tensor) -> tuple[Tensor, Tensor]:
+        products = gate_products(retain)
+        met = _from_boundary((retain == 0).cumsum(-1), 0)
+        closed = met.unsqueeze(-1) != met.unsqueeze(-2)
+        return products.masked_fill(closed, 0.0).to(retain.dtype), products
 
     @staticmethod
-    def forward(retain: Tensor) -> Tensor:
-        return DecayMatrix.products(retain, retain == 0).to(retain.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)  # the products are made again: a square is more to keep than a row
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (retain,) = ctx.saved_tensors
-        decays = DecayMatrix.products(retain)
-        earlier = (grads[0] * decays).cumsum(-1)[..., 1:, :-1]  # [t, s]: summed over i < s
+        retain, products = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: the products as a function of the gates
+            products = gate_products(retain)
+        upper = torch.ones_like(products[(0,) * (products.dim() - 2)]).triu()
+        earlier = (grads[0] * products @ upper)[..., 1:, :-1]  # [t, s]: summed over i < s
         summed = earlier.tril().sum(-2)
-        wide = retain.to(decays.dtype)  # in float16 the floor would be 0
-        at_least = wide.abs().clamp(min=DecayMatrix.floor)
+        wide = retain.to(products.dtype)  # in float16 the floor would be 0
+        at_least = wide.abs().clamp(min=LEAST_GATE)
         return (summed / torch.where(wide < 0, -at_least, at_least)).to(retain.dtype)
 
 
@@ -66,7 +70,7 @@ def _from_boundary(along: Tensor, first: float) -> Tensor:
 
 def decay_matrix(retain: Tensor) -> Tensor:
     """`D[..., C + 1, C + 1]` of gates `[..., C]`; exact at 0 and 1, differentiable there, and of any sign."""
-    decays: Tensor = DecayMatrix.apply(retain)  # type: ignore[assignment]
+    decays: Tensor = DecayMatrix.apply(retain)[0]  # type: ignore[index]
     return decays
 
 

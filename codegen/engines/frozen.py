@@ -118,7 +118,7 @@ def frozen(
         residual=residual,
         activation=activation,
         read=read,
-        standing=gradient in ("first_order", "stop"),
+        holds_anchor=gradient in ("first_order", "stop"),
     )
     heads = key.shape[:2]
     pairs = (_tiles_first(queries), _tiles_first(keys), _tiles_first(values))

@@ -36,7 +36,7 @@ from nldsl.codegen.engines.layers import (
 class FrozenTiling(NamedTuple):
     """What does not change from tile to tile.
 
-    `opens` says which tiles begin a period, `ends` after which the past is cut off; `standing` keeps the
+    `opens` says which tiles begin a period, `ends` after which the past is cut off; `holds_anchor` keeps the
     anchor inside gradients from the outer gradient.
     """
 
@@ -47,7 +47,7 @@ class FrozenTiling(NamedTuple):
     residual: bool
     activation: str
     read: str
-    standing: bool = False
+    holds_anchor: bool = False
 
 
 class FrozenCoefficients(NamedTuple):
@@ -91,7 +91,7 @@ def frozen_tiles(
     parts = (weighing.kept, weighing.taken, weighing.moved, weighing.push_kept, weighing.push_taken)
     tensors = [*pairs, *parts, *running, *anchor, *(moments or ())]
     present = [x for x in tensors if x is not None]
-    if tiling.standing or any(tiling.ends) or not closed_form_fits(*present):
+    if tiling.holds_anchor or any(tiling.ends) or not closed_form_fits(*present):
         return frozen_tiles_plainly(pairs, weighing, running, anchor, moments, tiling)
     given = [None if x is None else x.contiguous() for x in tensors[:8]]
     found = FrozenTiles.apply(tiling, moments is not None, *given, *tensors[8:])
@@ -115,7 +115,7 @@ def frozen_tiles_plainly(
     by_tile = zip(tiling.opens, tiling.ends, *(x.unbind() for x in pairs), _by_tile(weighing), strict=True)
     for opening, ending, query, key, value, one in by_tile:
         anchor = running if opening else anchor
-        at = tuple(w.detach() for w in anchor) if tiling.standing else anchor
+        at = tuple(w.detach() for w in anchor) if tiling.holds_anchor else anchor
         written = layer_pairs(
             at, key, value, objective=tiling.objective, residual=residual, activation=activation
         )
