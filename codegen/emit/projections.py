@@ -15,31 +15,25 @@ from nldsl.codegen.emit.memories import (
     setting,
     shape_words,
 )
-from nldsl.codegen.plan.projections import Fold
+from nldsl.codegen.plan.projections import Fold, Group, cycle, groups
 from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
+
+OWN = ("running", "anchor", "moments", "targets", "keys")  # of each group, with its name behind
 
 
 class ProjectionWriter(MemoryWriter):
     """A memory whose class loops over periods: read everything at the start, write everything at the end."""
 
-    kept = LOCALS | {
-        "running",
-        "anchor",
-        "phase",
-        "reads",
-        "begin",
-        "end",
-        "opens",
-        "targets",
-        "now",
-        "moments",
-    }
+    kept = LOCALS | {*OWN, "phase", "reads", "begin", "end", "opens", "now"}
 
     def __init__(self, instance: MemoryInstance, use: UseWriter) -> None:
         super().__init__(instance, use)
         self.inside = self._inside()
-        self.index: dict[int, int] = {}
         self.carried: list[str] = []
+        self.groups: tuple[Group, ...] = ()
+        self.place: dict[int, tuple[Group, int]] = {}  # of each adaptive node
+        self.own: tuple[Group, int] | None = None  # of the memory itself
+        self.answers: dict[int, c.Code] = {}
 
     def _inside(self) -> set[str]:
         """Fields that depend on fast weights: they are computed in every period."""
@@ -62,76 +56,102 @@ class ProjectionWriter(MemoryWriter):
 
     def write_projections(self, fold: Fold) -> tuple[Written, dict[str, str]]:
         """The whole class."""
-        core, owner = self.instance.core, self.owner
+        owner = self.owner
+        self.groups = groups(self.instance, fold.lowering)
+        self.kept = self.kept | {f"{name}_of_{g.name}" for g in self.groups for name in OWN}
         self.begin()
         starts = self._starts()
         outer = [name for name in self.flows if name not in self.inside]
         for name in outer:
             self.field(name)
-        self._prologue(starts, fold)
-        self._loop(fold)
+        self._prologue(starts)
+        self._loop()
         self.steps.append(c.Assign(c.name("read"), c.call("torch.cat", "reads", dim=2), "[B, H, T, d]"))
         self.end()
-        owner.keep("running", "running")
-        owner.keep("anchor", "anchor")
-        owner.keep("phase", c.call("torch.as_tensor", f"(phase + x.shape[1]) % {core.period}"))
-        if fold.moments:
-            owner.keep("moments", "moments")
+        for group in self.groups:
+            owner.keep(_of("running", group), _of("running", group))
+            owner.keep(_of("anchor", group), _of("anchor", group))
+            if group.fold.moments:
+                owner.keep(_of("moments", group), _of("moments", group))
+        owner.keep("phase", c.call("torch.as_tensor", f"(phase + x.shape[1]) % {cycle(self.instance)}"))
+        clocks = sorted({group.period for group in self.groups})
+        period = f"each period of {self._piece}"
+        if len(clocks) > 1:
+            period = f"their own periods ({', '.join(map(str, clocks[:-1]))} and {clocks[-1]} tokens)"
         return self.finish(
-            f"Read at the start of each period of {core.period}, then folded over its writes "
-            f"({fold.reference})."
+            f"Read at the start of {period}, then folded over its writes ({self.groups[0].fold.reference})."
         )
+
+    @property
+    def _piece(self) -> int:
+        """Tokens between two points at which some weights change."""
+        return min(group.period for group in self.groups)
 
     # ------------------------------------------------------------------ starts
 
-    def _starts(self) -> list[str]:
-        """The learned starts, in the order of the stacked axis: the memory itself, then its projections."""
+    def _starts(self) -> dict[str, list[str]]:
+        """The learned starts of every group, in the order of its stacked axis."""
         instance, owner = self.instance, self.owner
         heads = owner.number(instance.heads)
-        shapes = map_shapes(instance.core.map, instance.key_width, instance.value_width, owner)
-        made = fast_starts(owner, heads, shapes)
-        names = [owner.module("start", made, (instance.path,))]
-        for name, flow in self.flows.items():
-            for node in flow.walk():
-                if isinstance(node, Adaptive):
-                    self.index[id(node)] = len(names)
-                    names.append(owner.module(f"{name}_memory", made, (f"{instance.path}.{name}.adaptive",)))
-        return names
-
-    def _prologue(self, starts: list[str], fold: Fold) -> None:
-        stack = c.Invoke(
-            self.owner.kernel("stacked_starts", "self_modifying"),
-            (c.Several(tuple(c.name(s) for s in starts)), c.name("x.shape[0]")),
+        made = fast_starts(
+            owner, heads, map_shapes(instance.core.map, instance.key_width, instance.value_width, owner)
         )
-        begin = [
-            c.Assign(
-                c.Several((c.name("running"), c.name("anchor"), c.name("phase")), bare=True),
-                c.Several(
-                    (c.name('state["running"]'), c.name('state["anchor"]'), c.name('int(state["phase"])')),
-                    bare=True,
-                ),
-            ),
+        names = {-1: owner.module("start", made, (instance.path,))}
+        nodes = [
+            (name, node)
+            for name, flow in self.flows.items()
+            for node in flow.walk()
+            if isinstance(node, Adaptive)
         ]
-        fresh: list[c.Step] = [
-            c.Assign(c.name("running"), stack, "each layer [M, B, H, out, in]"),
-            c.Assign(
-                c.Several((c.name("anchor"), c.name("phase")), bare=True),
-                c.Several((c.name("running"), c.name("0")), bare=True),
-            ),
-        ]
-        if fold.moments:
-            begin.append(c.Assign(c.name("moments"), c.name('state["moments"]')))
-            fresh.append(
-                c.Assign(c.name("moments"), c.call("tuple", "torch.zeros_like(layer) for layer in running"))
+        for number, (name, node) in enumerate(nodes):
+            width = node.shape.width
+            made = fast_starts(owner, heads, map_shapes(node.map, width, width, owner))
+            names[number] = owner.module(f"{name}_memory", made, (f"{instance.path}.{name}.adaptive",))
+        order = {id(node): number for number, (_, node) in enumerate(instance.adaptives())}
+        starts: dict[str, list[str]] = {}
+        for group in self.groups:
+            for index, slot in enumerate(group.slots):
+                number = -1 if slot.node is None else order[id(slot.node)]
+                starts.setdefault(group.name, []).append(names[number])
+                if slot.node is None:
+                    self.own = (group, index)
+                else:
+                    self.place[id(nodes[number][1])] = (group, index)
+        return starts
+
+    def _prologue(self, starts: dict[str, list[str]]) -> None:
+        given, fresh = [], []
+        for group in self.groups:
+            own = [_of(name, group) for name in ("running", "anchor")]
+            held = [f'state["{name}"]' for name in own]
+            stack = c.Invoke(
+                self.owner.kernel("stacked_starts", "self_modifying"),
+                (c.Several(tuple(c.name(s) for s in starts[group.name])), c.name("x.shape[0]")),
             )
-        self.steps += [c.Nested('if "running" in state', tuple(begin)), c.Nested("else", tuple(fresh))]
+            first = group is self.groups[0]
+            given.append(
+                _several(
+                    [*own, *(["phase"] if first else [])],
+                    [*held, *(['int(state["phase"])'] if first else [])],
+                )
+            )
+            fresh.append(c.Assign(c.name(own[0]), stack, "each layer [M, B, H, out, in]"))
+            fresh.append(
+                _several([own[1], *(["phase"] if first else [])], [own[0], *(["0"] if first else [])])
+            )
+            if group.fold.moments:
+                moments = _of("moments", group)
+                given.append(c.Assign(c.name(moments), c.name(f'state["{moments}"]')))
+                zeros = c.call("tuple", f"torch.zeros_like(layer) for layer in {own[0]}")
+                fresh.append(c.Assign(c.name(moments), zeros))
+        self.steps += [c.Nested('if "running" in state', tuple(given)), c.Nested("else", tuple(fresh))]
 
     # ------------------------------------------------------------------ the loop over periods
 
-    def _loop(self, fold: Fold) -> None:
+    def _loop(self) -> None:
         core, owner = self.instance.core, self.owner
         outside = self.steps
-        self.steps = [c.Assign(c.name("anchor"), c.name("running if opens else anchor"))]
+        self.steps = [self._anchored(group) for group in self.groups]
         if any(
             isinstance(n, Variable) and n.name == "x" for name in self.inside for n in self.flows[name].walk()
         ):
@@ -139,66 +159,129 @@ class ProjectionWriter(MemoryWriter):
         for name in (n for n in self.flows if n in self.inside):
             self.field(name)
         read_after = core.update == 1 and core.read == "after"
-        query = self._now("query")
-        settings = {
-            "residual": literal(core.map.residual and core.map.kind == "mlp"),
-            "activation": literal(core.map.activation),
-        }
-        answer, one = owner.kernel("answer", "self_modifying"), owner.kernel("one_memory", "self_modifying")
-
-        def read(weights: str) -> None:
-            self.steps.append(
-                c.Comment(
-                    f"what the memory answers, {'after' if read_after else 'before'} this period is written"
-                )
-            )
-            value = c.Invoke(answer, (c.call(one, weights, 0), query), tuple(settings.items()))
-            self.steps.append(c.Do(c.call("reads.append", value)))
-
         if not read_after:
-            read("anchor")
-        value: c.Code = self._now("value")
-        if core.target == "self":
-            self.steps.append(c.Comment("every memory makes its own target from the value"))
-            value = c.Invoke(answer, (c.name("anchor"), value), tuple(settings.items()))
-            if core.target_unit:
-                value = c.Invoke(owner.kernel("unit", "parts"), (value,))
-            self.steps.append(c.Assign(c.name("targets"), value))
-            value = c.name("targets")
-        elif self.index:
-            self.steps.append(
-                c.Comment("the memory is taught the value; each projection makes its own target from it")
-            )
-            others = c.Invoke(owner.kernel("but_the_first", "self_modifying"), (c.name("anchor"),))
-            own = c.Invoke(answer, (others, value), tuple(settings.items()))
-            value = c.call("torch.cat", c.Several((c.Method(value, "unsqueeze", (c.Atom("0"),)), own)))
-            self.steps.append(c.Assign(c.name("targets"), value))
-            value = c.name("targets")
-        self._fold(fold, value)
+            self._read("anchor", "before")
+        for group in self.groups:
+            self._fold(group, self._targets(group))
         if read_after:
-            read("running")
+            self._read("running", "after")
+        if core.gradient_tokens is not None:
+            self._cut(core.gradient_tokens)
         body = tuple(self.steps)
         self.steps = outside
         for key in self.carried:
             self.steps.append(c.Assign(c.name(key), c.call("state.get", f'"{key}"')))
         self.steps.append(c.Assign(c.name("reads"), c.name("[]"), annotation="list[Tensor]"))
         periods = owner.kernel("periods", "self_modifying")
-        self.steps.append(
-            c.Nested(f"for begin, end, opens in {periods}(x.shape[1], phase, {core.period})", body)
-        )
+        every = all(group.period != self._piece for group in self.groups)
+        opens = "_" if every else "opens"
+        phase = "phase" if cycle(self.instance) == self._piece else f"phase % {self._piece}"
+        loop = f"for begin, end, {opens} in {periods}(x.shape[1], {phase}, {self._piece})"
+        self.steps.append(c.Nested(loop, body))
 
-    def _fold(self, fold: Fold, targets: c.Code) -> None:
-        key = self._now("key")
-        rate, retain = self._gate("rate"), self._gate("retain")
-        named = [(k, setting(self.owner, self.instance.core.map, v)) for k, v in fold.keywords.items()]
-        function = self.owner.kernel(fold.function, fold.file)
-        arguments = (c.name("running"), c.name("anchor"), key, targets, rate, retain)
+    def _anchored(self, group: Group) -> c.Step:
+        """What is read and where gradients are taken: the weights at the start of the group's period."""
+        running, anchor = _of("running", group), _of("anchor", group)
+        opens = "opens" if group.period == self._piece else f"(phase + begin) % {group.period} == 0"
+        return c.Assign(c.name(anchor), c.name(f"{running} if {opens} else {anchor}"))
+
+    def _read(self, weights: str, when: str) -> None:
+        self.steps.append(c.Comment(f"what the memory answers, {when} this period is written"))
+        assert self.own is not None
+        group, index = self.own
+        value = self._answered(group, self._one(weights, group, index), self._now("query"))
+        self.steps.append(c.Do(c.call("reads.append", value)))
+
+    def _answered(self, group: Group, weights: c.Code, z: c.Code) -> c.Code:
+        named = (
+            ("residual", literal(group.map.residual and group.map.kind == "mlp")),
+            ("activation", literal(group.map.activation)),
+        )
+        return c.Invoke(self.owner.kernel("answer", "self_modifying"), (weights, z), named)
+
+    def _one(self, weights: str, group: Group, index: int) -> c.Code:
+        return c.call(self.owner.kernel("one_memory", "self_modifying"), _of(weights, group), index)
+
+    def _targets(self, group: Group) -> c.Code:
+        """What the group's memories are taught, stacked where it differs."""
+        value, taught, size = self._now("value"), group.taught, len(group.slots)
+        if taught == size:
+            return value
+        anchor = c.name(_of("anchor", group))
+        if taught:
+            anchor = c.Invoke(self.owner.kernel("all_but", "self_modifying"), (anchor, c.Atom(str(taught))))
+        self.steps.append(c.Comment(_who_teaches(group)))
+        own = self._answered(group, anchor, value)
+        if self.instance.core.target_unit:
+            own = c.Invoke(self.owner.kernel("unit", "parts"), (own,))
+        if taught:
+            given = c.Method(value, "unsqueeze", (c.Atom("0"),))
+            if taught > 1:
+                given = c.Method(given, "expand", (c.Atom(str(taught)), *[c.Atom("-1")] * 4))
+            own = c.call("torch.cat", c.Several((given, own)))
+        target = c.name(_of("targets", group))
+        self.steps.append(c.Assign(target, own))
+        return target
+
+    def _keys(self, group: Group) -> c.Code:
+        """The key of the writes: the memory's, or what each projection answered itself (Eq. 79-82)."""
+        if group.key == "shared":
+            return self._now("key")
+        own = {index: self.answers[node] for node, (g, index) in self.place.items() if g is group}
+        keys: c.Code = c.call("torch.stack", c.Several(tuple(own[index] for index in sorted(own))))
+        if group.key != "own":
+            keys = c.Invoke(self.owner.kernel("unit", "parts"), (keys,))
+        target = c.name(_of("keys", group))
+        self.steps.append(c.Assign(target, keys, "[M, B, H, T, d]"))
+        return target
+
+    def _fold(self, group: Group, targets: c.Code) -> None:
+        core, fold, owner = self.instance.core, group.fold, self.owner
+        running, moments = c.name(_of("running", group)), c.name(_of("moments", group))
+        key, rate, retain = self._keys(group), self._gate("rate"), self._gate("retain")
+        anchor: c.Code = c.name(_of("anchor", group))
+        if group.period == 1 and core.anchor == "retained":  # gradients at what retention leaves
+            anchor = c.Invoke(owner.kernel("faded", "self_modifying"), (running, retain))
+        if core.gradient == "first_order":
+            anchor = c.Invoke(owner.kernel("constants", "self_modifying"), (anchor,))
+        named = [(k, setting(owner, group.map, v)) for k, v in fold.keywords.items()]
         if fold.moments:
-            named = [("moments", c.name("moments")), ("momentum", self._gate("momentum")), *named]
-            target = c.Several((c.name("running"), c.name("moments")), bare=True)
-        else:
-            target = c.Several((c.name("running"), c.name("_")), bare=True)
-        self.steps.append(c.Assign(target, c.Invoke(function, arguments, tuple(named))))
+            named = [("moments", moments), ("momentum", self._gate("momentum")), *named]
+        arguments = (running, anchor, key, targets, rate, retain)
+        value: c.Code = c.Invoke(owner.kernel(fold.function, fold.file), arguments, tuple(named))
+        if core.gradient != "stop":
+            target = c.Several((running, moments if fold.moments else c.name("_")), bare=True)
+            self.steps.append(c.Assign(target, value))
+            return
+        folded = c.name(self.names.fresh("folded"))
+        target = c.Several((folded, moments if fold.moments else c.name("_")), bare=True)
+        self.steps.append(c.Assign(target, value))
+        self.steps.append(
+            c.Assign(
+                running,
+                c.Invoke(owner.kernel("only_faded", "self_modifying"), (running, folded, retain)),
+                "what was written is a constant",
+            )
+        )
+        if fold.moments:
+            self.steps.append(
+                c.Assign(moments, c.Invoke(owner.kernel("constants", "self_modifying"), (moments,)))
+            )
+
+    def _cut(self, tokens: int) -> None:
+        """Weights go on as values without a past after every so many tokens."""
+        constants = self.owner.kernel("constants", "self_modifying")
+        held = [
+            _of(name, group)
+            for group in self.groups
+            for name in ("running", *(("moments",) if group.fold.moments else ()))
+        ]
+        self.steps.append(
+            c.Nested(
+                f"if (phase + end) % {tokens} == 0",
+                tuple(c.Assign(c.name(name), c.call(constants, name)) for name in held),
+            )
+        )
 
     def _gate(self, name: str) -> c.Code:
         if name not in self.flows:
@@ -249,14 +332,35 @@ class ProjectionWriter(MemoryWriter):
         return hoisted
 
     def _adaptive(self, writer: FlowWriter, node: Adaptive, x: c.Code) -> c.Code:
-        core = self.instance.core
-        answer, pick = (
-            self.owner.kernel("answer", "self_modifying"),
-            self.owner.kernel("one_memory", "self_modifying"),
-        )
-        weights = c.call(pick, "anchor", self.index[id(node)])
-        named = (
-            ("residual", literal(core.map.residual and core.map.kind == "mlp")),
-            ("activation", literal(core.map.activation)),
-        )
-        return writer.assign(c.Invoke(answer, (weights, x), named), shape_words(node.shape))
+        group, index = self.place[id(node)]
+        answer = self._answered(group, self._one("anchor", group, index), x)
+        if group.key == "shared":
+            return writer.assign(answer, shape_words(node.shape))
+        name = c.name(self.names.fresh(f"{writer.prefix}_own"))  # it stays: it is the key of its write
+        self.steps.append(c.Assign(name, answer, shape_words(node.shape)))
+        self.answers[id(node)] = name
+        return name
+
+
+def _of(name: str, group: Group) -> str:
+    """What a group's `running`, `anchor` and so on are called: the memory's own have the bare names."""
+    return f"{name}_of_{group.name}" if group.name else name
+
+
+def _who_teaches(group: Group) -> str:
+    """A comment on targets that memories make themselves."""
+    if group.name:
+        return f"the target that the {group.name.replace('_and_', ' and the ')} makes itself"
+    if group.taught:
+        return "the memory is taught the value; each projection makes its own target from it"
+    return "every memory makes its own target from the value"
+
+
+def _several(targets: list[str], values: list[str]) -> c.Step:
+    """`a, b = c, d`, or `a = c`."""
+    if len(targets) == 1:
+        return c.Assign(c.name(targets[0]), c.name(values[0]))
+    return c.Assign(
+        c.Several(tuple(c.name(t) for t in targets), bare=True),
+        c.Several(tuple(c.name(v) for v in values), bare=True),
+    )

@@ -31,13 +31,13 @@ def token_fold(
     Args:
         running: weights before the piece, `[M, B, H, out, in]`, first layer first.
         anchor: weights at which gradients are taken, the same shapes.
-        key: `[B, H, T, Dk]`, shared by all memories.
+        key: `[B, H, T, Dk]`, shared by all memories, or `[M, B, H, T, Dk]`.
         target: `[M, B, H, T, Dv]`, or `[B, H, T, Dv]` where all share one; a constant of the objective.
         rate: `[B, H, T]`.
         retain: `[B, H, T]`.
         map: see `maps`.
         objective: see `objectives`.
-        rule: `gd`, `dgd` or `dgd_first_layer`.
+        rule: `gd`, `dgd`, `dgd_explicit` or `dgd_first_layer`.
         moments: momentum before the piece, as `running`.
         momentum: `[B, H, T]`.
 
@@ -57,7 +57,7 @@ def token_fold(
         state |= {n.replace("W", "S"): s.flatten(0, 1) for n, s in zip(names, moments, strict=True)}
     open_period = key.shape[-2] + 2  # longer than the piece, so that the anchor stays
     targets = target.flatten(0, 1) if target.dim() == 5 else shared(target)
-    keys = shared(key)
+    keys = key.flatten(0, 1) if key.dim() == 5 else shared(key)
     _, after = token_loop(
         keys,
         keys,

@@ -42,9 +42,27 @@ def one_memory(weights: Weights, index: int) -> Weights:
     return tuple(layer[index] for layer in weights)
 
 
-def but_the_first(weights: Weights) -> Weights:
-    """All stacked memories but the first: the projections."""
-    return tuple(layer[1:] for layer in weights)
+def all_but(weights: Weights, count: int) -> Weights:
+    """All stacked memories but the first `count`."""
+    return tuple(layer[count:] for layer in weights)
+
+
+def constants(weights: Weights) -> Weights:
+    """The same values, without a past."""
+    return tuple(layer.detach() for layer in weights)
+
+
+def faded(weights: Weights, retain: Tensor) -> Weights:
+    """What is left of weights `[..., B, H, out, in]` after gates `[B, H, T]`."""
+    left = retain.prod(-1)[..., None, None]
+    return tuple(left * layer for layer in weights)
+
+
+def only_faded(before: Weights, after: Weights, retain: Tensor) -> Weights:
+    """The values of `after`, of which only what retention leaves of `before` has a past."""
+    return tuple(
+        kept + (layer - kept).detach() for kept, layer in zip(faded(before, retain), after, strict=True)
+    )
 
 
 def answer(weights: Weights, z: Tensor, *, residual: bool, activation: str) -> Tensor:

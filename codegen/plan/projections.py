@@ -1,10 +1,15 @@
-"""How a memory that writes its own projections is folded over a period: by the algebra of its rule."""
+"""How memories that write their own projections are stacked and folded: by the algebra of their rule."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import lcm
+
 from nldsl.codegen.plan.engines import map_settings
 from nldsl.records import record
-from nldsl.resolve.expanded import Adaptive, Core, MemoryInstance
+from nldsl.resolve.expanded import Adaptive, Core, Map, MemoryInstance
+
+FOLDED = ("gd", "dgd", "dgd_explicit", "dgd_first_layer")
 
 
 @record
@@ -16,6 +21,56 @@ class Fold:
     reference: str
     keywords: dict[str, object]
     moments: bool
+    lowering: str = "chunked"
+
+
+@record
+class Slot:
+    """Fast weights of one memory: the memory's own (without a `node`), or an adaptive projection's."""
+
+    field: str
+    node: Adaptive | None
+    map: Map
+    shapes: tuple[tuple[int, int], ...]
+    period: int
+    rule: str
+    key: str  # `shared`, `own`, `own |> unit`
+    target: str  # `value`, `self`
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What memories have in common that are stacked and written together."""
+        one = self.map
+        alike = (one.kind, one.residual, one.activation, one.norm)
+        return (self.shapes, alike, self.period, self.rule, self.key != "shared", self.key)
+
+
+@record
+class Group:
+    """Memories that are stacked and written together, those taught the value before those that teach
+    themselves.  `name` is empty for the memory's own group.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    fold: Fold
+
+    @property
+    def period(self) -> int:
+        return self.slots[0].period
+
+    @property
+    def map(self) -> Map:
+        return self.slots[0].map
+
+    @property
+    def key(self) -> str:
+        return self.slots[0].key
+
+    @property
+    def taught(self) -> int:
+        """How many are taught the value."""
+        return sum(slot.target == "value" for slot in self.slots)
 
 
 def looped(instance: MemoryInstance) -> bool:
@@ -26,36 +81,72 @@ def looped(instance: MemoryInstance) -> bool:
 def obstacles(instance: MemoryInstance) -> list[str]:
     """What keeps a self-modifying memory from being compiled; empty where nothing does."""
     core, found = instance.core, []
-    nodes = [node for _, node in instance.adaptives()]
-    if core.map.kind not in ("mlp", "matrix"):
-        found.append(f"`map = {core.map.kind}` beside adaptive projections")
-    if core.map.kind == "mlp" and (core.map.norm or core.map.depth != 2):
-        found.append("a norm or more than two layers in a map beside adaptive projections")
-    if any(_shape(node) != _own_shape(instance) for node in nodes):
-        found.append("adaptive projections whose maps differ from the memory's own map")
-    if any(node.settings for node in nodes):
-        found.append("settings of a single adaptive projection")
-    if core.rule not in ("gd", "dgd", "dgd_first_layer") or core.objective not in ("dot", "l2"):
+    slots = _slots(instance)
+    maps = {slot.map.kind: slot.map for slot in slots}
+    found += [f"`map = {kind}` beside adaptive projections" for kind in maps if kind not in ("mlp", "matrix")]
+    if any(slot.map.norm for slot in slots):
+        found.append("a norm in a map beside adaptive projections")
+    if any(s.rule not in FOLDED for s in slots) or core.objective not in ("dot", "l2"):
         found.append(f"`rule = {core.rule}` with `objective = {core.objective}` beside adaptive projections")
-    if core.anchor != core.update and core.period > 1:
+    if core.update == 1 and isinstance(core.anchor, int):
         found.append("an anchor apart from the update")
-    if core.update == 1 and core.anchor != "current":
-        found.append("gradients at the retained weights; write `anchor = current`")
+    piece = min(slot.period for slot in slots)
+    if any(slot.period % piece for slot in slots):
+        found.append("adaptive projections whose periods do not nest")
+    if core.gradient_tokens is not None and core.gradient_tokens % piece:
+        found.append(
+            f"`gradient = through {core.gradient_tokens} tokens`, which cuts a period of {piece} tokens"
+        )
     others = (
         core.window,
         core.constrain,
         core.erase,
         core.normalise,
-        core.gradient != "through",
-        core.gradient_tokens,
         core.partial != "drop",
         core.writes > 1,
     )
     if any(others) or "channel" in (core.rate, core.retain, core.momentum):
         found.append(
-            "a window, constraint, erase, normaliser, gradient, partial period, second write or channel gate "
+            "a window, constraint, erase, normaliser, partial period, second write or channel gate "
             "beside adaptive projections"
         )
+    return found
+
+
+def groups(instance: MemoryInstance, lowering: str = "chunked") -> tuple[Group, ...]:
+    """The stacks of fast weights, the memory's own first; call only where `obstacles` finds none."""
+    stacks: dict[tuple[object, ...], list[Slot]] = {}
+    for slot in _slots(instance):
+        stacks.setdefault(slot.kind, []).append(slot)
+    found: list[Group] = []
+    for slots in stacks.values():
+        fields = list(dict.fromkeys(slot.field for slot in slots))
+        name = "_and_".join(fields) if found else ""
+        while name in [one.name for one in found]:
+            name += "_too"
+        own = replace(instance.core, map=slots[0].map, rule=slots[0].rule)
+        ordered = sorted(slots, key=lambda slot: slot.target != "value")
+        found.append(Group(name, tuple(ordered), fold(own, lowering)))
+    return tuple(found)
+
+
+def cycle(instance: MemoryInstance) -> int:
+    """Tokens after which all clocks of a self-modifying memory stand where they began."""
+    core = instance.core
+    return lcm(core.gradient_tokens or 1, *(slot.period for slot in _slots(instance)))
+
+
+def _slots(instance: MemoryInstance) -> list[Slot]:
+    """The memory's own fast weights, then those of its projections."""
+    core = instance.core
+    own = core.map.weights(int(instance.key_width), int(instance.value_width))
+    found = [Slot("", None, core.map, own, core.period, core.rule, "shared", core.target)]
+    for name, node in instance.adaptives():
+        width = int(node.shape.width)
+        given = node.settings
+        period, rule = int(given.get("update", core.period)), str(given.get("rule", core.rule))
+        key, target = str(given.get("key", "shared")), str(given.get("target", "self"))
+        found.append(Slot(name, node, node.map, node.map.weights(width, width), period, rule, key, target))
     return found
 
 
@@ -82,7 +173,7 @@ def loop_obstacles(core: Core) -> list[str]:
 
 
 def writes_obstacles(core: Core) -> list[str]:
-    """What does not go with several writes for each token: everything that counts tokens but the retention."""
+    """What does not go with several writes for each token: all that counts tokens but the retention."""
     if core.writes == 1:
         return []
     beside = [
@@ -95,39 +186,17 @@ def writes_obstacles(core: Core) -> list[str]:
     return [f"several writes for each token beside {what}" for what, there in beside if there]
 
 
-def _shape(node: Adaptive) -> tuple[object, ...]:
-    width = int(node.shape.width)
-    return (
-        node.map.kind,
-        node.map.weights(width, width),
-        node.map.residual,
-        node.map.activation,
-        node.map.norm,
-    )
-
-
-def _own_shape(instance: MemoryInstance) -> tuple[object, ...]:
-    one = instance.core.map
-    return (
-        one.kind,
-        one.weights(int(instance.key_width), int(instance.value_width)),
-        one.residual,
-        one.activation,
-        one.norm,
-    )
-
-
 def fold(core: Core, lowering: str = "chunked") -> Fold:
     """The fold of a rule; call only where `obstacles` finds none."""
     if lowering == "reference":
         words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
-        return Fold("token_fold", "reference_fold", "f", words, core.momentum != "none")
+        return Fold("token_fold", "reference_fold", "f", words, core.momentum != "none", lowering)
     words = {"objective": core.objective}
     words |= {"residual": core.map.residual and core.map.kind == "mlp", "activation": core.map.activation}
     if core.rule == "gd":
         return Fold("frozen_fold", "frozen", "E6", words, core.momentum != "none")
-    if core.rule == "dgd_first_layer":
-        words["reading"] = "first_layer"
+    if core.rule != "dgd":
+        words["reading"] = core.rule.removeprefix("dgd_")
     moving = core.momentum != "none"
     engine = "E12" if core.map.kind == "mlp" else "E11" if moving else "E10"
     return Fold("deep_dgd_fold", "deep_dgd", engine, words, moving)

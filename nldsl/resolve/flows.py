@@ -9,6 +9,7 @@ from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
+from nldsl.resolve.adaptive import settings
 from nldsl.resolve.calls import arguments_of, function_name, primitive_arguments
 from nldsl.resolve.expanded import (
     Adaptive,
@@ -514,37 +515,8 @@ class Flows:
                 node.words[1].span,
                 help="use `mlp(...)` or `linear`",
             )
-        settings: dict[str, str | int] = {}
-        for statement in node.body.statements if node.body else ():
-            key = statement.target.text if isinstance(statement.target, e.Name) else ""
-            if key == "update":
-                clock = context.scope.clock(statement.value)
-                if clock.unit != "token":
-                    raise findings.stop(
-                        "NL0303",
-                        f"an adaptive projection is counted in {clock.unit}s",
-                        statement.value.span,
-                        "this unit does not fit",
-                        help="count it in tokens",
-                    )
-                settings["update"] = clock.period
-            elif key == "key":
-                settings["key"] = context.scope.word(
-                    statement.value, "the key of a projection", ("own", "shared")
-                )
-            elif key == "target":
-                settings["target"] = context.scope.word(
-                    statement.value, "the target of a projection", ("value", "self")
-                )
-            else:
-                raise findings.stop(
-                    "NL0202",
-                    f"`adaptive` has no setting `{key}`",
-                    statement.span,
-                    "unknown setting",
-                    help="it has `key`, `target` and `update`",
-                )
-        return Adaptive(flow.shape, flow, projection, f"{context.path}.adaptive", settings, span=node.span)
+        own = settings(node, context.scope)
+        return Adaptive(flow.shape, flow, projection, f"{context.path}.adaptive", own, span=node.span)
 
     def map(self, node: e.Expr, scope: Scope, width: Num) -> Map:
         """The map of a memory or adaptive projection over vectors of `width` features."""

@@ -337,9 +337,9 @@ def test_what_a_self_modifying_memory_cannot_be() -> None:
         "window": ({"window": 3}, "a window"),
         "muon": ({"rule": "muon"}, "`rule = muon`"),
         "anchor": ({"update": 1, "anchor": 4}, "an anchor apart"),
-        "retained": ({"update": 1, "anchor": "retained"}, "write `anchor = current`"),
         "cache": ({"map": Map("cache")}, "`map = cache`"),
-        "deep": ({"map": Map("mlp", Num(5), 3, residual=True)}, "more than two layers"),
+        "norm": ({"map": Map("mlp", Num(5), 2, norm=True)}, "a norm in a map"),
+        "cut": ({"gradient_tokens": 3}, "`gradient = through 3 tokens`, which cuts a period of 2 tokens"),
     }.values():
         assert any(words in text for text in obstacles(replace(one, core=replace(one.core, **change)))), (
             change

@@ -65,8 +65,10 @@ def _matrix(weights: tuple[Tensor, ...], z: Tensor) -> Tensor:
 
 
 def _residual_mlp(weights: tuple[Tensor, ...], z: Tensor) -> Tensor:
-    hidden = F.gelu((weights[0] @ z.unsqueeze(-1)).squeeze(-1))
-    return z + (weights[1] @ hidden.unsqueeze(-1)).squeeze(-1)
+    hidden = z
+    for weight in weights[:-1]:
+        hidden = F.gelu((weight @ hidden.unsqueeze(-1)).squeeze(-1))
+    return z + (weights[-1] @ hidden.unsqueeze(-1)).squeeze(-1)
 
 
 @dataclass
@@ -82,16 +84,26 @@ class Definition:
     target: str = "self"
     period: int = 4
     after: bool = False
+    retained: bool = False
+    gradient: str | int = "through"
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the name of a projection's start
     out: Callable[[Definition, Tensor, Tensor], Tensor] = lambda d, read, x: read
     anchor: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     history: dict[str, list[Tensor]] = field(default_factory=dict)
+    answers: dict[str, Tensor] = field(default_factory=dict)
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (2, -1))
 
+    def of(self, name: str, what: str) -> Any:
+        """A setting of one memory, or of all where it has none of its own."""
+        return self.own.get(name, {}).get(what, getattr(self, what))
+
     def project(self, name: str, x: Tensor) -> Tensor:
         """P(x) for every head, `[B, H, d]`, by the weights that are read."""
-        return self.map(self.anchor[name], x if x.dim() == 3 else self.heads(x))
+        answer = self.of(name, "map")(self.anchor[name], x if x.dim() == 3 else self.heads(x))
+        self.answers[name] = answer
+        return answer  # type: ignore[no-any-return]
 
     def conv(self, name: str, x: Tensor) -> Tensor:
         """A causal depthwise convolution of `[B, width]`, from its formula."""
@@ -111,19 +123,23 @@ class Definition:
         moments = {n: tuple(torch.zeros_like(w) for w in running[n]) for n in self.names}
         outputs = []
         for t in range(x.shape[1]):
-            if t % self.period == 0:
-                self.anchor = dict(running)
+            self.anchor |= {n: w for n, w in running.items() if t % self.of(n, "period") == 0}
             now = self.fields(self, x[:, t])
             answered = self.map(self.anchor["start"], now["query"])
             after = {}
             for name in self.names:
-                own = self.target != "value" or name != "start"
-                target = self.map(self.anchor[name], now["value"]) if own else now["value"]
-                target = F.normalize(target, dim=-1, eps=1e-6) if self.target == "unit" else target
+                wanted = self.own.get(name, {}).get("target", self.target if name == "start" else "self")
+                target = now["value"]
+                if wanted != "value":
+                    target = self.of(name, "map")(self.anchor[name], target)
+                    target = F.normalize(target, dim=-1, eps=1e-6) if self.target == "unit" else target
                 after[name], moments[name] = self.write(running[name], name, moments[name], now, target)
             running = after
             answered = self.map(running["start"], now["query"]) if self.after else answered
             outputs.append(self.out(self, answered.flatten(-2), x[:, t]))
+            if isinstance(self.gradient, int) and (t + 1) % self.gradient == 0:
+                running = {n: tuple(w.detach() for w in one) for n, one in running.items()}
+                moments = {n: tuple(w.detach() for w in one) for n, one in moments.items()}
         return torch.stack(outputs, dim=1)
 
     def write(
@@ -136,16 +152,25 @@ class Definition:
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One write (Nested Learning, Eq. 86-91; every layer with its own input)."""
 
+        forward, rule = self.of(name, "map"), self.of(name, "rule")
+
         def loss(weights: tuple[Tensor, ...], key: Tensor, wanted: Tensor) -> Tensor:
-            found = self.map(weights, key)
+            found = forward(weights, key)
             return (
                 -(found * wanted).sum() if self.objective == "dot" else 0.5 * (found - wanted).square().sum()
             )
 
-        key = now["key"]
+        how = self.own.get(name, {}).get("key", "shared")
+        key = {"shared": now["key"], "own": self.answers.get(name), "unit": None}[how]
+        key = _unit(self.answers[name]) if key is None else key
         at = self.anchor[name]
+        if self.retained:
+            at = tuple(now["retain"][..., None, None] * w for w in running)
+        at = tuple(w.detach() for w in at) if self.gradient == "first_order" else at
         slopes = torch.func.grad(loss)(at, key, target)
-        inputs = [key, F.gelu((at[0] @ key.unsqueeze(-1)).squeeze(-1))]
+        inputs = [key]
+        for weight in at[:-1]:
+            inputs.append(F.gelu((weight @ inputs[-1].unsqueeze(-1)).squeeze(-1)))
         rate, retain = now["rate"][..., None, None], now["retain"][..., None, None]
         new, pushed = [], []
         for layer, (weight, slope, entered, moment) in enumerate(
@@ -153,7 +178,7 @@ class Definition:
         ):
             outer = entered.unsqueeze(-1) * entered.unsqueeze(-2)
             push = now["momentum"][..., None, None] * moment if "momentum" in now else 0 * moment
-            if self.rule == "gd" or (self.rule == "first_layer" and layer > 0):
+            if rule == "gd" or (rule == "first_layer" and layer > 0):
                 push = push - rate * slope
                 new.append(retain * weight + push)
             else:
@@ -161,6 +186,10 @@ class Definition:
                 push = push - own * slope
                 new.append(retain * weight - own * weight @ outer + push)
             pushed.append(push)
+        if self.gradient == "stop":
+            kept = [retain * weight for weight in running]
+            new = [k + (w - k).detach() for k, w in zip(kept, new, strict=True)]
+            pushed = [push.detach() for push in pushed]
         return tuple(new), tuple(pushed)
 
 
@@ -222,6 +251,68 @@ def _tokens(d: Definition, x: Tensor) -> dict[str, Tensor]:
     }
 
 
+def _stages(d: Definition, x: Tensor) -> dict[str, Tensor]:
+    key = _unit(d.project("key_memory", x))
+    return {
+        "key": key,
+        "value": _unit(d.heads(d.memory.value_linear(x))),  # type: ignore[operator]
+        "query": _unit(d.project("query_memory", x)),
+        "rate": d.gate("rate", d.project("rate_memory", x).flatten(-2)),
+        "retain": _constant(key, 0.95),
+    }
+
+
+def _clocks(d: Definition, x: Tensor) -> dict[str, Tensor]:
+    key = _unit(d.project("key_memory", x))
+    return {
+        "key": key,
+        "value": _unit(d.project("value_memory", x)),
+        "query": _unit(d.heads(d.memory.query_linear(x))),  # type: ignore[operator]
+        "rate": _constant(key, 0.1),
+        "retain": d.gate("retain", d.project("retain_memory", x).flatten(-2)),
+    }
+
+
+def _moving(d: Definition, x: Tensor) -> dict[str, Tensor]:
+    key = _unit(d.project("key_memory", x))
+    return {
+        "key": key,
+        "value": _unit(d.heads(d.memory.value_linear(x))),  # type: ignore[operator]
+        "query": _unit(d.heads(d.memory.query_linear(x))),  # type: ignore[operator]
+        "rate": _constant(key, 0.2),
+        "retain": d.gate("retain", x),
+        "momentum": _constant(key, 0.5),
+    }
+
+
+def _one_for_all(d: Definition, x: Tensor) -> dict[str, Tensor]:
+    query = _unit(d.project("query_memory", x))
+    return {
+        "key": query,
+        "value": query,
+        "query": query,
+        "rate": _constant(query, 0.2),
+        "retain": d.gate("retain", x),
+        "momentum": _constant(query, 0.5),
+    }
+
+
+def _token_by_token(m: nn.Module, gradient: str | int = "through") -> Definition:
+    return Definition(
+        m,
+        ("start", "query_memory" if gradient == "stop" else "key_memory"),
+        _one_for_all if gradient == "stop" else _moving,
+        map=_matrix,
+        rule="gd",
+        objective="l2",
+        target="value",
+        period=1,
+        after=True,
+        retained=True,
+        gradient=gradient,
+    )
+
+
 def _plain(d: Definition, x: Tensor) -> dict[str, Tensor]:
     m = d.memory
     key = _unit(d.heads(m.key_linear(x)))  # type: ignore[operator]
@@ -279,6 +370,34 @@ DEFINITIONS: dict[str, Callable[[nn.Module], Definition]] = {
         target="value",
         period=1,
     ),
+    "adaptive_stages": lambda m: Definition(
+        m,
+        ("start", "key_memory", "query_memory", "rate_memory"),
+        _stages,
+        rule="gd",
+        objective="l2",
+        target="value",
+        own={
+            "key_memory": {"key": "unit", "target": "value"},
+            "query_memory": {"key": "own", "target": "value"},
+            "rate_memory": {"key": "unit", "target": "value"},
+        },
+    ),
+    "adaptive_clocks": lambda m: Definition(
+        m,
+        ("start", "key_memory", "value_memory", "retain_memory"),
+        _clocks,
+        target="unit",
+        own={
+            "key_memory": {"period": 8},
+            "value_memory": {"period": 2, "rule": "gd", "map": _matrix},
+            "retain_memory": {"target": "value"},
+        },
+    ),
+    "adaptive_retained": _token_by_token,
+    "adaptive_first_order": lambda m: _token_by_token(m, "first_order"),
+    "adaptive_stop": lambda m: _token_by_token(m, "stop"),
+    "adaptive_cut": lambda m: _token_by_token(m, 3),
     "self_target": lambda m: Definition(m, ("start",), _plain),
     "self_target_local": lambda m: Definition(
         m, ("start", "key_memory"), _local, rule="first_layer", target="unit", out=_gated
@@ -303,7 +422,10 @@ def test_a_self_modifying_memory_is_its_definition(name: str) -> None:
     expected = DEFINITIONS[name](memory).run(x)
     found, _ = memory(x)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
-    wanted = torch.autograd.grad((expected * weights).sum(), [x, *parameters.values()])
-    got = torch.autograd.grad((found * weights).sum(), [x, *parameters.values()])
+    learned = [x, *parameters.values()]
+    wanted = torch.autograd.grad(
+        (expected * weights).sum(), learned, allow_unused=True, materialize_grads=True
+    )
+    got = torch.autograd.grad((found * weights).sum(), learned, allow_unused=True, materialize_grads=True)
     for label, a, b in zip(["x", *parameters], got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=label)

@@ -135,8 +135,8 @@ class Mixer(nn.Module):
             "key_conv": key_conv,
             "running": running,
             "anchor": anchor,
-            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
             "moments": moments,
+            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
         }
         return y, state
 

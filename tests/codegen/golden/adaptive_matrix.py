@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels import (
+    all_but,
     answer,
-    but_the_first,
     deep_dgd_fold,
     fast_starts,
     initialise,
@@ -82,7 +82,7 @@ class Mixer(nn.Module):
             rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
             # the memory is taught the value; each projection makes its own target from it
             targets = torch.cat(
-                (value.unsqueeze(0), answer(but_the_first(anchor), value, residual=False, activation="gelu"))
+                (value.unsqueeze(0), answer(all_but(anchor, 1), value, residual=False, activation="gelu"))
             )
             running, _ = deep_dgd_fold(
                 running,

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels import (
+    all_but,
     answer,
-    but_the_first,
+    constant_gate,
     fast_starts,
     frozen_fold,
     initialise,
@@ -84,14 +85,14 @@ class Mixer(nn.Module):
             # adaptive_momentum.nl:8  rate = 0.1
             rate = torch.full_like(key[..., 0], 0.1)  # [B, H, T]
             # adaptive_momentum.nl:9  retain = 0.95
-            retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
+            retain = constant_gate(key[..., 0], 0.95)  # [B, H, T]
             # what the memory answers, before this period is written
             reads.append(answer(one_memory(anchor, 0), query, residual=True, activation="gelu"))
             # the memory is taught the value; each projection makes its own target from it
             targets = torch.cat(
                 (
                     value[:, :, begin:end].unsqueeze(0),
-                    answer(but_the_first(anchor), value[:, :, begin:end], residual=True, activation="gelu"),
+                    answer(all_but(anchor, 1), value[:, :, begin:end], residual=True, activation="gelu"),
                 ),
             )
             running, moments = frozen_fold(
@@ -112,8 +113,8 @@ class Mixer(nn.Module):
         state = {
             "running": running,
             "anchor": anchor,
-            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
             "moments": moments,
+            "phase": torch.as_tensor((phase + x.shape[1]) % 4),
         }
         return y, state
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kernels import (
     answer,
+    constant_gate,
     deep_dgd_fold,
     fast_starts,
     initialise,
@@ -61,7 +62,7 @@ class Mixer(nn.Module):
         # self_target.nl:8  rate = 0.1
         rate = torch.full_like(key[..., 0], 0.1)  # [B, H, T]
         # self_target.nl:9  retain = 0.95
-        retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.95)  # [B, H, T]
         if "running" in state:
             running, anchor, phase = state["running"], state["anchor"], int(state["phase"])
         else:
