@@ -10,6 +10,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import Bound, function_name
+from nldsl.resolve.choices import chosen_fields
 from nldsl.resolve.expanded import (
     Flow,
     Num,
@@ -69,7 +70,7 @@ class Fields:
         self.call, self.declaration, self.path, self.width = call, declaration, path, width
         self.scope, self.arguments = bound.scope, bound.arguments
         self.findings: Findings = bound.scope.findings
-        self.fields = declaration.fields
+        self.fields = chosen_fields(declaration.fields, bound.scope)
         self.objective, self.objective_parameter = self._objective()
 
     def _field(self, name: str) -> e.Expr | None:
