@@ -31,6 +31,7 @@ from nldsl.resolve.expanded import (
     WriteApart,
 )
 
+KEEPS = ("retain", "momentum")  # gates whose products over many tokens count
 POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
 MAX_NESTING = 3
 _SHORT = {"rmsnorm": "norm", "layernorm": "norm"}
@@ -261,6 +262,9 @@ def _started(
     def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
         start = f.arguments.get("start")
         if not isinstance(start, Num):
+            learned = isinstance(f.input, Apply) and f.input.primitive == "learned"
+            if w.prefix in KEEPS and not learned:  # what is learned is in full precision anyway
+                x = c.Invoke(w.owner.kernel("full_precision", "parts"), (x,))
             return c.Invoke(function, (x,))
         value = inverse(float(start))
         filled = c.call(

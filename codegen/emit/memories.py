@@ -18,7 +18,7 @@ from nldsl.codegen.emit.classes import (
     spelled,
     trimmed,
 )
-from nldsl.codegen.emit.flows import FlowWriter, mlp, swiglu
+from nldsl.codegen.emit.flows import KEEPS, FlowWriter, mlp, swiglu
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import (
@@ -153,7 +153,10 @@ class MemoryWriter:
                 c.Indexed(self.of_heads(name, flow), ":, None"), "expand_as", (c.name(like),)
             )
         elif flow.shape.layout == "scalar":
-            value = c.call("torch.full_like", like, writer.write(flow))
+            number = writer.write(flow)
+            value = c.call("torch.full_like", like, number)
+            if name in KEEPS:
+                value = c.Invoke(self.owner.kernel("constant_gate", "parts"), (c.name(like), number))
         else:
             value = writer.write(flow)
         if value != target:

@@ -31,6 +31,16 @@ def unit(x: Tensor) -> Tensor:
     return unit_vectors(x)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32 or better: in bfloat16 a gate of 0.999 would be 1, and its memory would never forget."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def constant_gate(like: Tensor, number: float) -> Tensor:
+    """`number` for each entry of `like`, in float32 or better."""
+    return torch.full_like(like, number, dtype=torch.promote_types(like.dtype, torch.float32))
+
+
 def rotary(x: Tensor, position: int | Tensor, theta: float) -> Tensor:
     """Rotary position embedding (RoFormer, Eq. 34) of `x` `[B, H, T, d]`.
 

@@ -19,18 +19,18 @@ class UnitLowerSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(lower: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        wide = lower.to(torch.promote_types(lower.dtype, torch.float32))
-        identity = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
-        inverse = torch.linalg.solve_triangular(wide, identity, upper=False, unitriangular=True).to(
-            lower.dtype
-        )
-        return inverse @ right, inverse
+        with torch.autocast(lower.device.type, enabled=False):  # else the product would be rounded
+            wide = lower.to(torch.promote_types(lower.dtype, torch.float32))
+            identity = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
+            inverse = torch.linalg.solve_triangular(wide, identity, upper=False, unitriangular=True)
+            return (inverse @ right.to(wide.dtype)).to(right.dtype), inverse
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output)
         ctx.right_shape = inputs[1].shape
+        ctx.dtypes = inputs[0].dtype, inputs[1].dtype
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -38,13 +38,15 @@ class UnitLowerSolve(torch.autograd.Function):
         turned = inverse.transpose(-1, -2)
         grad_lower, grad_right = None, None
         if grads[0] is not None:
-            grad_right = turned @ grads[0]
-            grad_lower = (grad_right @ solution.transpose(-1, -2)).sum_to_size(inverse.shape)
-            grad_right = grad_right.sum_to_size(ctx.right_shape)
+            grad_right = turned @ grads[0].to(inverse.dtype)
+            grad_lower = (grad_right @ solution.to(inverse.dtype).transpose(-1, -2)).sum_to_size(
+                inverse.shape
+            )
+            grad_right = grad_right.sum_to_size(ctx.right_shape).to(ctx.dtypes[1])
         if grads[1] is not None:
             through_inverse = turned @ grads[1] @ turned
             grad_lower = through_inverse if grad_lower is None else grad_lower + through_inverse
-        return None if grad_lower is None else -grad_lower.tril(-1), grad_right
+        return None if grad_lower is None else -grad_lower.tril(-1).to(ctx.dtypes[0]), grad_right
 
 
 def unit_lower_solve(lower: Tensor, right: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import deep_dgd, fast_starts, initialise, merge_heads, split_heads, unit
+from kernels import constant_gate, deep_dgd, fast_starts, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -52,7 +52,7 @@ class Mixer(nn.Module):
         # deep_descent.nl:8  rate = x |> linear(heads) |> sigmoid(start = 0.1)
         rate = torch.sigmoid(self.rate_linear(x) + self.rate_start).transpose(1, 2)  # [B, H, T]
         # deep_descent.nl:9  retain = 0.98
-        retain = torch.full_like(key[..., 0], 0.98)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.98)  # [B, H, T]
         read, core = deep_dgd(
             query,
             key,

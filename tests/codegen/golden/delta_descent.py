@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import delta, initialise, merge_heads, split_heads, unit
+from kernels import constant_gate, delta, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -50,7 +50,7 @@ class Mixer(nn.Module):
         # delta_descent.nl:8  rate = x |> linear(heads) |> sigmoid
         rate = torch.sigmoid(self.rate_linear(x)).transpose(1, 2)  # [B, H, T]
         # delta_descent.nl:9  retain = 0.95
-        retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.95)  # [B, H, T]
         read, core = delta(
             query, key, value, rate=rate, retain=retain, erase="current", state=state.get("core")
         )  # [B, H, T, d]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import delta_frozen, initialise, merge_heads, split_heads, unit
+from kernels import constant_gate, delta_frozen, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -49,7 +49,7 @@ class Mixer(nn.Module):
         # delta_frozen.nl:8  rate = 0.2
         rate = torch.full_like(key[..., 0], 0.2)  # [B, H, T]
         # delta_frozen.nl:9  retain = 0.95
-        retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.95)  # [B, H, T]
         read, core = delta_frozen(
             query, key, value, rate=rate, retain=retain, period=4, read="after", state=state.get("core")
         )  # [B, H, T, d]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import channel_delta, initialise, merge_heads, split_heads, unit
+from kernels import channel_delta, constant_gate, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Mixer(nn.Module):
         # erase_along.nl:8  rate = 0.5
         rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
         # erase_along.nl:9  retain = 0.9
-        retain = torch.full_like(key[..., 0], 0.9)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.9)  # [B, H, T]
         # erase_along.nl:10  erase = x |> linear |> unit
         erase = unit(split_heads(self.erase_linear(x), self.heads))  # [B, H, T, d]
         read, core = channel_delta(

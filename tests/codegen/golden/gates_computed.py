@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import hebbian, initialise, merge_heads, split_heads, unit
+from kernels import full_precision, hebbian, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -51,7 +51,8 @@ class Mixer(nn.Module):
         # gates_computed.nl:8  rate = (x |> linear(heads) |> sigmoid) * 0.5
         rate = (torch.sigmoid(self.rate_linear(x)) * 0.5).transpose(1, 2)  # [B, H, T]
         # gates_computed.nl:9  retain = 1 - (x |> linear(heads) |> sigmoid) * 0.2
-        retain = (1 - torch.sigmoid(self.retain_linear(x)) * 0.2).transpose(1, 2)  # [B, H, T]
+        retain = 1 - torch.sigmoid(full_precision(self.retain_linear(x))) * 0.2
+        retain = retain.transpose(1, 2)  # [B, H, T]
         # [B, H, T, d]
         read, core = hebbian(query, key, value, rate=rate, retain=retain, state=state.get("core"))
         y = merge_heads(read)

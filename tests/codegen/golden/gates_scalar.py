@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import delta, initialise, merge_heads, split_heads, unit
+from kernels import constant_gate, delta, initialise, merge_heads, split_heads, unit
 
 State = dict[str, Any]
 
@@ -49,7 +49,7 @@ class Mixer(nn.Module):
         # gates_scalar.nl:8  rate = 0.5
         rate = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
         # gates_scalar.nl:9  retain = 0.9
-        retain = torch.full_like(key[..., 0], 0.9)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.9)  # [B, H, T]
         # [B, H, T, d]
         read, core = delta(query, key, value, rate=rate, retain=retain, state=state.get("core"))
         y = merge_heads(read)

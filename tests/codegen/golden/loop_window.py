@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import initialise, merge_heads, split_heads, token_loop, unit
+from kernels import constant_gate, initialise, merge_heads, split_heads, token_loop, unit
 
 State = dict[str, Any]
 
@@ -49,9 +49,9 @@ class Mixer(nn.Module):
         # loop_window.nl:8  rate = 0.1
         rate = torch.full_like(key[..., 0], 0.1)  # [B, H, T]
         # loop_window.nl:9  retain = 0.95
-        retain = torch.full_like(key[..., 0], 0.95)  # [B, H, T]
+        retain = constant_gate(key[..., 0], 0.95)  # [B, H, T]
         # loop_window.nl:10  momentum = 0.5
-        momentum = torch.full_like(key[..., 0], 0.5)  # [B, H, T]
+        momentum = constant_gate(key[..., 0], 0.5)  # [B, H, T]
         read, core = token_loop(
             query,
             key,

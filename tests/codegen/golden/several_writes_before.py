@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import heavy_ball, in_turn, initialise, merge_heads, several, split_heads, unit
+from kernels import constant_gate, heavy_ball, in_turn, initialise, merge_heads, several, split_heads, unit
 
 State = dict[str, Any]
 
@@ -57,7 +57,7 @@ class Mixer(nn.Module):
         # several_writes_before.nl:10  retain = 1 - 2 ^ (-3 - head)
         retain = self.retain_of_heads[:, None].expand_as(query[..., 0])  # [B, H, T]
         # several_writes_before.nl:11  momentum = 0.5
-        momentum = torch.full_like(query[..., 0], 0.5)  # [B, H, T]
+        momentum = constant_gate(query[..., 0], 0.5)  # [B, H, T]
         read, core = several(
             heavy_ball,
             query,
