@@ -94,10 +94,17 @@ def frozen_tiles(
     if tiling.holds_anchor or any(tiling.ends) or not closed_form_fits(*present):
         return frozen_tiles_plainly(pairs, weighing, running, anchor, moments, tiling)
     given = [None if x is None else x.contiguous() for x in tensors[:8]]
-    found = FrozenTiles.apply(tiling, moments is not None, *given, *tensors[8:])
+    found = _frozen_closed(tiling, moments is not None, *given, *tensors[8:])  # type: ignore[call-arg]
     depth, count = tiling.depth, 3 if moments is not None else 2
-    layers = [tuple(found[1 + n * depth : 1 + (n + 1) * depth]) for n in range(count)]  # type: ignore[index]
-    return found[0], layers[0], layers[1], layers[2] if moments is not None else None  # type: ignore[index]
+    layers = [found[1 + n * depth : 1 + (n + 1) * depth] for n in range(count)]
+    return found[0], layers[0], layers[1], layers[2] if moments is not None else None
+
+
+@torch.compiler.disable
+def _frozen_closed(tiling: FrozenTiling, moving: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """The results of `FrozenTiles`, without what its backward keeps."""
+    found: Any = FrozenTiles.apply(tiling, moving, *tensors)
+    return tuple(found[: 1 + tiling.depth * (3 if moving else 2)])
 
 
 def frozen_tiles_plainly(
