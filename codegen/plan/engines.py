@@ -49,6 +49,8 @@ def reference_keywords(core: Core) -> dict[str, Setting]:
     words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
     if core.objective_parameter is not None:
         words["objective_parameter"] = core.objective_parameter
+    if core.rule_parameter is not None:
+        words["rule_parameter"] = core.rule_parameter
     defaults: dict[str, object] = {
         "update": 1,
         "anchor": "retained",

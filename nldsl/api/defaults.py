@@ -125,6 +125,8 @@ def _local(memory: doc.Memory, instances: list[MemoryInstance]) -> dict[str, e.E
         }
         stated |= _timing(update, instances)
         stated |= {"normalise": word("none"), "gradient": word("through")}
+        if function_name(memory.fields.get("rule", word("gd"))) == "ridge":  # which takes no steps
+            stated = {name: value for name, value in stated.items() if name not in ("anchor", "normalise")}
         flat = function_name(memory.fields.get("map", word("matrix"))) in ("matrix", "vector")
         stated["start"] = word("zeros" if flat else "learned")
     stated |= {

@@ -105,6 +105,12 @@ def fast_weights(
     copies = 2 if core.period > 1 or folded else 1
     normaliser = heads * key_width if core.normalise else 0
     write = core.writes * (gradient + 2 * weights + erase + momentum)
+    if core.rule == "ridge":  # a second sum, of keys, and a Cholesky factor with two triangular solves a read
+        grams = heads * key_width**2
+        solve = grams * key_width // 3 + 2 * grams
+        kept, write = weights + grams, 2 * core.writes * (weights + grams)
+        retain = kept if core.retain != "none" else 0
+        return Cost(started, kept * copies, reads + solve + write + retain)
     return Cost(started, weights * copies + normaliser, reads + write + retain)
 
 

@@ -20,7 +20,7 @@ class Algebra(Fields):
     """The fields that say how a memory learns, apart from its pipelines."""
 
     def _core(self, mapping: Map, flows: dict[str, Flow]) -> Core:
-        rule = self._rule()
+        rule, strength = self._rule(mapping, flows)
         update = self._update()
         anchor = self._anchor(update)
         boundary = update > 1
@@ -43,6 +43,7 @@ class Algebra(Fields):
             self.objective_parameter,
             *self._target(),
             rule,
+            strength,
             rate=self._gate_kind(flows.get("rate")),
             retain=self._gate_kind(flows.get("retain")),
             momentum=self._gate_kind(flows.get("momentum")),
@@ -67,15 +68,64 @@ class Algebra(Fields):
         word = self._word("target", "the target", ("value", "self"), "value")
         return ("self" if word == "self" else "value"), False
 
-    def _rule(self) -> str:
+    def _rule(self, mapping: Map, flows: dict[str, Flow]) -> tuple[str, float | None]:
+        """The rule with its reading, such as `gd_implicit`, and its number, where it has one."""
         word, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if word == "momentum":
-            return "gd"
+            return "gd", None
+        if word == "ridge":
+            return word, self._strength(call, mapping, flows)
         if call is None or not call.arguments:
-            return word
-        return (
-            f"{word}_{self.scope.word(call.arguments[0].value, f'the reading of `{word}`', READINGS[word])}"
-        )
+            return word, None
+        reading = self.scope.word(call.arguments[0].value, f"the reading of `{word}`", READINGS[word])
+        return f"{word}_{reading}", None
+
+    def _strength(self, call: e.Call | None, mapping: Map, flows: dict[str, Flow]) -> float:
+        """The number of `ridge(a)`, which leaves no room for fields that shape single steps."""
+        if call is None or len(call.arguments) != 1:
+            raise self.findings.stop(
+                "NL0201",
+                "the rule `ridge` needs a number",
+                self._span("rule"),
+                help="write `ridge(1)`: the larger, the closer to 0 the solution stays",
+            )
+        strength = float(self.scope.number(call.arguments[0].value))
+        if strength <= 0:
+            raise self.findings.stop(
+                "NL0205",
+                f"the strength of `ridge` is {strength:g}",
+                call.arguments[0].value.span,
+                "not above 0",
+                help="give a number above 0: it keeps the system that is solved regular",
+            )
+        if mapping.kind != "matrix" or self.objective != "l2":
+            raise self.findings.stop(
+                "NL0515",
+                f"`ridge` solves for a matrix under `l2`, not for `{mapping.kind}` under `{self.objective}`",
+                self._span("rule"),
+                "the rule",
+                help="use `map = matrix` and `objective = l2`, or a rule that takes steps, such as `gd`",
+            )
+        for name in ("anchor", "momentum", "erase", "window", "constrain", "normalise"):
+            if name in self.fields:
+                self.findings.add(
+                    "NL0507",
+                    f"`{name}` means nothing to `ridge`, which takes no steps",
+                    self._span(name),
+                    "not used",
+                    others=((self._span("rule"), "the rule"),),
+                    help=f"remove `{name}`",
+                )
+        for name in ("rate", "retain"):
+            if self._gate_kind(flows.get(name)) == "channel":
+                raise self.findings.stop(
+                    "NL0701",
+                    f"no code can be made yet for a `{name}` for each channel with `ridge`",
+                    self._span(name),
+                    "a gate for each channel",
+                    help="give one number for each head, such as `x |> linear(heads) |> sigmoid`",
+                )
+        return strength
 
     def _gate_kind(self, flow: Flow | None) -> Literal["none", "head", "channel"]:
         if flow is None:

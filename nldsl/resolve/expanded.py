@@ -150,6 +150,7 @@ class Core:
     target: Literal["value", "self"] = "value"
     target_unit: bool = False  # `self |> unit`: targets keep length 1
     rule: str = "gd"
+    rule_parameter: float | None = None  # the strength of `ridge`
     rate: Literal["none", "head", "channel"] = "none"
     retain: Literal["none", "head", "channel"] = "none"
     momentum: Literal["none", "head", "channel"] = "none"

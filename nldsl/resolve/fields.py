@@ -44,7 +44,7 @@ FIELDS = (
     "writes",
 )
 OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
-RULES = ("gd", "dgd", "muon", "momentum", "softmax")
+RULES = ("gd", "dgd", "muon", "momentum", "ridge", "softmax")
 READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}
 
 Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]

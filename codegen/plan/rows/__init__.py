@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.engine import Engine
-from nldsl.codegen.plan.rows import attention, channels, deep, delta, hebbian, momentum, standing
+from nldsl.codegen.plan.rows import attention, channels, deep, delta, hebbian, momentum, ridge, standing
 
 ENGINES: tuple[Engine, ...] = (
     *attention.ROWS,
@@ -12,5 +12,6 @@ ENGINES: tuple[Engine, ...] = (
     *channels.ROWS,
     *deep.ROWS,
     *momentum.ROWS,
+    *ridge.ROWS,
     *standing.ROWS,
 )
