@@ -469,6 +469,14 @@ class Flows:
         uses = []
         for item in items:
             one = self.stage(item, flow, context)
+            if isinstance(one, Use) and one.name is not None:
+                raise context.scope.findings.stop(
+                    "NL0220",
+                    f"`repeat` gives each copy weights of its own, and `{one.name}` is one instance",
+                    item.span,
+                    "an instance",
+                    help=f"write `x |> {one.name} |> {one.name}` to share its weights",
+                )
             if not isinstance(one, Use):
                 raise context.scope.findings.stop(
                     "NL0209",
