@@ -19,6 +19,7 @@ from nldsl.codegen.emit.classes import (
     trimmed,
 )
 from nldsl.codegen.emit.flows import KEEPS, FlowWriter, mlp, swiglu
+from nldsl.codegen.emit.maps import MapWriter, block_start, block_zeros, method_name
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import (
@@ -61,6 +62,8 @@ class MemoryWriter:
         self.out = self.flows.pop("out", None)
         self.local = {name: self.names.fresh(name) for name in self.flows}
         self.done: set[str] = set()
+        self.methods: list[c.Step] = []
+        self.begun = self.names.fresh("start")
 
     # ------------------------------------------------------------------ whole classes
 
@@ -103,9 +106,11 @@ class MemoryWriter:
             *self.steps,
             *gives(c.name("y"), self.owner.state()),
         ]
-        return finished(
+        made, kernels = finished(
             self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True
         )
+        made.step = replace(made.step, body=(*made.step.body, *self.methods))
+        return made, kernels
 
     # ------------------------------------------------------------------ fields
 
@@ -189,7 +194,7 @@ class MemoryWriter:
         start = self.start()
         if start is not None:
             named.append(("start", start))
-        named += [(k, setting(self.owner, core.map, v)) for k, v in choice.keywords.items()]
+        named += [(k, self._setting(k, v)) for k, v in choice.keywords.items()]
         named.append(("state", c.call("state.get", '"core"')))
         function = self.owner.kernel(engine.function, engine.file)
         pairs = (c.name("query"), c.name("key"), c.name("value"))
@@ -215,6 +220,8 @@ class MemoryWriter:
         one = instance.core.map
         if one.kind == "cache":
             return None
+        if one.kind == "block":
+            return self._block_start(one)
         shapes = map_shapes(one, instance.key_width, instance.value_width, self.owner)
         heads = self.owner.number(instance.heads)
         if instance.start == "zeros":
@@ -233,6 +240,31 @@ class MemoryWriter:
             return c.name(self.owner.module("start", made, (instance.path,)))
         made = fast_starts(self.owner, heads, shapes)
         return c.call("tuple", self.owner.module("start", made, (instance.path,)))
+
+    def _block_start(self, one: Map) -> c.Code:
+        """The start of a block's weights, by name, as a variable: their shapes are read off it too."""
+        instance = self.instance
+        if instance.start == "zeros":
+            made = block_zeros(one, self.owner.constant(instance.heads, "heads"))
+        else:
+            learned = block_start(self.owner, one, self.owner.number(instance.heads))
+            made = c.call(
+                "dict", c.Method(c.name(self.owner.module("start", learned, (instance.path,))), "items")
+            )
+        self.steps.append(c.Assign(c.name(self.begun), made))
+        return c.name(self.begun)
+
+    def _setting(self, name: str, value: object) -> c.Code:
+        """A setting of an engine; a block that is the map comes as a function, a method of the class."""
+        one = self.instance.core.map
+        if name != "map" or one.block is None:
+            return setting(self.owner, one, value)
+        method = method_name(one.block, self.owner.attributes)
+        self.methods += [c.Blank(), *MapWriter(self.owner, one.block).write(method)]
+        shapes = c.name(f"{{n: w.shape[1:] for n, w in {self.begun}.items()}}")
+        return c.Mapping(
+            (("kind", c.name('"block"')), ("function", c.name(f"self.{method}")), ("shapes", shapes))
+        )
 
     def _sizes(self, one: Map) -> tuple[tuple[int, int], ...]:
         return one.weights(int(self.instance.key_width), int(self.instance.value_width))

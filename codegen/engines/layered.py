@@ -178,8 +178,9 @@ def standing_pairs(
             n: w.unsqueeze(1) + added[n] if w.dim() == 2 else ProbedLayer(w, added[n]) for n, w in at.items()
         }
         loss = objective_value(objective, lambda z: traced(spec, probed, z)[0], {}, key, value).sum()
-        entered = {n: layer.entered for n, layer in probed.items() if isinstance(layer, ProbedLayer)}
-        return loss, {n: x for n, x in entered.items() if x is not None}
+        layers = {n: layer for n, layer in probed.items() if isinstance(layer, ProbedLayer)}
+        unused = {n: key.new_zeros(*key.shape[:2], layer.weight.shape[2]) for n, layer in layers.items()}
+        return loss, {n: unused[n] if one.entered is None else one.entered for n, one in layers.items()}
 
     errors, entered = torch.func.grad(lowered, has_aux=True)(probes)
     return {n: (entered.get(n), d) for n, d in errors.items()}

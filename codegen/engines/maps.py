@@ -93,14 +93,19 @@ def fast_linear(z: Tensor, weight: Any) -> Tensor:
     return z @ weight.transpose(-1, -2) if isinstance(weight, Tensor) else weight(z)
 
 
-def layer_normed(z: Tensor) -> Tensor:
+def rms_normed(z: Tensor, eps: float) -> Tensor:
+    """The last axis divided by its root mean square."""
+    return z * (z.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+
+def layer_normed(z: Tensor, eps: float = 1e-5) -> Tensor:
     """The last axis centred and divided by its deviation.
 
     Written out, since the third derivatives of torch's own are wrong: those that a loss needs which looks at
     gradients through inner gradients.
     """
     centred = z - z.mean(-1, keepdim=True)
-    return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    return centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
 
 
 def activated(name: str, z: Tensor) -> Tensor:

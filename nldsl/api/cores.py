@@ -6,6 +6,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from nldsl.api.block_maps import block_settings
 from nldsl.api.modules import ModuleCore
 from nldsl.api.shapes import check_call, check_state, check_widths, drawn_start
 from nldsl.api.spec import Spec, load
@@ -42,6 +43,8 @@ class Core:
     def __init__(self, memory: MemoryInstance, choice: Choice, lowering: Lowering) -> None:
         self.memory, self.lowering = memory, lowering
         self._choice = choice
+        block = memory.core.map.kind == "block"
+        self._map = block_settings(memory.core.map) if block else None
         gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"]
         gates += [name for name in GATES[3:] if getattr(memory.core, name)]
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
@@ -138,6 +141,8 @@ class Core:
         engine = self._choice.engine
         function = getattr(import_module(f"nldsl.codegen.engines.{engine.file}"), engine.function)
         words: dict[str, Any] = dict(self._choice.keywords)
+        if self._map is not None:
+            words["map"] = self._map
         begin = drawn_start(self.memory, start, tensors)
         if begin is not None:
             words["start"] = begin

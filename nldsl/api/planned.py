@@ -177,7 +177,11 @@ def algebra(memory: MemoryInstance) -> str:
         reach = f"the last {core.map.window} tokens" if core.map.window else "all tokens"
         reach += f" and the first {core.map.sinks}" if core.map.window and core.map.sinks else ""
         return f"a cache of {reach}, read by {core.rule}"
-    words = [f"map = {core.map.kind}", f"objective = {core.objective}", f"rule = {core.rule}"]
+    words = [
+        f"map = {core.map.call or core.map.kind}",
+        f"objective = {core.objective}",
+        f"rule = {core.rule}",
+    ]
     words += [
         f"update = every {core.update} token{'s' * (core.update != 1)}",
         f"anchor = {core.anchor}",

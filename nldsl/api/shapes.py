@@ -6,6 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from nldsl.api.block_maps import block_starts
 from nldsl.resolve.expanded import MemoryInstance
 
 if TYPE_CHECKING:
@@ -91,6 +92,12 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
 def check_widths(memory: MemoryInstance, dim_k: int, dim_v: int) -> None:
     """Raises `ValueError` where the memory's map cannot turn `dim_k` features into `dim_v`."""
     one = memory.core.map
+    known = (int(memory.key_width), int(memory.value_width))
+    if one.kind == "block" and (dim_k, dim_v) != known:
+        raise ValueError(
+            f"the map `{one.call}` works on {known[0]} features and gives {known[1]}, "
+            f"and keys have {dim_k} and values {dim_v}"
+        )
     if (one.residual or one.kind == "vector") and dim_v != dim_k:
         kind = "residual map" if one.residual else "vector"
         raise ValueError(
@@ -168,6 +175,8 @@ def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) 
         if start is not None:
             raise TypeError(f"`{memory.name}` keeps pairs and has no weights, so it has no start")
         return None
+    if one.kind == "block":
+        return block_starts(memory, start, key)
     shapes = _weights(memory, key.shape[-1], value.shape[-1])
     if start is not None:
         parts = start if isinstance(start, tuple | list) else (start,)

@@ -11,7 +11,7 @@ import math
 from nldsl.checks.gates import at_start, bounds, has_unit_length, is_constant
 from nldsl.checks.subject import Subject, field_spots, report
 from nldsl.levels.outer import OuterLevel
-from nldsl.resolve.expanded import Apply, ChainLevel, Flow, MemoryInstance
+from nldsl.resolve.expanded import Apply, ChainLevel, Core, Flow, MemoryInstance
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.rules import RULES
 
@@ -259,6 +259,17 @@ def delta_gradient_descent(subject: Subject, findings: Findings) -> None:
             )
 
 
+def _wrong_for_blocks(core: Core) -> str | None:
+    """What a rule asks of a map that a user's own block cannot give."""
+    if core.map.kind != "block":
+        return None
+    if core.rule.startswith("dgd"):
+        return "erases along the input of each layer, which a block does not tell"
+    if core.rule == "muon" and any(len(weight.shape) == 1 for weight in core.map.fast):
+        return "makes matrices orthogonal"
+    return None
+
+
 def objectives_and_maps(subject: Subject, findings: Findings) -> None:
     """The objective and the rule can be evaluated on the map.
 
@@ -292,6 +303,19 @@ def objectives_and_maps(subject: Subject, findings: Findings) -> None:
                 ],
                 fallback=one.span,
                 help="use `map = matrix`, or `rule = gd`",
+            )
+        if (why := _wrong_for_blocks(core)) is not None:
+            report(
+                subject,
+                findings,
+                "NL0515",
+                f"`{core.rule.split('_')[0]}` {why}, and the map of `{one.name}` is `{core.map.call}`",
+                [
+                    *field_spots(subject, one, "rule", "the rule"),
+                    *field_spots(subject, one, "map", "the map"),
+                ],
+                fallback=one.span,
+                help="use `rule = gd`, with `momentum` if writes are to go on",
             )
         if core.map.kind == "vector" and one.key_width.value != one.value_width.value:
             report(

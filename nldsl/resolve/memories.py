@@ -24,6 +24,7 @@ from nldsl.resolve.expanded import (
 from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Instantiate
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Context, Flows, merged, shared, split, times
+from nldsl.resolve.maps import block_map, declared_block
 
 WRITTEN = ("key", "value", "erase", "erase_into", "rate")
 """Fields that have one value for each write of a token."""
@@ -89,7 +90,8 @@ class _Memory(Algebra):
         self.heads = heads
         self.writes = self._writes()
         head_width = self._head_width(heads)
-        mapping = self._map(head_width)
+        block = declared_block(self.fields["map"], self.scope) if "map" in self.fields else None
+        mapping = self._map(head_width) if block is None else Map("matrix")
         flows = self._flows(heads)
         key, value, query = flows["key"], flows["value"], flows["query"]
         if key.shape.width.value != query.shape.width.value:
@@ -102,6 +104,8 @@ class _Memory(Algebra):
                 help="give both the same width",
             )
         self._as_wide_as_keys(flows)
+        if block is not None:
+            mapping = block_map(*block, key, value, self.context)
         if mapping.residual and key.shape.width.value != value.shape.width.value:
             raise self.findings.stop(
                 "NL0401",

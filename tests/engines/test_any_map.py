@@ -210,6 +210,19 @@ def test_an_objective_that_looks_at_weights_is_the_token_loops() -> None:
     assert_same(any_map(**tensors, **words), token_loop(**tensors, **words), tensors | start)
 
 
+def test_weights_that_no_answer_needs_stay_as_they_are() -> None:
+    def one_of_two(weights: dict[str, Tensor], z: Tensor) -> Tensor:
+        return fast_linear(z, weights["W_used"])
+
+    tensors = inputs(1, 1, 5, 3, 3, seed=2)
+    start = {
+        n: rand(1, *size, seed=i) for i, (n, size) in enumerate({"W_used": (3, 3), "W_idle": (2, 3)}.items())
+    }
+    spec = {"kind": "block", "function": one_of_two, "shapes": {n: w.shape[1:] for n, w in start.items()}}
+    words: dict[str, Any] = {"start": start, "map": spec, "anchor": 2}
+    assert_same(layered(**tensors, **words), token_loop(**tensors, **words), tensors | start)
+
+
 def test_a_matrix_used_twice_is_refused_where_layers_are_factored() -> None:
     def twice(weights: dict[str, Tensor], z: Tensor) -> Tensor:
         return fast_linear(torch.tanh(fast_linear(z, weights["W"])), weights["W"])

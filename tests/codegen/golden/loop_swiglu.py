@@ -58,7 +58,6 @@ class Mixer(nn.Module):
             map={"kind": "swiglu", "hidden": 5},
             objective="l2",
             rule="gd",
-            anchor=4,
             state=state.get("core"),
         )  # [B, H, T, d]
         y = merge_heads(read)
@@ -66,7 +65,7 @@ class Mixer(nn.Module):
 
 
 class Block(nn.Module):
-    """From loop_swiglu.nl:15."""
+    """From loop_swiglu.nl:14."""
 
     compile_region = True  # `torch.compile` compiles each kind of block once
 
@@ -78,14 +77,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
-        # loop_swiglu.nl:16  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
+        # loop_swiglu.nl:15  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
         y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
         x = x + y
         return x, {"mixer": mixer_state}
 
 
 class Small(nn.Module):
-    """From loop_swiglu.nl:19."""
+    """From loop_swiglu.nl:18."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -99,7 +98,7 @@ class Small(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
         state = state or {}
-        # loop_swiglu.nl:20  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> une...
+        # loop_swiglu.nl:19  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |> une...
         x = self.embed(tokens)
         blocks_state: list[Any] = []
         blocks_before = state.get("blocks") or [None] * len(self.blocks)
