@@ -15,7 +15,7 @@ BUILD ?= build/hope-demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest study golden peers bench docs check clean data packages
+.PHONY: help setup demo test fmt lint types pytest study golden oracles bench docs check clean data packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt setuptools torch
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,oracles]'
+	$(PIP) install --quiet -c constraints.txt --no-deps nested-learning  # what it asks for contradicts the rest
 	@touch $@
 
 demo: $(STAMP) ## check, draw, compile and train a tiny Hope on real text
@@ -61,8 +62,8 @@ fmt: $(STAMP) ## format the Python files and mend what ruff can mend
 golden: $(STAMP) ## rewrite the expected outputs under tests/, to be read before they are committed
 	$(BIN)/python -m pytest -q --update-golden
 
-peers: $(STAMP) ## what `make bench` can race besides what setup installs
-	$(PIP) install --quiet --no-deps -c constraints.txt nested-learning
+oracles: $(STAMP) ## measure memories against other people's code, and write docs/oracles.md anew
+	$(BIN)/python -m tests.oracles.measure
 
 bench: $(STAMP) ## measure compile and step times
 	$(BIN)/python -m bench $(ARGS)

@@ -1,6 +1,6 @@
 """Other people's code, called with the inputs of a core: `bench` races it, `tests/oracles` compares with it.
 
-`make peers` installs the packages.  Each peer says which package it comes from and how its conventions
+`make setup` installs the packages.  Each peer says which package it comes from and how its conventions
 differ from those of a core; nothing of theirs is copied here.
 
     from bench.peers import PEERS, installed

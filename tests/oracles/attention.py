@@ -44,7 +44,7 @@ def _projected() -> Case:
     return Case("torch nn.MultiheadAttention", "torch", ours, theirs, leaves, differs, "Cache")
 
 
-def _fla(memory: str, window: int | None, heads: int = 2, held: int = 2, *, sinks: int = 0) -> Case:
+def _fla(memory: str, window: int | None, heads: int = 2, held: int = 2) -> Case:
     def leaves() -> Leaves:
         made = pairs(13, heads=heads)
         return {n: x if n == "query" else x.detach()[:, :held].requires_grad_() for n, x in made.items()}
@@ -106,5 +106,6 @@ CASES = (
     _projected(),
     _fla("Cache", None),
     _fla("Window", 5),
+    _fla("SharedCache", None, heads=4, held=2),
     _rotary(),
 )

@@ -36,6 +36,7 @@ class Case:
         memory: what of ours it is, as the table prints it.
         lowerings: those compared.
         tolerance: the largest relative difference that the tests let pass.
+    gradients: theirs can be differentiated.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case:
     memory: str
     lowerings: tuple[str, ...] = LOWERINGS
     tolerance: float = 1e-11
+    gradients: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,11 @@ class Difference:
 
     read: float
     state: float | None
-    gradient: float
+    gradient: float | None
 
     @property
     def worst(self) -> float:
-        return max(self.read, self.state or 0.0, self.gradient)
+        return max(self.read, self.state or 0.0, self.gradient or 0.0)
 
 
 def difference(case: Case, lowering: str) -> Difference:
@@ -67,11 +69,12 @@ def difference(case: Case, lowering: str) -> Difference:
     leaves = case.leaves()
     ours, theirs = case.ours(lowering, leaves), case.theirs(leaves)
     shared = sorted(theirs[1])
-    gradients = [_gradients(read, [states[n] for n in shared], leaves) for read, states in (ours, theirs)]
+    sides = (ours, theirs) if case.gradients else ()
+    gradients = [_gradients(read, [states[n] for n in shared], leaves) for read, states in sides]
     return Difference(
         _relative(ours[0], theirs[0]),
         max((_relative(ours[1][n], theirs[1][n]) for n in shared), default=None),
-        max(_relative(one, other) for one, other in zip(*gradients, strict=True)),
+        max((_relative(one, other) for one, other in zip(*gradients, strict=True)), default=None),
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.peers import PEERS, widened
 from bench.peers.cores import Peer
+from bench.peers.outside import fla
 from tests.oracles.compare import Case, Result, called, core, drawn, pairs
 
 Leaves = dict[str, Tensor]
@@ -160,8 +161,8 @@ def _normalised() -> Case:
     )
 
 
-def _momentum(name: str, tokens: int, **chunk: int) -> Case:
-    """fla's delta rule with momentum, written with its beta at 1 and its p at the key.
+def _momentum(name: str, tokens: int, *, faded: bool = False, **chunk: int) -> Case:
+    """fla's delta rule with momentum, its beta at 1 and its p at the key, or at the key times the retention.
 
     Its chunked form takes quotients of products of momenta: over long chunks it parts from its own loop.
     """
@@ -170,8 +171,6 @@ def _momentum(name: str, tokens: int, **chunk: int) -> Case:
         return pairs(tokens) | gates(("rate", "retain", "momentum"), tokens, 6)
 
     def theirs(given: Leaves) -> Result:
-        from bench.peers.outside import fla
-
         function = getattr(fla("momentum_delta_rule.naive"), name)
         turned = {n: x.transpose(1, 2) for n, x in given.items()}
         with widened(function):
@@ -179,7 +178,7 @@ def _momentum(name: str, tokens: int, **chunk: int) -> Case:
                 q=turned["query"],
                 k=turned["key"],
                 v=turned["value"],
-                p=turned["key"],
+                p=turned["key"] * turned["retain"].unsqueeze(-1) if faded else turned["key"],
                 log_alpha=turned["retain"].log(),
                 log_mu=turned["momentum"].log(),
                 beta=torch.ones_like(turned["rate"]),
@@ -191,16 +190,57 @@ def _momentum(name: str, tokens: int, **chunk: int) -> Case:
         matrix, momentum = states
         return read.transpose(1, 2), {"W": matrix.transpose(-1, -2), "S": -momentum.transpose(-1, -2)}
 
+    memory = "DeltaWithMomentumAfterFading" if faded else "DeltaWithMomentum"
     return Case(
-        f"fla {name}",
+        f"fla {name}{', p of retained' if faded else ''}",
         "fla-core",
-        called("DeltaWithMomentum"),
+        called(memory),
         theirs,
         leaves,
         "tokens before heads; gates as logarithms; scale on the query; momentum of the other sign, added "
-        "times beta, here 1; the error at `p`, here the key" + ("; beta has 1e-6 added" if chunk else ""),
-        "DeltaWithMomentum",
+        "times beta, here 1; the error at `p`, here the key"
+        + (" times alpha" if faded else "")
+        + ("; beta has 1e-6 added" if chunk else ""),
+        memory,
         tolerance=1e-4 if chunk else 1e-11,
+    )
+
+
+def _twice() -> Case:
+    """fla's product of two delta steps after one of forgetting; a token's writes follow one another."""
+
+    def leaves() -> Leaves:
+        return (
+            pairs(18)
+            | {"query": drawn(2, 2, 2, 9, 6), "rate": drawn(23, 2, 2, 18, low=0.05, high=1.9)}
+            | gates(("retain",), 9, 6)
+            | {"start": drawn(9, 2, 2, 5, 6)}
+        )
+
+    def ours(lowering: str, given: Leaves) -> Result:
+        read, state = core("DeltaTwice", lowering)(**given)
+        return read, {"W": state["W"]}
+
+    def theirs(given: Leaves) -> Result:
+        function = fla("gated_delta_product.naive").naive_recurrent_gated_delta_product
+        turned = {n: x.transpose(1, 2) for n, x in given.items() if n != "start"}
+        with widened(function):
+            read, state = function(
+                turned["query"],
+                turned["key"],
+                turned["value"],
+                turned["retain"].log(),
+                turned["rate"],
+                1.0,
+                initial_state=given["start"].transpose(-1, -2),
+                output_final_state=True,
+                num_householder=2,
+            )
+        return read.transpose(1, 2), {"W": state.transpose(-1, -2)}
+
+    differs = "tokens before heads; decay as its logarithm; scale on the query"
+    return Case(
+        "fla naive_recurrent_gated_delta_product", "fla-core", ours, theirs, leaves, differs, "DeltaTwice"
     )
 
 
@@ -208,6 +248,8 @@ CASES = (
     *(_case(peer) for peer in PEERS.values()),
     _mamba2(),
     _normalised(),
+    _twice(),
     _momentum("recurrent_momentum_delta_rule_ref", 13),
+    _momentum("recurrent_momentum_delta_rule_ref", 13, faded=True),
     _momentum("chunk_momentum_delta_rule_ref", 20, chunk_size=8),
 )

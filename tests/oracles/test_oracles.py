@@ -5,17 +5,22 @@ docs/oracles.md says which conventions differ and how far apart the two sides we
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 
+import nldsl
 from bench.peers import PEERS
 from bench.peers.outside import fla, widened
-from tests.oracles import attention, deep, matrices
-from tests.oracles.compare import Case, difference
+from tests.oracles.cases import CASES
+from tests.oracles.compare import Case, core, difference
+from tests.oracles.matrices import FORMS
 
-CASES = [*matrices.CASES, *attention.CASES, *deep.CASES]
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = list(chain.from_iterable(((case, lowering) for lowering in case.lowerings) for case in CASES))
 
 
@@ -25,6 +30,32 @@ RUNS = list(chain.from_iterable(((case, lowering) for lowering in case.lowerings
 def test_memory_is_what_others_compute(case: Case, lowering: str) -> None:
     found = difference(case, lowering)
     assert found.worst <= case.tolerance, found
+
+
+@pytest.mark.parametrize(
+    ("library", "own"),
+    [
+        *((library, own) for library, (own, _) in FORMS.items() if library != "LinearAttention"),
+        ("LinearAttention", "NormalisedSum"),
+        ("MomentumDelta", "DeltaWithMomentumAfterFading"),
+        ("DeltaProduct", "DeltaTwice"),
+        ("SoftmaxAttention", "Cache"),
+    ],
+)
+def test_the_library_has_the_algebra_that_is_compared(library: str, own: str) -> None:
+    """But for gates that a memory of the library does without."""
+    theirs, ours = nldsl.core(library, "reference").memory.core, core(own, "reference").memory.core
+    names = [field.name for field in dataclasses.fields(ours)]
+    apart = {name for name in names if getattr(theirs, name) != getattr(ours, name)}
+    assert apart <= {"rate"}, apart
+    assert theirs.rate in (ours.rate, "none")
+
+
+def test_the_page_lists_every_comparison_with_the_version_that_is_installed() -> None:
+    page = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    for case in CASES:
+        assert f"| {case.name} | {pins[case.package]} |" in page, "run python -m tests.oracles.measure"
 
 
 def test_every_peer_is_compared() -> None:
