@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.carried import carried_tiles
 from nldsl.codegen.engines.channel_decay import channel_scores
 from nldsl.codegen.engines.decay import decay_matrix
 from nldsl.codegen.engines.tiles import cut, joined, opened_at, start_weights, tiling, with_phase
-from nldsl.codegen.engines.triangular import unit_lower_solve
 
 
 def channel_hebbian(
@@ -44,7 +44,7 @@ def channel_hebbian(
     read: str = "after",
     period: int = 1,
     normalise: bool = False,
-    tile: int = 64,
+    tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Write `value_t (rate_t key_t)^T`, keep `retain_t` of each channel, read with the query (E2).
 
@@ -95,7 +95,7 @@ def channel_hebbian(
     new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
     if frozen:
         return joined(queries @ origin, tiles), new
-    reads = begun.squeeze(-2) @ origin + scores[..., 0, 0, :, :] @ values
+    reads = begun.squeeze(-2) @ origin + scores.squeeze((0, 1)) @ values
     if read == "after":
         reads = reads + (queries * written).sum(-1, keepdim=True) * values
     return joined(reads, tiles), new
@@ -113,7 +113,7 @@ def channel_delta(
     start: Tensor | None = None,
     anchor: str = "retained",
     read: str = "after",
-    tile: int = 64,
+    tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Keep by channel, erase along one direction into another, write the value at the key (E4, E4').
 
@@ -137,46 +137,41 @@ def channel_delta(
     if key.shape[2] == 0:
         return torch.zeros_like(value), {"W": weights}
     along, into = erase if isinstance(erase, tuple) else (key if erase is None else erase, key)
-    tiles, _ = tiling(key.shape[2], tile)
-    queries, values, along = cut(query, tiles), cut(value, tiles), cut(along, tiles)
-    gates = _cut_gates(retain, key, tiles)
-    written = cut(by_channel(rate, key), tiles)
     apart = into is not key
-    erased = cut(by_channel(rate, into), tiles) if apart else written
+    tiles, _ = tiling(key.shape[2], tile)
+    queries, values, along = (_channel_tiles(cut(x, tiles)) for x in (query, value, along))
+    gates = _channel_tiles(_cut_gates(retain, key, tiles))
+    written = _channel_tiles(cut(by_channel(rate, key), tiles))
+    erased = _channel_tiles(cut(by_channel(rate, into), tiles)) if apart else written
 
-    asking = (
-        by_channel(gates, along) if anchor == "retained" else along,
-        by_channel(gates, queries) if read == "after" else queries,
+    asking = torch.stack(
+        (
+            by_channel(gates, along) if anchor == "retained" else along,
+            by_channel(gates, queries) if read == "after" else queries,
+        ),
+        dim=-2,
     )
-    writers = torch.stack((erased, written), dim=-2) if apart else erased.unsqueeze(-2)
-    scores, begun, ended, total = _tile_scores(torch.stack(asking, dim=-2), writers, gates)
+    telling = torch.stack((erased, written), dim=-2) if apart else erased.unsqueeze(-2)
+    scores, begun, ended, total = _tile_scores(asking, telling, gates)
     # of [along, query] with [into, key]
-    (system, *pushed), (answers, *added) = (rows.unbind(-3) for rows in scores.unbind(-4))
-    along_start, query_start = begun.unbind(-2)
+    (system, *pushed), (answers, *shown) = (rows.unbind() for rows in scores.unbind())
     tails, *written_tails = ended.unbind(-2)
-
-    # what goes into b is first - second W_0^T
-    target = -(pushed[0] @ values) if apart else values
-    solved = unit_lower_solve(system, torch.cat((target, along_start), dim=-1))
-    first, second = solved.split((values.shape[-1], key.shape[-1]), dim=-1)
-    writes = first.transpose(-1, -2) @ tails
-    if apart:
-        writes = writes + values.transpose(-1, -2) @ written_tails[0]
-    turns = torch.diag_embed(total) - second.transpose(-1, -2) @ tails
-    origins = []
-    for turn, write in zip(turns.unbind(2), writes.unbind(2), strict=True):
-        origins.append(weights)
-        weights = write + weights @ turn
-    origin = torch.stack(origins, dim=2).transpose(-1, -2)  # [B, H, N, Dk, Dv]
-
-    updates = first - second @ origin
-    reads = query_start @ origin + answers @ updates
-    if apart:
-        reads = reads + added[0] @ values
     if read == "after":
-        reads = reads + (queries * erased).sum(-1, keepdim=True) * updates
-        reads = reads + (queries * written).sum(-1, keepdim=True) * values if apart else reads
-    return joined(reads, tiles), {"W": weights}
+        answers = answers + torch.diag_embed((queries * erased).sum(-1))
+    targets, added = values, weights.new_zeros(1, 1, 1, 1)
+    if apart:  # what goes into b is -x, and the values are written beside it
+        targets, added = -(pushed[0] @ values), values.transpose(-1, -2) @ written_tails[0]
+    reads, last = carried_tiles(begun, targets, system, answers, tails, total, added, weights.flatten(0, 1))
+    if apart:
+        reads = reads + shown[0] @ values
+        reads = reads + (queries * written).sum(-1, keepdim=True) * values if read == "after" else reads
+    reads = reads.unflatten(1, weights.shape[:2]).movedim(0, 2)
+    return joined(reads, tiles), {"W": last.view_as(weights)}
+
+
+def _channel_tiles(x: Tensor) -> Tensor:
+    """`[B, H, N, ...]` to `[N, B * H, ...]`, so that a tile lies in one piece."""
+    return x.movedim(2, 0).flatten(1, 2).contiguous()
 
 
 def by_channel(gate: Tensor | None, content: Tensor) -> Tensor:
@@ -203,8 +198,8 @@ def _tile_scores(readers: Tensor, writers: Tensor, gates: Tensor) -> tuple[Tenso
         return channel_scores(readers, writers, gates)
     decays = decay_matrix(gates)  # [..., C + 1, C + 1]
     before = decays[..., :-1, :]
-    asked, told = readers.movedim(-2, -3).unsqueeze(-3), writers.movedim(-2, -3).unsqueeze(-4)
-    scores = (asked @ told.transpose(-1, -2)) * before[..., None, None, :, 1:]
+    asked, told = readers.movedim(-2, 0).unsqueeze(1), writers.movedim(-2, 0)
+    scores = (asked @ told.transpose(-1, -2)) * before[..., 1:]
     total = decays[..., -1, :1].expand(*gates.shape[:-1], readers.shape[-1])
     return scores, readers * before[..., :1, None], writers * decays[..., -1, 1:, None, None], total
 

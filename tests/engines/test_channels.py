@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nldsl.codegen.engines.channel_decay import ChannelScores, channel_scores
+from nldsl.codegen.engines import carried, channel_decay
+from nldsl.codegen.engines.channel_decay import ChannelScores, channel_halves, channel_scores
 from nldsl.codegen.engines.channels import channel_delta, channel_hebbian
 from nldsl.codegen.engines.reference import token_loop
 from tests.engines.compare import assert_same, inputs, piecewise, rand
@@ -226,13 +227,67 @@ def test_scores_are_sums_of_products_and_twice_differentiable() -> None:
                 if i < t
                 else torch.zeros(2, 2, 1, dtype=torch.float64)
             )
-            torch.testing.assert_close(scores[..., t, i], expected)
+            torch.testing.assert_close(scores.movedim(2, 0)[..., t, i], expected)
         torch.testing.assert_close(begun[:, t], readers[:, t] * between[t, -1][:, None])
         torch.testing.assert_close(ended[:, t], writers[:, t] * retain[:, t + 1 :].prod(1)[:, None])
     torch.testing.assert_close(total, retain.prod(1))
     given = tuple(x[:, :4].detach().requires_grad_() for x in (readers, writers, retain))
     assert torch.autograd.gradcheck(channel_scores, given)
     assert torch.autograd.gradgradcheck(channel_scores, given)
-    batched = torch.func.vmap(ChannelScores.apply)(*given)
-    for one, other in zip(batched, ChannelScores.apply(*given), strict=True):  # type: ignore[arg-type]
+    batched = torch.func.vmap(channel_scores, out_dims=(2, 0, 0, 0))(*given)
+    for one, other in zip(batched, channel_scores(*given), strict=True):
         torch.testing.assert_close(one, other)
+    for one, other in zip(channel_halves(*given), ChannelScores.apply(*given)[:4], strict=True):  # type: ignore[index]
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("erasure", ["key", "along and into"])
+def test_erasure_is_twice_differentiable_and_runs_under_vmap(erasure: str) -> None:
+    shape = {"batch": 2, "heads": 1, "tokens": 3, "dim_k": 2, "dim_v": 1, "seed": 11}
+    tensors = _case(shape, ["retain", "rate"], erasure)
+    core = _erasing(channel_delta)
+
+    def read(*given: torch.Tensor) -> torch.Tensor:
+        return core(**dict(zip(tensors, given, strict=True)), tile=2)[0]
+
+    assert torch.autograd.gradcheck(read, tuple(tensors.values()))
+    assert torch.autograd.gradgradcheck(read, tuple(tensors.values()))
+    whole = read(*tensors.values())
+    apart = torch.func.vmap(read)(*(x.unsqueeze(1) for x in tensors.values())).squeeze(1)
+    torch.testing.assert_close(apart, whole)
+    slopes = torch.func.vmap(torch.func.grad(lambda *given: read(*given).sin().sum()))(
+        *(x.detach().unsqueeze(1) for x in tensors.values())
+    ).squeeze(1)
+    torch.testing.assert_close(slopes, torch.autograd.grad(whole.sin().sum(), tensors["query"])[0])
+
+
+def test_compiled_calls_are_the_same() -> None:
+    shape = {"batch": 1, "heads": 2, "tokens": 11, "dim_k": 3, "dim_v": 2, "seed": 12}
+    tensors = _case(shape, ["retain"], "along and into")
+    core = _erasing(channel_delta)
+    compiled = torch.compile(core, backend="aot_eager")
+    assert_same(compiled(**tensors, tile=4), core(**tensors, tile=4), tensors)
+
+
+def test_the_forms_that_autograd_follows_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What compilers trace, and what mixed precision runs."""
+    shape = {"batch": 1, "heads": 2, "tokens": 11, "dim_k": 3, "dim_v": 2, "seed": 12}
+    tensors = _case(shape, ["retain"], "along and into")
+    core = _erasing(channel_delta)
+    closed = core(**tensors, tile=4)
+    for module in (carried, channel_decay):
+        monkeypatch.setattr(module, "closed_form_fits", lambda *given: False)
+    assert_same(core(**tensors, tile=4), closed, tensors)
+
+
+@pytest.mark.parametrize("core", [channel_hebbian, channel_delta])
+def test_autocast_keeps_long_products_of_gates(core: Any) -> None:
+    shape = {"batch": 1, "heads": 2, "tokens": 200, "dim_k": 4, "dim_v": 4, "seed": 8}
+    tensors = {n: t.detach().float().requires_grad_() for n, t in _case(shape, ["retain"]).items()}
+    tensors["retain"] = torch.full_like(tensors["retain"], 0.999, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        read, _ = core(**tensors)
+    exact, _ = core(**tensors)
+    torch.testing.assert_close(read.float(), exact, rtol=0.1, atol=0.1)
+    grads = torch.autograd.grad(read.float().sum(), list(tensors.values()))
+    assert all(torch.isfinite(g).all() for g in grads)
