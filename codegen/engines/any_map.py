@@ -30,6 +30,7 @@ def any_map(
     rate: Tensor | None = None,
     retain: Tensor | None = None,
     momentum: Tensor | None = None,
+    weight: Tensor | None = None,
     state: dict[str, Tensor] | None = None,
     *,
     start: Any = None,
@@ -40,6 +41,7 @@ def any_map(
     update: int = 1,
     anchor: str | int = "retained",
     read: str = "after",
+    window: int | None = None,
     constrain: tuple[Constraint, ...] = (),
     gradient: str | tuple[str, int] = "through",
     tile: int | None = None,
@@ -53,6 +55,7 @@ def any_map(
         rate: `[B, H, T]`, 1 where not given.
         retain: `[B, H, T]` in [0, 1], 1 where not given.
         momentum: `[B, H, T]` in [0, 1]; no momentum where not given.
+        weight: `[B, H, T]`, how much a pair counts in the windows it is in, 1 where not given.
         state: what an earlier call, or one of `token_loop`, returned.
         start: the weights before the first token, see `constraints.weights_at_start`.
         map: see `maps`.
@@ -64,6 +67,7 @@ def any_map(
             a constraint with an accumulator, whose clock it then is.
         read: `after` or `before` the own write, or `boundary`, the start of the update's, else the anchor's
             period.
+        window: how many of the last tokens a write is for.
         constrain: `(name, parameter, N)`, due every N tokens, see `constraints`.
         gradient: `through`, `first_order`, `stop`, or `("through", N)`; see `token_loop`.
         tile: the most tokens worked on at once; never changes the function.
@@ -89,6 +93,8 @@ def any_map(
         constrain=constrain,
         gradient=gradient,
         tile=tile,
+        window=window,
+        weight=weight,
     )
 
 

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
 from nldsl.codegen.engines.objectives import objective_value
+from nldsl.codegen.engines.orthogonal import newton_schulz
 from nldsl.codegen.engines.reference_ridge import ridge_loop
 
 
@@ -187,21 +188,6 @@ def token_loop(
     if cycle > 1:
         new["phase"] = torch.tensor(count % cycle, dtype=torch.int64)
     return torch.stack(outputs, dim=2) if outputs else torch.zeros_like(value), new
-
-
-def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Push the singular values of `[..., m, n]` near 1.
-
-    Muon's quintic: X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its norm.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.transpose(-1, -2) if tall else matrix
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.transpose(-1, -2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(-1, -2) if tall else x
 
 
 def _given(

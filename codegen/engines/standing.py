@@ -15,6 +15,9 @@ each chunk of given gradients is exact).
 Boundaries are the tokens where the weights of the gradient or of the read change, where a constraint is due,
 or where the outer gradient is cut.  Pieces end there, and at the latest after `tile` tokens, so the sequence
 needs no padding.  Batch and heads are one axis here, M.
+
+With a window a piece holds the last pairs before it too, and what a pair adds is spread over the tokens whose
+windows it is in (see `windows`).  Orthogonalised steps (see `orthogonal`) go by the momentum of every token.
 """
 
 from __future__ import annotations
@@ -37,17 +40,20 @@ from nldsl.codegen.engines.constraints import (
 )
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.maps import weight_shapes
+from nldsl.codegen.engines.windows import window_sums
 
 
 class Piece(NamedTuple):
     """Some tokens between two boundaries: what is written, and what each token's weights hold of it.
 
     at: the weights of the gradient, `[M, ...]` by name.
-    key, value: `[M, C, Dk]`, `[M, C, Dv]`.
+    key, value: `[M, P + C, Dk]`, `[M, P + C, Dv]`, with P earlier pairs of a window.
     running, moments: W_0 and S_0, `[M, ...]` by name.
     kept, moved, taken: how much of W_0, of S_0 and of each gradient the weights hold after every token, row 0
-        before the first: `[M, C + 1, 1]`, the same or `None`, `[M, C + 1, C]`.
-    pushed: the same of the last momentum, `[M, 1, 1]` and `[M, 1, C]`; `None` without momentum.
+        before the first: `[M, C + 1, 1]`, the same or `None`, `[M, C + 1, P + C]`.
+    pushed: the same of the last momentum, `[M, 1, 1]` and `[M, 1, P + C]`; `None` without momentum.
+
+    Of orthogonalised steps, `taken` counts steps, `[M, C + 1, C]`, and `pushed` has a row for each token.
     """
 
     at: MapWeights
@@ -92,6 +98,9 @@ def standing(
     constrain: tuple[Constraint, ...],
     gradient: str | tuple[str, int],
     tile: int | None,
+    window: int | None = None,
+    weight: Tensor | None = None,
+    orthogonal: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a memory over a sequence, a piece at a time; settings and state are those of `token_loop`.
 
@@ -110,6 +119,9 @@ def standing(
         constrain: `(name, parameter, N)`, due every N tokens.
         gradient: `through`, `first_order`, `stop`, or `("through", N)`.
         tile: the most tokens worked on at once; never changes the function.
+        window: how many of the last tokens a write is for.
+        weight: `[B, H, T]`, how much a pair counts in the windows it is in.
+        orthogonal: whether `writer` orthogonalises the momentum of every token.
 
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
@@ -137,19 +149,28 @@ def standing(
 
     own = link is None and read != "boundary"  # whether tokens read weights of their own
     longest = tile or (writer.tile if own else 128)
-    flows = [x.flatten(0, 1) for x in (query, key, value)]
+    windowed = weight is not None or (window or 1) > 1
+    counted = key.new_ones(key.shape[:3]) if weight is None else weight
+    seen = [
+        state[f"window_{n}"].flatten(0, 1) if f"window_{n}" in state else x.flatten(0, 1)[:, :0]
+        for n, x in (("key", key), ("value", value), ("weight", counted))
+    ]
+    flows = [x.flatten(0, 1) for x in (query, key, value, counted)]
     switches = [None if g is None else g.flatten(0, 1) for g in gates]
     reads, begin = [], 0
     while begin < tokens:
         started = weights if count % period == 0 else started
         anchored = weights if count % frozen == 0 else anchored
         end = min(tokens, begin + longest, *(begin + n - count % n for n in bounds))
-        q, k, v = (x[:, begin:end] for x in flows)
+        q, *pair = (x[:, begin:end] for x in flows)
+        pairs = [torch.cat(both, dim=1) for both in zip(seen, pair, strict=True)] if windowed else pair
         held = tuple(None if g is None else g[:, begin:end] for g in switches)
         at = anchored if isinstance(anchor, int) else weights
         count, begin = count + end - begin, end
 
-        piece = _pieced(at, (k, v), held, running, moments, gradient)
+        sums = window_sums(pairs[2], seen[2].shape[1], window or 1) if windowed else None
+        piece = _pieced(at, (pairs[0], pairs[1], sums), held, running, moments, gradient, orthogonal)
+        seen = [x[:, max(0, x.shape[1] - (window or 1) + 1) :] for x in pairs]
         rows = slice(1, None) if read == "after" else slice(None, -1)
         last = own and read == "after" and norm_is_due(constrain, count)  # reads what the constraint gives
         wanted = None if not own else q[:, :-1] if last else q
@@ -178,10 +199,12 @@ def standing(
     if count % frozen == 0:
         anchored = weights
     kept = dict(weights)
-    if gates[2] is not None:
+    if gates[2] is not None or orthogonal:
         kept |= {beside("S", n): s for n, s in moments.items()}
     if link is not None:
         kept |= {beside("A", n): a for n, a in running.items()}
+    if (window or 1) > 1:
+        kept |= {f"window_{n}": x for n, x in zip(("key", "value", "weight"), seen, strict=True)}
     if period > 1:
         kept |= {f"{n}_start": w for n, w in started.items()}
     if frozen not in (1, period):
@@ -201,31 +224,47 @@ def check_standing(rule: str, anchor: str | int, constrain: tuple[Constraint, ..
 
 def _pieced(
     at: MapWeights,
-    pairs: tuple[Tensor, Tensor],
+    pairs: tuple[Tensor, Tensor, Tensor | None],
     gates: tuple[Tensor | None, ...],
     running: MapWeights,
     moments: MapWeights,
     gradient: str | tuple[str, int],
+    orthogonal: bool,
 ) -> Piece:
     """The coefficients of a piece, and what the outer gradient is not to reach cut off."""
-    (key, value), (rate, retain, momentum) = pairs, gates
-    ones = key.new_ones(key.shape[:2])
+    (key, value, sums), (rate, retain, momentum) = pairs, gates
+    given = next((g for g in gates if g is not None), None)
+    tokens = key.shape[1] if sums is None else sums.shape[1]
+    ones = key.new_ones(key.shape[0], tokens) if given is None else torch.ones_like(given)
     rate = ones if rate is None else rate
     decays = decay_matrix(ones if retain is None else retain)
+    if orthogonal and momentum is None:
+        momentum = torch.zeros_like(ones)
     pushes = None if momentum is None else decay_matrix(momentum)
     if gradient in ("first_order", "stop"):
         at = {n: w.detach() for n, w in at.items()}
     if gradient == "stop":  # what a token adds is a constant; retention works on it and stays
         key, value, rate = key.detach(), value.detach(), rate.detach()
+        sums = None if sums is None else sums.detach()
         pushes = None if pushes is None else pushes.detach()
         moments = {n: s.detach() for n, s in moments.items()}
+
+    def of_pairs(rows: Tensor) -> Tensor:
+        return rows if sums is None else rows @ sums
+
+    kept = decays[..., :1]
     if pushes is None:
-        taken = decays[..., 1:] * rate.unsqueeze(1)
-        return Piece(at, key, value, running, moments, decays[..., :1], None, taken, None)
+        taken = of_pairs(decays[..., 1:] * rate.unsqueeze(1))
+        return Piece(at, key, value, running, moments, kept, None, taken, None)
+    if orthogonal:
+        pushed = pushes[:, 1:, :1], of_pairs(pushes[:, 1:, 1:])
+        return Piece(
+            at, key, value, running, moments, kept, None, decays[..., 1:] * rate.unsqueeze(1), pushed
+        )
     reached = momentum_matrix(decays, pushes)
-    taken = reached[..., 1:] * rate.unsqueeze(1)
-    pushed = pushes[:, -1:, :1], pushes[:, -1:, 1:] * rate.unsqueeze(1)
-    return Piece(at, key, value, running, moments, decays[..., :1], reached[..., :1], taken, pushed)
+    taken = of_pairs(reached[..., 1:] * rate.unsqueeze(1))
+    pushed = pushes[:, -1:, :1], of_pairs(pushes[:, -1:, 1:] * rate.unsqueeze(1))
+    return Piece(at, key, value, running, moments, kept, reached[..., :1], taken, pushed)
 
 
 def _state_at_start(

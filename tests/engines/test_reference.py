@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nldsl.codegen.engines.reference import newton_schulz, token_loop
+from nldsl.codegen.engines.orthogonal import newton_schulz
+from nldsl.codegen.engines.reference import token_loop
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
 T, D, E = 6, 3, 2

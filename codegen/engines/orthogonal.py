@@ -1,0 +1,139 @@
+"""Orthogonalised steps on maps of linear layers, gradients standing still: Muon inside the sequence.
+
+    S_t = b_t S_{t-1} - g_t,    W_t = r_t W_{t-1} + e_t NS(S_t)
+
+with g_t the gradient at the start W_b of a period, over a window of pairs where there is one (Nested
+Learning, Eq. 42-44; Atlas; reference engine E8).  NS is not linear, so the S_t of a tile are formed; all of
+them are orthogonalised in one batch, and the weights follow from the decays of the retention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.codegen.engines.constraints import MapWeights
+from nldsl.codegen.engines.layered import LayeredWriter, standing_pairs
+from nldsl.codegen.engines.standing import Piece, standing
+
+
+def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Push the singular values of `[..., m, n]` near 1.
+
+    Muon's quintic: X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its norm.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.transpose(-1, -2) if tall else matrix
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.transpose(-1, -2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.transpose(-1, -2) if tall else x
+
+
+def orthogonal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    momentum: Tensor | None = None,
+    weight: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Any = None,
+    map: str | dict[str, Any] = "matrix",
+    objective: Any = "l2",
+    objective_parameter: float | None = None,
+    update: int = 1,
+    anchor: int,
+    read: str = "after",
+    window: int | None = None,
+    gradient: str | tuple[str, int] = "through",
+    tile: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Orthogonalised momentum on a map of linear layers.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        rate: `[B, H, T]`, the length of a step, 1 where not given.
+        retain: `[B, H, T]` in [0, 1], 1 where not given.
+        momentum: `[B, H, T]` in [0, 1]; 0 where not given.
+        weight: `[B, H, T]`, how much a pair counts in the windows it is in, 1 where not given.
+        state: what an earlier call, or one of `token_loop`, returned.
+        start: the weights before the first token, see `constraints.weights_at_start`.
+        map: see `maps`; every weight a matrix.
+        objective: see `objectives`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
+        update: tokens between updates of the weights that are read.
+        anchor: tokens for which the weights of the gradient stand still.
+        read: `after` or `before` the own write, or `boundary`.
+        window: how many of the last tokens each gradient sums over.
+        gradient: `through`, `first_order`, `stop`, or `("through", N)`; see `token_loop`.
+        tile: the most tokens worked on at once; never changes the function.
+
+    Returns:
+        The read `[B, H, T, Dv]` and the state after the last token, as `token_loop` has it.
+    """
+    return standing(
+        OrthogonalWriter(),
+        (query, key, value),
+        (rate, retain, momentum),
+        state,
+        start=start,
+        map=map,
+        objective=objective if objective_parameter is None else (objective, objective_parameter),
+        update=update,
+        anchor=anchor,
+        read=read,
+        constrain=(),
+        gradient=gradient,
+        tile=tile or OrthogonalWriter.tile,
+        window=window,
+        weight=weight,
+        orthogonal=True,
+    )
+
+
+class OrthogonalWriter(LayeredWriter):
+    """Writes maps by orthogonalised steps; the momentum of every token is formed."""
+
+    tile = 16
+
+    def write(
+        self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
+    ) -> tuple[Tensor | None, MapWeights, MapWeights]:
+        """See `standing.Writer`; `pushed` holds a row for every token."""
+        assert piece.pushed is not None
+        pairs = standing_pairs(spec, objective, piece.at, piece.key, piece.value)
+        left, share = piece.pushed
+        made, after, moments = {}, {}, {}
+        for name, weights in piece.running.items():
+            entered, error = pairs[name]
+            assert entered is not None
+            gone = (share.unsqueeze(-1) * error.unsqueeze(1)).transpose(-1, -2) @ entered.unsqueeze(1)
+            steps = left.unsqueeze(-1) * piece.moments[name].unsqueeze(1) - gone  # [M, C, out, in]
+            moments[name] = steps[:, -1]
+            turned = newton_schulz(steps).flatten(2)
+            wanted = (
+                piece.taken[:, -1:]
+                if query is None
+                else torch.cat((piece.taken[:, rows], piece.taken[:, -1:]), 1)
+            )
+            kept = (
+                piece.kept[:, -1:]
+                if query is None
+                else torch.cat((piece.kept[:, rows], piece.kept[:, -1:]), 1)
+            )
+            own = (kept * weights.flatten(1).unsqueeze(1) + wanted @ turned).unflatten(2, weights.shape[1:])
+            made[name], after[name] = own[:, :-1], own[:, -1]
+        if query is None:
+            return None, after, moments
+        flat = {n: w.flatten(0, 1) for n, w in made.items()}
+        read = self.read(spec, flat, query.flatten(0, 1).unsqueeze(1))
+        return read.unflatten(0, query.shape[:2])[:, :, 0], after, moments
