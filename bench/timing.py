@@ -37,10 +37,25 @@ def table(title: str, timings: Mapping[str, Timing], base: str, note: str = "") 
     lines = [
         f"### {title}",
         "",
-        "| variant | median ms | least ms | against the first |",
+        f"| variant | median ms | least ms | speed against {base} |",
         "| --- | ---: | ---: | ---: |",
     ]
     for name, one in timings.items():
         ratio = timings[base].median / one.median
         lines.append(f"| {name} | {one.median * 1e3:.1f} | {one.least * 1e3:.1f} | {ratio:.2f}x |")
     return "\n".join([*lines, *(["", note] if note else []), ""])
+
+
+def costs(title: str, timings: Mapping[str, Timing], base: str, facts: Mapping[str, str], head: str) -> str:
+    """A Markdown table: milliseconds, and the time over that of `base`; `facts` fill the column `head`."""
+    lines = [
+        f"### {title}",
+        "",
+        f"| variant | {head} | median ms | least ms | time over {base} |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, one in timings.items():
+        ratio = one.median / timings[base].median
+        fact = facts.get(name, "")
+        lines.append(f"| {name} | {fact} | {one.median * 1e3:.1f} | {one.least * 1e3:.1f} | {ratio:.2f} |")
+    return "\n".join([*lines, ""])
