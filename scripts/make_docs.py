@@ -17,14 +17,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP  # noqa: E402
-from nldsl.diagnostics.model import Source  # noqa: E402
-from nldsl.document import model as doc  # noqa: E402
-from nldsl.document.printer import print_expr  # noqa: E402
 from nldsl.resolve.flows import MAP_TAKES  # noqa: E402
 from nldsl.resolve.primitives import INF, PRIMITIVES, Primitive, Takes  # noqa: E402
 from nldsl.resolve.rules import RULES, SCHEDULES  # noqa: E402
 from nldsl.resolve.training import MEASURES  # noqa: E402
-from nldsl.syntax import read  # noqa: E402
 
 Row = tuple[str, ...]
 
@@ -139,24 +135,6 @@ def engines() -> str:
     return table(("tried", "engine", "REF", "function", "in a line"), rows)
 
 
-def library() -> str:
-    """Every part of the standard library, with its parameters and what stands above it."""
-    rows: list[Row] = []
-    for path in sorted((ROOT / "nldsl" / "lib").glob("*.nl")):
-        text = path.read_text(encoding="utf-8")
-        remark = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-        document, _ = read(Source(path.name, text))
-        parts = [d for d in document.declarations if isinstance(d, doc.Memory | doc.Block)]
-        rows += [(code(one.name + signature(one.parameters)), remark) for one in parts]
-    return table(("part", "is"), rows)
-
-
-def signature(parameters: list[doc.Parameter]) -> str:
-    """Parameters as they are declared."""
-    shown = [p.name if p.default is None else f"{p.name} = {print_expr(p.default)}" for p in parameters]
-    return f"({', '.join(shown)})"
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "primitives": primitives,
     "maps": maps,
@@ -164,7 +142,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "schedules": schedules,
     "measures": measures,
     "engines": engines,
-    "library": library,
 }
 
 

@@ -130,7 +130,7 @@ def cost(memory: MemoryInstance, length: int) -> str:
         if memory.core.momentum != "none":
             state += costs.adaptive_momentum(node, held)
     if memory.core.momentum != "none":
-        state += costs.momentum_state(memory)
+        state += costs.momentum_state(memory, length)
     grows = f" after {length} tokens" if memory.core.map.kind == "cache" else ""
     return (
         f"{count(flops)} FLOPs per token{grows}; state {state:,} numbers per sequence "
