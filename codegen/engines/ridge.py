@@ -14,7 +14,9 @@ system for each token:  y_t = V_t x_t with (K_t + a I) x_t = q_t.  Inside a tile
 
     K_t = D_t0 K_0 + sum_{i <= t} D_ti e_i k_i k_i^T
 
-is formed for every token, as the system has to be; all of them are factored at once.  The rest is products.
+is formed for every token, as the system has to be, and all of them are factored at once (A = L L^T).  The
+backward has no matrices of single tokens beside these factors: with u_t = A_t^{-1} dx_t it is that of
+-sum_t u_t^T A_t x_t for constant u and x, hence products of U, X and the keys of a tile.
 """
 
 from __future__ import annotations
@@ -37,39 +39,78 @@ from nldsl.codegen.engines.tiles import (
 )
 
 
-class SymmetricSolve(torch.autograd.Function):
-    """X = A^{-1} B for symmetric positive definite A by its Cholesky factor, which the backward reuses.
+class RidgeSolve(torch.autograd.Function):
+    """x_t of (D_t0 K_0 + sum_i D_ti e_i k_i k_i^T + a I) x_t = q_t, for all tokens t of all tiles.
 
-    dB = A^{-1} dX  and  dA = -dB X^T.  Where the backward is to be differentiated, its solve is this one.
+    With P_ti = u_t . k_i and R_ti = x_t . k_i:
+
+        dq_t = u_t,    dD_t0 = -u_t . K_0 x_t,    dD_ti = -e_i P_ti R_ti,    de_i = -sum_t D_ti P_ti R_ti
+        dK_0 = -sum_t D_t0 u_t x_t^T,    dk_i = -e_i sum_t D_ti (R_ti u_t + P_ti x_t)
+
+    Where the backward is to be differentiated, its own solve is this one.
     """
 
-    generate_vmap_rule = True
+    @staticmethod
+    def forward(
+        keys: Tensor, rates: Tensor, rows: Tensor, grams: Tensor, queries: Tensor, strength: float
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(keys.dtype, torch.float32)
+        size = keys.shape[-1]
+        outer = ((rates.unsqueeze(-1) * keys).unsqueeze(-1) * keys.unsqueeze(-2)).flatten(-2)
+        terms = torch.cat((grams.flatten(-2).unsqueeze(-2), outer), dim=-2).to(wide)
+        systems = (rows.to(wide) @ terms).unflatten(-1, (size, size))  # [..., C, Dk, Dk]
+        systems.diagonal(dim1=-2, dim2=-1).add_(strength)
+        factors = torch.linalg.cholesky(systems)
+        return _factored_solve(factors, queries), factors
 
     @staticmethod
-    def forward(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(matrix.dtype, torch.float32)
-        factor = torch.linalg.cholesky(matrix.to(wide))
-        return torch.cholesky_solve(right.to(wide), factor).to(right.dtype), factor
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], *output)
+        ctx.save_for_backward(*inputs[:4], *output)
+        ctx.strength = inputs[5]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        matrix, solution, factor = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        keys, rates, rows, grams, solved, factors = ctx.saved_tensors
         if torch.is_grad_enabled():
-            grad_right = symmetric_solve(matrix, grads[0])
+            turned = ridge_solve(keys, rates, rows, grams, grads[0], ctx.strength)
         else:
-            grad_right = torch.cholesky_solve(grads[0].to(factor.dtype), factor).to(grads[0].dtype)
-        return -grad_right @ solution.transpose(-1, -2), grad_right
+            turned = _factored_solve(factors, grads[0])
+        seen, answered = turned @ keys.transpose(-1, -2), solved @ keys.transpose(-1, -2)  # P, R
+        began, decays = rows[..., :1], rows[..., 1:]
+        both = seen * answered
+        weighted = -decays * rates.unsqueeze(-2)
+        to_keys = (weighted * answered).transpose(-1, -2) @ turned + (weighted * seen).transpose(
+            -1, -2
+        ) @ solved
+        to_began = -(turned * (solved @ grams.transpose(-1, -2))).sum(-1, keepdim=True)
+        to_rows = torch.cat((to_began, -rates.unsqueeze(-2) * both), dim=-1)
+        to_grams = -(began * turned).transpose(-1, -2) @ solved
+        return to_keys, -(decays * both).sum(-2), to_rows, to_grams, turned, None
 
 
-def symmetric_solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve A X = B for symmetric positive definite A `[..., n, n]` and B `[..., n, R]`."""
-    solution: Tensor = SymmetricSolve.apply(matrix, right)[0]  # type: ignore[index]
-    return solution
+def _factored_solve(factors: Tensor, right: Tensor) -> Tensor:
+    """Solve L L^T x = b for each token, b `[..., C, Dk]`."""
+    half = torch.linalg.solve_triangular(factors, right.to(factors.dtype).unsqueeze(-1), upper=False)
+    whole = torch.linalg.solve_triangular(factors.transpose(-1, -2), half, upper=True)
+    return whole.squeeze(-1).to(right.dtype)
+
+
+def ridge_solve(
+    keys: Tensor, rates: Tensor, rows: Tensor, grams: Tensor, queries: Tensor, strength: float
+) -> Tensor:
+    """What each query is in the eyes of the keys before it, `[..., C, Dk]`.
+
+    Args:
+        keys: `[..., C, Dk]`.
+        rates: e, `[..., C]`.
+        rows: of the decay matrix, one for each query, `[..., C, C + 1]`.
+        grams: K_0, `[..., Dk, Dk]`.
+        queries: `[..., C, Dk]`.
+        strength: a.
+    """
+    solved: Tensor = RidgeSolve.apply(keys, rates, rows, grams, queries, strength)[0]  # type: ignore[index]
+    return solved
 
 
 def ridge(
@@ -85,7 +126,7 @@ def ridge(
     read: str = "after",
     period: int = 1,
     gradient: str | tuple[str, int] = "through",
-    tile: int = 16,
+    tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum up weighted pairs, and read the query through the solution of their ridge regression.
 
@@ -127,7 +168,8 @@ def ridge(
     if gradient == "stop":
         key, value, rates = key.detach(), value.detach(), rates.detach()
     queries, keys = cut(query, tiles), cut(key, tiles)
-    weighted = cut(rates, tiles).unsqueeze(-1) * torch.cat((cut(value, tiles), keys), dim=-1)
+    rates = cut(rates, tiles)
+    weighted = rates.unsqueeze(-1) * torch.cat((cut(value, tiles), keys), dim=-1)
     decays = tile_decays(retain, tiles, keys)
     kept = decays[..., -1, :1, None]
     writes = weighted.transpose(-1, -2) @ (decays[..., -1, 1:, None] * keys)  # [B, H, N, Dv + Dk, Dk]
@@ -141,15 +183,14 @@ def ridge(
 
     phase += tokens
     new = _ridge_state(sums, sums if phase % period == 0 else anchor, dim_v, phase, period, cut_every)
-    bounded = strength * torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)
-    if read == "boundary" and period > 1:
-        solved = symmetric_solve(grams + bounded, queries.transpose(-1, -2))
+    if read == "boundary" and period > 1:  # one system a tile
+        wide = torch.promote_types(grams.dtype, torch.float32)
+        bounded = grams.to(wide) + strength * torch.eye(key.shape[-1], dtype=wide, device=key.device)
+        factor = torch.linalg.cholesky(bounded)
+        solved = torch.cholesky_solve(queries.to(wide).transpose(-1, -2), factor).to(queries.dtype)
         return joined((pairs @ solved).transpose(-1, -2), tiles), new
     rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
-    products = weighted[..., dim_v:].unsqueeze(-1) * keys.unsqueeze(-2)  # e_i k_i k_i^T
-    each = (rows[..., 1:] @ products.flatten(-2)).unflatten(-1, products.shape[-2:])
-    each = each + rows[..., :1, None] * grams.unsqueeze(-3) + bounded  # [B, H, N, C, Dk, Dk]
-    solved = symmetric_solve(each, queries.unsqueeze(-1)).squeeze(-1)
+    solved = ridge_solve(keys, rates, rows, grams, queries, strength)
     scores = (solved @ keys.transpose(-1, -2)) * rows[..., 1:]
     result = rows[..., :1] * (solved @ pairs.transpose(-1, -2)) + scores @ weighted[..., :dim_v]
     return joined(result, tiles), new

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nldsl.codegen.engines.reference import token_loop
-from nldsl.codegen.engines.ridge import ridge, symmetric_solve
+from nldsl.codegen.engines.ridge import ridge, ridge_solve
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
@@ -91,13 +91,17 @@ def test_the_first_read_before_any_pair_is_that_of_the_start() -> None:
 
 
 def test_solves_are_twice_differentiable() -> None:
-    drawn, right = rand(2, 3, 3, seed=7), rand(2, 3, 2, seed=8)
+    keys, queries = rand(2, 3, 2, seed=7), rand(2, 3, 2, seed=8)
+    rates, rows = rand(2, 3, seed=9, low=0.1), rand(2, 3, 4, seed=10, low=0.1)
+    grams = rand(2, 2, 2, seed=11)
 
-    def solve(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return symmetric_solve(x @ x.transpose(-1, -2) + torch.eye(3, dtype=x.dtype), b)
+    def solve(*given: torch.Tensor) -> torch.Tensor:
+        sums = given[3] @ given[3].transpose(-1, -2)
+        return ridge_solve(given[0], given[1], given[2].tril(1), sums, given[4], 0.5)
 
-    assert torch.autograd.gradcheck(solve, (drawn, right))
-    assert torch.autograd.gradgradcheck(solve, (drawn, right))
+    leaves = (keys, rates, rows, grams, queries)
+    assert torch.autograd.gradcheck(solve, leaves)
+    assert torch.autograd.gradgradcheck(solve, leaves)
 
 
 def test_half_precision_runs_forward_and_backward() -> None:
