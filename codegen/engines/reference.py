@@ -107,7 +107,7 @@ def token_loop(
         `phase`, tokens into the open period.
     """
     if map_settings(map)["kind"] == "cache":
-        return _cache_loop(query, key, value, state, map_settings(map))
+        return _cache_loop(query, key, value, state, map_settings(map), gradient)
     if rule == "ridge":
         words: dict[str, Any] = {"map": map_settings(map)["kind"], "objective": objective}
         words |= {"strength": rule_parameter, "update": update, "read": read, "gradient": gradient}
@@ -157,13 +157,11 @@ def token_loop(
         running = _normed({n: kept[n] + steps[n] for n in names}, constrain, count)
         weights = running if linked is None else _linked(linked, running, before, count)
         if normalise:
-            added = _scaled(token["rate"], token["key"])
-            z = _scaled(token["retain"], before["z"]) + (added.detach() if gradient == "stop" else added)
-            weights = weights | {"z": z}
+            weights = weights | {"z": _counted(before["z"], token, gradient)}
         chosen = {"after": weights, "before": before}.get(read, started)
         outputs.append(_read(map, chosen, token["query"], normalise))
-        if cut and count % cut == 0:  # after the token, so that the first tokens still reach the start
-            weights, moments, running = _detached(weights), _detached(moments), _detached(running)
+        # After the token, so that the first tokens still reach the start.
+        weights, moments, running = _cut_off(cut, count, weights, moments, running)
 
     if count % period == 0:
         started = weights
@@ -287,6 +285,12 @@ def _read(spec: Any, weights: dict[str, Tensor], query: Tensor, normalise: bool)
     return result / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 
 
+def _counted(z: Tensor, token: dict[str, Tensor], gradient: str | tuple[str, int]) -> Tensor:
+    """The divisor's vector after a token: z_t = r_t z_{t-1} + e_t k_t."""
+    added = _scaled(token["rate"], token["key"])
+    return _scaled(token["retain"], z) + (added.detach() if gradient == "stop" else added)
+
+
 def _over_heads(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of one memory, over batch and heads."""
     return torch.func.vmap(torch.func.vmap(function))
@@ -350,23 +354,38 @@ def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n: x.detach() for n, x in tensors.items()}
 
 
+def _cut_off(cut: int, count: int, *given: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """Values without a past where a cut of the gradient is due after `count` tokens; else as they are."""
+    return tuple(_detached(tensors) for tensors in given) if cut and count % cut == 0 else given
+
+
 def _as(letter: str, name: str) -> str:
     """`W1` as `S1`: the name of what goes with a weight."""
     return letter + name.removeprefix("W")
 
 
 def _cache_loop(
-    query: Tensor, key: Tensor, value: Tensor, state: dict[str, Tensor] | None, settings: dict[str, Any]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    state: dict[str, Tensor] | None,
+    settings: dict[str, Any],
+    gradient: str | tuple[str, int],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Softmax attention, one query at a time over the pairs it may see: the window and the first `sinks`."""
     window, sinks = settings["window"], settings["sinks"]
-    keys = key if state is None else torch.cat((state["key"], key), dim=2)
-    values = value if state is None else torch.cat((state["value"], value), dim=2)
-    total, tokens = keys.shape[2], query.shape[2]
+    cut = gradient[1] if isinstance(gradient, tuple) else 0
+    count = int(state["phase"]) if state is not None and "phase" in state else 0
+    if gradient == "stop":
+        key, value = key.detach(), value.detach()
+    keys = key[:, :, :0] if state is None else state["key"]
+    values = value[:, :, :0] if state is None else state["value"]
+    tokens = query.shape[2]
     served = query.shape[1] // keys.shape[1]
     outputs = []
     for t in range(tokens):
-        end = total - tokens + t + 1
+        keys, values = torch.cat((keys, key[:, :, t, None]), 2), torch.cat((values, value[:, :, t, None]), 2)
+        end = keys.shape[2]
         begin = 0 if window is None else max(0, end - window)
         first = min(sinks, begin)
         seen = [
@@ -375,8 +394,12 @@ def _cache_loop(
         ]
         share = torch.einsum("bhk,bhik->bhi", query[:, :, t], seen[0]).softmax(-1)
         outputs.append(torch.einsum("bhi,bhiv->bhv", share, seen[1]))
-    begin = 0 if window is None else max(0, total - window + 1)
+        count += 1
+        if cut and count % cut == 0:
+            keys, values = keys.detach(), values.detach()
+    begin = 0 if window is None else max(0, keys.shape[2] - window + 1)
     keys, values = (torch.cat((x[:, :, : min(sinks, begin)], x[:, :, begin:]), 2) for x in (keys, values))
     empty = query.new_zeros(*query.shape[:3], value.shape[-1])
     read = torch.stack(outputs, dim=2) if outputs else empty
-    return read, {"key": keys, "value": values}
+    new = {"key": keys, "value": values}
+    return read, new | {"phase": torch.tensor(count % cut, dtype=torch.int64)} if cut > 1 else new

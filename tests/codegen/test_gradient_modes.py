@@ -24,6 +24,7 @@ KINDS = {
     "delta_current": "anchor = current\n rate = 0.5",
     "descent": "rule = dgd\n objective = dot\n rate = 0.5",
     "descent_frozen": "rule = dgd\n update = every 4 tokens\n rate = 0.5",
+    "cache": "map = cache(5 tokens)",
     "frozen": "anchor = every 4 tokens\n rate = 0.5\n start = learned",
     "deep": "map = mlp(residual, hidden = 6)\n update = every 4 tokens\n"
     " rate = 0.2\n momentum = x |> linear(heads) |> sigmoid",

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nldsl.codegen.engines.attention import attention
 from nldsl.codegen.engines.delta import delta, delta_frozen
 from nldsl.codegen.engines.frozen import frozen
 from nldsl.codegen.engines.hebbian import hebbian
@@ -140,6 +141,24 @@ def test_frozen_mlp(
     spec = {"kind": "mlp", "hidden": 5, "residual": True}
     slow = token_loop(**tensors, map=spec, anchor=period, **words)
     assert_same(fast, slow, tensors | {f"W{n}": w for n, w in enumerate(start)})
+
+
+@FEW
+@given(shapes, modes, st.one_of(st.none(), st.integers(1, 6)), st.integers(0, 2), st.booleans(), cutting)
+def test_attention(
+    shape: dict[str, Any], mode: Any, window: int | None, sinks: int, grouped: bool, cuts: list[int]
+) -> None:
+    tensors = {n: t for n, t in _case(shape)[0].items() if n in ("query", "key", "value")}
+    if grouped:
+        size = (shape["batch"], 2 * shape["heads"], shape["tokens"], shape["dim_k"])
+        tensors["query"] = rand(*size, seed=shape["seed"])
+    words: dict[str, Any] = {"gradient": mode}
+    fast = piecewise(attention, tensors, _cuts(cuts, shape), window=window, sinks=sinks, **words)
+    spec = {"kind": "cache", "window": window, "sinks": sinks}
+    slow = token_loop(**tensors, map=spec, rule="softmax", **words)
+    if mode == "stop" and shape["tokens"] == 0:  # nothing is left that a gradient could reach
+        return
+    assert_same(fast, slow, tensors)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

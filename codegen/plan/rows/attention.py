@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.asks import map_kind, rule
-from nldsl.codegen.plan.engine import Engine, Obstacles
+from nldsl.codegen.plan.engine import Engine, Obstacles, Setting
+from nldsl.codegen.plan.gradients import settled_gradient
 from nldsl.resolve.expanded import Core
 
 
 def _attention(core: Core) -> Obstacles:
     return [*map_kind(core, "cache"), *rule(core, "softmax")]
+
+
+def _words(core: Core) -> dict[str, Setting]:
+    given = (("window", core.map.window), ("sinks", core.map.sinks))
+    return {n: v for n, v in given if core.map.window and v} | settled_gradient(core)
 
 
 ROWS = (
@@ -19,7 +25,7 @@ ROWS = (
         "c.2",
         "one masked softmax over the kept tokens",
         _attention,
-        lambda c: {n: v for n, v in (("window", c.map.window), ("sinks", c.map.sinks)) if c.map.window and v},
+        _words,
         (),
     ),
 )
