@@ -244,11 +244,44 @@ def _twice() -> Case:
     )
 
 
+def _ridge() -> Case:
+    """fla's exact form of MesaNet."""
+
+    def leaves() -> Leaves:
+        return pairs(13, 6, 6) | gates(("rate", "retain"), 13, 6)
+
+    def theirs(given: Leaves) -> Result:
+        function = fla("mesa_net.naive").naive_mesa_net_exact
+        turned = {n: x.transpose(1, 2) for n, x in given.items()}
+        with widened(function):
+            read, _, _ = function(
+                turned["query"],
+                turned["key"],
+                turned["value"],
+                turned["retain"].log(),
+                torch.ones(2, 6),
+                turned["rate"],
+            )
+        return read.transpose(1, 2), {}
+
+    return Case(
+        "fla naive_mesa_net_exact",
+        "fla-core",
+        called("Ridge"),
+        theirs,
+        leaves,
+        "tokens before heads; decay as its logarithm; a strength for each channel, here 1; values as "
+        "wide as keys",
+        "Ridge",
+    )
+
+
 CASES = (
     *(_case(peer) for peer in PEERS.values()),
     _mamba2(),
     _normalised(),
     _twice(),
+    _ridge(),
     _momentum("recurrent_momentum_delta_rule_ref", 13),
     _momentum("recurrent_momentum_delta_rule_ref", 13, faded=True),
     _momentum("chunk_momentum_delta_rule_ref", 20, chunk_size=8),

@@ -39,6 +39,7 @@ def test_memory_is_what_others_compute(case: Case, lowering: str) -> None:
         ("LinearAttention", "NormalisedSum"),
         ("MomentumDelta", "DeltaWithMomentumAfterFading"),
         ("DeltaProduct", "DeltaTwice"),
+        ("MesaNet", "Ridge"),
         ("SoftmaxAttention", "Cache"),
     ],
 )
