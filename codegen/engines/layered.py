@@ -185,11 +185,17 @@ def standing_pairs(
         }
         loss = objective_value(objective, lambda z: traced(spec, probed, z)[0], {}, key, value).sum()
         layers = {n: layer for n, layer in probed.items() if isinstance(layer, ProbedLayer)}
-        unused = {n: key.new_zeros(*key.shape[:2], layer.weight.shape[2]) for n, layer in layers.items()}
-        return loss, {n: unused[n] if one.entered is None else one.entered for n, one in layers.items()}
+        return loss, {n: _entered(layer, key) for n, layer in layers.items()}
 
     errors, entered = torch.func.grad(lowered, has_aux=True)(probes)
     return {n: (entered.get(n), d) for n, d in errors.items()}
+
+
+def _entered(layer: ProbedLayer, key: Tensor) -> Tensor:
+    """The input of a layer, `[M, C, in]`; zeros if no answer needs it."""
+    if layer.entered is not None:
+        return layer.entered
+    return key.new_zeros(*key.shape[:2], layer.weight.shape[2])
 
 
 def _of_tokens(

@@ -139,7 +139,7 @@ def standing(
     lead, tokens = key.shape[:2], key.shape[2]
     state = _state_at_start(start, shapes, key, link) if state is None else state
     weights = {n: state[n].flatten(0, 1) for n in shapes}
-    moments = {n: state.get(beside("S", n), torch.zeros_like(state[n])).flatten(0, 1) for n in shapes}
+    moments = weights if gates[2] is None and not orthogonal else _moments_of(state, weights)
     running = {n: state.get(beside("A", n), state[n]).flatten(0, 1) for n in shapes}
     started = {n: state.get(f"{n}_start", state[n]).flatten(0, 1) for n in shapes}
     anchored = {
@@ -150,12 +150,14 @@ def standing(
     own = link is None and read != "boundary"  # whether tokens read weights of their own
     longest = tile or (writer.tile if own else 128)
     windowed = weight is not None or (window or 1) > 1
-    counted = key.new_ones(key.shape[:3]) if weight is None else weight
+    paired = {"key": key, "value": value}
+    if windowed:
+        paired["weight"] = key.new_ones(key.shape[:3]) if weight is None else weight
     seen = [
         state[f"window_{n}"].flatten(0, 1) if f"window_{n}" in state else x.flatten(0, 1)[:, :0]
-        for n, x in (("key", key), ("value", value), ("weight", counted))
+        for n, x in paired.items()
     ]
-    flows = [x.flatten(0, 1) for x in (query, key, value, counted)]
+    flows = [x.flatten(0, 1) for x in (query, *paired.values())]
     switches = [None if g is None else g.flatten(0, 1) for g in gates]
     reads, begin = [], 0
     while begin < tokens:
@@ -204,7 +206,7 @@ def standing(
     if link is not None:
         kept |= {beside("A", n): a for n, a in running.items()}
     if (window or 1) > 1:
-        kept |= {f"window_{n}": x for n, x in zip(("key", "value", "weight"), seen, strict=True)}
+        kept |= {f"window_{n}": x for n, x in zip(paired, seen, strict=True)}
     if period > 1:
         kept |= {f"{n}_start": w for n, w in started.items()}
     if frozen not in (1, period):
@@ -233,13 +235,11 @@ def _pieced(
 ) -> Piece:
     """The coefficients of a piece, and what the outer gradient is not to reach cut off."""
     (key, value, sums), (rate, retain, momentum) = pairs, gates
-    given = next((g for g in gates if g is not None), None)
     tokens = key.shape[1] if sums is None else sums.shape[1]
-    ones = key.new_ones(key.shape[0], tokens) if given is None else torch.ones_like(given)
-    rate = ones if rate is None else rate
-    decays = decay_matrix(ones if retain is None else retain)
+    rate = key.new_ones(key.shape[0], tokens) if rate is None else rate
+    decays = decay_matrix(key.new_ones(key.shape[0], tokens) if retain is None else retain)
     if orthogonal and momentum is None:
-        momentum = torch.zeros_like(ones)
+        momentum = key.new_zeros(key.shape[0], tokens)
     pushes = None if momentum is None else decay_matrix(momentum)
     if gradient in ("first_order", "stop"):
         at = {n: w.detach() for n, w in at.items()}
@@ -265,6 +265,12 @@ def _pieced(
     taken = of_pairs(reached[..., 1:] * rate.unsqueeze(1))
     pushed = pushes[:, -1:, :1], of_pairs(pushes[:, -1:, 1:] * rate.unsqueeze(1))
     return Piece(at, key, value, running, moments, kept, reached[..., :1], taken, pushed)
+
+
+def _moments_of(state: dict[str, Tensor], weights: MapWeights) -> MapWeights:
+    """S of every weight, `[M, ...]`; zeros before the first token."""
+    found = {n: state.get(beside("S", n)) for n in weights}
+    return {n: torch.zeros_like(weights[n]) if s is None else s.flatten(0, 1) for n, s in found.items()}
 
 
 def _state_at_start(
