@@ -142,9 +142,7 @@ def standing(
     moments = weights if gates[2] is None and not orthogonal else _moments_of(state, weights)
     running = {n: state.get(beside("A", n), state[n]).flatten(0, 1) for n in shapes}
     started = {n: state.get(f"{n}_start", state[n]).flatten(0, 1) for n in shapes}
-    anchored = {
-        n: state[f"{n}_anchor"].flatten(0, 1) if f"{n}_anchor" in state else started[n] for n in shapes
-    }
+    anchored = {n: state.get(f"{n}_anchor", state.get(f"{n}_start", state[n])).flatten(0, 1) for n in shapes}
     count = int(state["phase"]) if "phase" in state else 0
 
     own = link is None and read != "boundary"  # whether tokens read weights of their own
@@ -153,10 +151,7 @@ def standing(
     paired = {"key": key, "value": value}
     if windowed:
         paired["weight"] = key.new_ones(key.shape[:3]) if weight is None else weight
-    seen = [
-        state[f"window_{n}"].flatten(0, 1) if f"window_{n}" in state else x.flatten(0, 1)[:, :0]
-        for n, x in paired.items()
-    ]
+    seen = [state.get(f"window_{n}", x[:, :, :0]).flatten(0, 1) for n, x in paired.items()]
     flows = [x.flatten(0, 1) for x in (query, *paired.values())]
     switches = [None if g is None else g.flatten(0, 1) for g in gates]
     reads, begin = [], 0
