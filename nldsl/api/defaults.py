@@ -220,6 +220,8 @@ def pipeline(node: e.Expr, parameters: Parameters, module: Module) -> e.Expr:
             )
         case e.Unary(operand=operand):
             return replace(node, operand=pipeline(operand, parameters, module))
+        case e.TupleOf(items=items):
+            return replace(node, items=tuple(pipeline(i, parameters, module) for i in items))
         case _:
             return node
 

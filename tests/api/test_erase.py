@@ -74,3 +74,22 @@ def test_a_pair_is_the_same_in_yaml() -> None:
     assert again == body
     from_yaml = nldsl.core(nldsl.load(Source("odd.yaml", to_yaml(body))))
     assert from_yaml.inputs == core(PAIR).inputs
+
+
+def test_defaults_are_written_into_a_pair() -> None:
+    expanded = nldsl.load(Source("odd.nl", text(PAIR))).expand()
+    assert "(lost, lost * (x |> linear(bias = false) |> sigmoid))" in expanded
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [("(key, lost |> linear)", ("erase", "erase_into")), ("key", ("erase",))],
+)
+def test_a_variant_sets_one_or_both(change: str, names: tuple[str, ...]) -> None:
+    run = (
+        'train T { model = M, data = text("sotu", length = 32), steps = 3\n'
+        "  level all { learns = rest, rule = adamw(rate = 1e-3) } }\n"
+        f"variant V of T {{ set Odd.erase = {change} }}\n"
+    )
+    found = nldsl.core(nldsl.load(Source("odd.nl", text(ALONG) + run), variant="V"))
+    assert found.inputs[5:] == names
