@@ -20,8 +20,8 @@ one solve serves all tiles, and a tile moves [W; S] by one matrix product.  Wher
 is there, d is known and nothing is solved.  Without momentum M is D.
 
 Oja's rule (Nested Learning, eqs. 66-67) writes e_t v_t (k_t - W_{t-1}^T v_t)^T, a step of the squared
-error of W^T with key v and value k: the same tiles are made of the transpose, d_t = s_t W_{t-1}^T v_t - k_t,
-and only the read differs:
+error of W^T with key v and value k: the same tiles are made of the transpose, with the errors
+d_t = s_t W_{t-1}^T v_t - k_t, and only the read differs:
 
     W_t q_t = D_t0 W_0 q_t + M_t0 S_0 q_t - sum_{i <= t} G_ti (d_i . q_t) v_i
 """

@@ -16,8 +16,8 @@ Rules other than `gd` change the last two lines:
     dgd_explicit     the same with e = e_t on all layers
     dgd_first_layer  the erasure on the first layer only, e = e_t on all
     muon             S_t = b_t S_{t-1} - g_t and W_t = W~_t + e_t NS(S_t), NS as in `newton_schulz`
-    ridge            no steps: reads see the matrix that minimises l2 over all pairs so far, each weighted by
-                     its rate and what retention left of it, plus 1/2 a |W|^2: see `reference_ridge`
+    ridge            no steps: reads see the matrix that minimises l2 over all pairs so far, each weighted
+                     by its rate and what retention left of it, plus 1/2 a |W|^2: see `reference_ridge`
     softmax          for the map `cache`: the read is softmax attention over the pairs
 
 Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through
