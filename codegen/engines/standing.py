@@ -196,10 +196,8 @@ def standing(
     if count % frozen == 0:
         anchored = weights
     kept = dict(weights)
-    if gates[2] is not None or orthogonal:
-        kept |= {beside("S", n): s for n, s in moments.items()}
-    if link is not None:
-        kept |= {beside("A", n): a for n, a in running.items()}
+    others = (("S", moments, gates[2] is not None or orthogonal), ("A", running, link is not None))
+    kept |= {beside(letter, n): x for letter, held, there in others if there for n, x in held.items()}
     if (window or 1) > 1:
         kept |= {f"window_{n}": x for n, x in zip(paired, seen, strict=True)}
     if period > 1:
