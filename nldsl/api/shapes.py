@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -109,8 +110,12 @@ def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
+def _named(name: str) -> str:
+    return name if name.startswith("`") else f"`{name}`"
+
+
 def _values(name: str, tensor: Tensor) -> None:
-    """NaN and range; not asked of tensors that have no values, as while tracing or under `vmap`."""
+    """NaN, infinity and range; not asked of tensors that have no values, as while tracing or under `vmap`."""
     import torch
 
     if tensor.numel() == 0 or torch.compiler.is_compiling():
@@ -122,8 +127,10 @@ def _values(name: str, tensor: Tensor) -> None:
         return
     if low != low or high != high:  # NaN spreads through min and max
         raise ValueError(
-            f"`{name}` holds NaN; look for a division by zero or an overflow in what computes it"
+            f"{_named(name)} holds NaN; look for a division by zero or an overflow in what computes it"
         )
+    if math.isinf(low) or math.isinf(high):
+        raise ValueError(f"{_named(name)} holds an infinity; look for an overflow in what computes it")
     least, most = RANGES.get(name, (float("-inf"), None))
     if low < least:
         raise ValueError(f"`{name}` goes down to {low:g}, below {least:g}; {_MEND[name]}")
@@ -160,6 +167,8 @@ def check_state(
                 f'`state["{part}"]` has the shape {_shape(state[part])}, '
                 f"and these inputs need {_shape(tensor)}"
             )
+        if state[part].is_floating_point():
+            _values(f'`state["{part}"]`', state[part])
 
 
 def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) -> Any:
@@ -185,6 +194,7 @@ def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) 
                 f"`start` holds {len(parts)} tensors, and the map has {len(shapes)} layers; give one for each"
             )
         for part, shape in zip(parts, shapes, strict=True):
+            _values("start", part)
             lead = tuple(part.shape[: part.dim() - len(shape)])
             if tuple(part.shape[len(lead) :]) != shape or lead not in (key.shape[1:2], key.shape[:2]):
                 raise ValueError(

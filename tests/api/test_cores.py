@@ -152,6 +152,9 @@ def change(**new: Any) -> Any:
             "`key` has the dtype torch.float32, and `query` torch.float64",
         ),
         (change(value=float("nan") * ones(2, 2, 9, 4)), ValueError, "`value` holds NaN"),
+        (change(query=float("inf") * ones(2, 2, 9, 4)), ValueError, "`query` holds an infinity"),
+        (change(state={"W": float("nan") * ones(2, 2, 4, 4)}), ValueError, r"`state\[\"W\"\]` holds NaN"),
+        (change(start=float("nan") * ones(2, 4, 4)), ValueError, "`start` holds NaN"),
         (
             change(state={"W": 0 * ones(1, 2, 4, 4)}),
             ValueError,
