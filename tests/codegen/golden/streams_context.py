@@ -127,10 +127,12 @@ class SoftmaxAttention(nn.Module):
     """Softmax attention: a memory that keeps every key and value, and reads by a weighted
     average of values, y_t = sum_i softmax_i(k_i . q_t) v_i (Nested Learning, Eq. 62-63). Its state
     is a cache, so its frequency is infinite. `window` keeps the last tokens only (sliding-window
-    attention); with fewer `groups` than heads, several heads share keys and values (grouped queries).
+    attention), and `sinks` the first ones beside it; with fewer `groups` than heads, several heads share
+    keys
+    and values (grouped queries).
 
     Scaled dot-product attention (c.2): one masked softmax over the kept tokens.
-    From SoftmaxAttention.nl:7.
+    From SoftmaxAttention.nl:8.
     """
 
     def __init__(self, dim: int, heads: int, theta: int, groups: int) -> None:
@@ -150,15 +152,15 @@ class SoftmaxAttention(nn.Module):
         """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
         state = state or {}
         position = state.get("position", 0)
-        # SoftmaxAttention.nl:8  key = x |> linear(groups * dim / heads) |> grouped(groups) |> rope(theta)
+        # SoftmaxAttention.nl:9  key = x |> linear(groups * dim / heads) |> grouped(groups) |> rope(theta)
         key = rotary(split_heads(self.key_linear(x), self.groups), position, self.theta)  # [B, H, T, d]
-        # SoftmaxAttention.nl:9  value = x |> linear(groups * dim / heads) |> grouped(groups)
+        # SoftmaxAttention.nl:10  value = x |> linear(groups * dim / heads) |> grouped(groups)
         value = split_heads(self.value_linear(x), self.groups)  # [B, H, T, d]
-        # SoftmaxAttention.nl:10  query = x |> linear |> rope(theta) |> scale((dim / heads) ^ (-0.5))
+        # SoftmaxAttention.nl:11  query = x |> linear |> rope(theta) |> scale((dim / heads) ^ (-0.5))
         query = rotary(split_heads(self.query_linear(x), self.heads), position, self.theta)
         query = query * self.query_scale  # [B, H, T, d]
         read, core = attention(query, key, value, state=state.get("core"))
-        # SoftmaxAttention.nl:13  out = read |> linear
+        # SoftmaxAttention.nl:14  out = read |> linear
         y = self.out_linear(merge_heads(read))
         return y, {"position": torch.as_tensor(position + x.shape[1]), "core": core}
 
