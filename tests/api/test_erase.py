@@ -93,3 +93,28 @@ def test_a_variant_sets_one_or_both(change: str, names: tuple[str, ...]) -> None
     )
     found = nldsl.core(nldsl.load(Source("odd.nl", text(ALONG) + run), variant="V"))
     assert found.inputs[5:] == names
+
+
+@pytest.mark.parametrize("more", ["rule = gd(implicit)", "writes = 2", "read = before"])
+def test_other_fields_hold_beside_a_pair(more: str) -> None:
+    lines = (
+        "  key = x |> linear(dim * 2) |> unit, value = x |> linear(dim * 2), query = x |> linear\n"
+        "  rate = x |> linear(heads * 2) |> sigmoid\n"
+        "  erase = (x |> linear(dim * 2) |> unit, x |> linear(dim * 2))\n"
+        if "writes" in more
+        else "  key = x |> linear |> unit, value = x |> linear, query = x |> linear\n"
+        "  rate = x |> linear(heads) |> sigmoid, erase = (x |> linear |> unit, x |> linear)\n"
+    )
+    source = Source(
+        "odd.nl",
+        f"edition 2026\nmemory Odd(dim, heads = 2) {{\n{lines}  retain = x |> linear |> sigmoid, {more}\n}}\n"
+        "model M(dim = 8, vocab = 256) { tokens |> embed(vocab, dim) |> Odd(dim) |> unembed(tied) }\n",
+    )
+    fast, slow = nldsl.core(nldsl.load(source)), nldsl.core(nldsl.load(source), "reference")
+    assert isinstance(fast, nldsl.Core) and isinstance(slow, nldsl.Core)
+    tensors = given(fast, 6)
+    if "writes" in more:
+        longer = given(fast, 12)
+        tensors |= {n: longer[n] for n in ("key", "value", "rate", "erase", "erase_into")}
+    assert fast.engine == "delta tiles by channel"
+    assert_same(fast(**tensors), slow(**tensors), tensors)
