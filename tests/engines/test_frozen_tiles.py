@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nldsl.codegen.engines.frozen import frozen
 from nldsl.codegen.engines.frozen_tiles import (
     FrozenCoefficients,
     FrozenTiling,
@@ -19,6 +20,8 @@ from nldsl.codegen.engines.frozen_tiles import (
     frozen_tiles_plainly,
 )
 from nldsl.codegen.engines.layers import activation_slope
+from nldsl.codegen.engines.reference import token_loop
+from tests.engines import compare
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "relu")
 
@@ -144,3 +147,24 @@ def test_bends_are_slopes_of_slopes(name: str) -> None:
     torch.testing.assert_close((value, slope), activation_slope(name, z.detach()))
     (expected,) = torch.autograd.grad((activation_slope(name, z)[1] + 0 * z).sum(), z)
     torch.testing.assert_close(bend, expected)
+
+
+@pytest.mark.parametrize("read", ["after", "before"])
+@pytest.mark.parametrize("objective", ["l2", "dot"])
+def test_a_period_of_one_token_is_the_token_loop(read: str, objective: str) -> None:
+    tensors = compare.inputs(2, 1, 5, 2, 2, seed=3, momentum=True)
+    start = (compare.rand(1, 3, 2, seed=4), compare.rand(1, 2, 3, seed=5))
+    words: dict[str, Any] = {"start": start, "objective": objective, "read": read}
+    fast: dict[str, Any] = {**words, "map": "mlp", "residual": True, "period": 1}
+    slow: dict[str, Any] = {**words, "map": {"kind": "mlp", "hidden": 3, "residual": True}}
+    expected, state = token_loop(**tensors, **slow, anchor="current")
+    found, own = frozen(**tensors, **fast)
+    torch.testing.assert_close((found, own), (expected, state))
+    leaves = [*tensors.values(), *start]
+    cotangent = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, leaves, cotangent, allow_unused=True),
+        torch.autograd.grad(expected, leaves, cotangent, allow_unused=True),
+    )
+    pieces, last = compare.piecewise(frozen, tensors, (2, 3), **fast)
+    torch.testing.assert_close((pieces, last), (expected, state))

@@ -47,6 +47,19 @@ def _frozen(core: Core) -> Obstacles:
     ]
 
 
+def _each_token(core: Core) -> Obstacles:
+    return [
+        *map_kind(core, "mlp"),
+        *objective(core, "l2", "dot"),
+        *rule(core, "gd"),
+        *two_layers(core),
+        *want(core.anchor == "current", f"`anchor = {core.anchor}`"),
+        *want(core.update == 1, f"`update = every {core.update} tokens`"),
+        *not_normalised(core),
+        *gradient_apart(core),
+    ]
+
+
 def _deep(core: Core) -> dict[str, Setting]:
     words: dict[str, Setting] = {"period": core.period, "objective": core.objective}
     if core.map.kind == "mlp":
@@ -72,6 +85,16 @@ ROWS = (
         "E6",
         "one coefficient matrix a period; no weights of single tokens",
         _frozen,
+        lambda c: {"map": c.map.kind} | _deep(c) | gradient_setting(c),
+        GATES,
+    ),
+    Engine(
+        "one token a tile",
+        "frozen",
+        "frozen",
+        "E6",
+        "gradients at every token's own weights: sequential, forward and backward in closed form",
+        _each_token,
         lambda c: {"map": c.map.kind} | _deep(c) | gradient_setting(c),
         GATES,
     ),
