@@ -39,7 +39,7 @@ from nldsl.resolve.expanded import (
 )
 
 LOCALS = frozenset({"x", "state", "read", "y", "core", "position", "head"})
-INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into")
+INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into", "window_weight")
 
 UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
 
@@ -210,6 +210,8 @@ class MemoryWriter:
 
     def _input(self, name: str) -> c.Code:
         """What an engine is handed under this name: a field, or the pair of fields that stand there."""
+        if name == "weight":
+            return c.name(self.local["window_weight"])
         if name == "erase" and self.instance.core.erase_into:
             return c.Several((c.name("erase"), c.name("erase_into")))
         return c.name(name)

@@ -63,7 +63,7 @@ def window_delta(
     erase: str = "retained",
     read: str = "after",
     gradient: str | tuple[str, int] = "through",
-    tile: int | None = None,
+    tile: int = 16,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The delta rule on a window of pairs.
 
@@ -95,7 +95,7 @@ def window_delta(
     carried = {n: x[:, :, max(0, x.shape[2] - window + 1) :] for n, x in zip(names, seen, strict=True)}
     if tokens == 0:
         return torch.zeros_like(value), with_phase({"W": weights}, {}, phase, 1, cut_every) | carried
-    tiles, _, ends = marked_tiling(tokens, tile or max(1, 64 // window), 0, cut_every, phase)
+    tiles, _, ends = marked_tiling(tokens, tile, 0, cut_every, phase)
     pairs = _Pairs(*(_window_pairs(x, held[0].shape[2], window, tiles) for x in seen))
     rates = (cut(gate(rate, key), tiles).unsqueeze(-1) * pairs.weight).flatten(-2)  # [B, H, N, C w]
     keys, values = pairs.key.flatten(3, 4), pairs.value.flatten(3, 4)  # [B, H, N, C w, D]

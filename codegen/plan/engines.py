@@ -18,7 +18,7 @@ TOKEN_LOOP = Engine(
     "the definition itself, token by token: exact, and slow",
     lambda c: [],
     lambda core: reference_keywords(core),  # noqa: PLW0108 -- defined below
-    (*GATES, "erase"),
+    (*GATES, "erase", "weight"),
 )
 
 
@@ -40,7 +40,10 @@ def reference(core: Core, missed: tuple[tuple[Engine, tuple[str, ...]], ...] = (
 
 def _given(engine: Engine, core: Core) -> tuple[str, ...]:
     """Which of the engine's gates the memory has."""
-    gates = {name: getattr(core, name) != "none" for name in GATES} | {"erase": core.erase}
+    gates = {name: getattr(core, name) != "none" for name in GATES} | {
+        "erase": core.erase,
+        "weight": core.weighted,
+    }
     return tuple(name for name in engine.inputs if gates[name])
 
 

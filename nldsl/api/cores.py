@@ -47,6 +47,7 @@ class Core:
         self._map = block_settings(memory.core.map) if block else None
         gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"]
         gates += [name for name in GATES[3:] if getattr(memory.core, name)]
+        gates += ["weight"] if memory.core.weighted else []
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
 
     @property
@@ -101,7 +102,7 @@ class Core:
         }
         tensors["value"] = made.new_zeros(batch, held, 0, dim_v)
         for gate in self.inputs[3:]:
-            size = (dim_k,) if gate in GATES[3:] or getattr(self.memory.core, gate) == "channel" else ()
+            size = (dim_k,) if gate in GATES[3:] or getattr(self.memory.core, gate, "") == "channel" else ()
             tensors[gate] = made.new_zeros(batch, heads, 0, *size)
         return self._run(tensors, None, start)[1]
 
@@ -121,7 +122,7 @@ class Core:
             gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch,
                 heads, tokens]`,
                 or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` and
-                `erase_into` like a key.
+                `erase_into` like a key; `weight`, how much a pair counts in its windows.
 
         Returns:
             What each query read, `[batch, heads, tokens, dim_v]`, and the state after the last token.

@@ -83,7 +83,7 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
             )
     check_widths(memory, dim_k, value.shape[-1])
     for name in list(given)[3:]:
-        channel = name in ("erase", "erase_into") or getattr(core, name) == "channel"
+        channel = name in ("erase", "erase_into") or getattr(core, name, "") == "channel"
         length = written if name in ("rate", "erase", "erase_into") else tokens
         shape = (batch, heads, length, dim_k) if channel else (batch, heads, length)
         if given[name].shape != shape:

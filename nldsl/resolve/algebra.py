@@ -54,6 +54,7 @@ class Algebra(Fields):
             read=cast('Literal["after", "before", "boundary"]', read),
             partial=self._partial(),
             window=self._window(),
+            weighted="window_weight" in flows,
             normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
             constrain=self._constrain(),
             gradient=gradient,
@@ -197,8 +198,29 @@ class Algebra(Fields):
         value = self._field("window")
         if value is None:
             return None
+        if isinstance(value, e.Phrase) and self._window_weight() is not None:
+            value = value.words[0]
         number, _ = self.scope.amount(value, ("token",), "a window")
+        self.scope.counted(number, "a window", value.span)
         return int(number)
+
+    def _window_weight(self) -> e.Expr | None:
+        """P of `window = N tokens weighted by P`."""
+        value = self._field("window")
+        if not isinstance(value, e.Phrase) or [getattr(w, "text", "") for w in value.words[1:3]] != [
+            "weighted",
+            "by",
+        ]:
+            return None
+        if len(value.words) == 4:
+            return value.words[3]
+        raise self.findings.stop(
+            "NL0208",
+            f"`{print_expr(value)}` names no single pipeline behind `by`",
+            value.span,
+            "one number for each token and head is wanted",
+            help="write `window = 16 tokens weighted by (x |> linear(heads) |> sigmoid)`",
+        )
 
     def _constrain(self) -> tuple[tuple[str, float | None, int], ...]:
         value = self._field("constrain")

@@ -161,6 +161,7 @@ class Core:
     read: Literal["after", "before", "boundary"] = "after"
     partial: str = "drop"
     window: int | None = None
+    weighted: bool = False  # pairs count differently in the windows they are in
     normalise: bool = False
     constrain: tuple[tuple[str, float | None, int], ...] = ()
     gradient: str = "through"

@@ -19,10 +19,21 @@ from nldsl.resolve.findings import Findings
 from nldsl.resolve.flows import Context, Flows
 from nldsl.resolve.scope import Word
 
-FLOWS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into", "out")
+FLOWS = (
+    "key",
+    "value",
+    "query",
+    "rate",
+    "retain",
+    "momentum",
+    "erase",
+    "erase_into",
+    "window_weight",
+    "out",
+)
 GATES = ("rate", "retain", "momentum")
-PAIRED = {"erase_into": "erase"}
-"""Pipelines that are the second of a pair, and the field where both are written."""
+PAIRED = {"erase_into": "erase", "window_weight": "window"}
+"""Pipelines that stand in the field of another value, and the name of that field."""
 FIELDS = (
     *(name for name in FLOWS if name not in PAIRED),
     "map",

@@ -271,6 +271,8 @@ class _Memory(Algebra):
 
     def _expression(self, name: str) -> e.Expr:
         """The pipeline of a field; `erase` may be a pair of them, of which the second is `erase_into`."""
+        if name == "window_weight":
+            return self._window_weight() or self.fields["window"]
         if name not in ("erase", "erase_into"):
             return self.fields[name]
         value = self._field("erase")
@@ -335,6 +337,8 @@ class _Memory(Algebra):
             raise Unresolved(self.declaration.name)
         if isinstance(self._field("erase"), e.TupleOf):
             flows["erase_into"] = self._make("erase_into")
+        if self._window_weight() is not None:
+            flows["window_weight"] = self._counted(heads)
         rule, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if rule == "momentum":
             if call is None or len(call.arguments) != 1:
@@ -357,8 +361,21 @@ class _Memory(Algebra):
             flows["momentum"] = Constant(Shape("scalar", Num(1)), number, span=call.span)
         return self._grouped({n: flows[n] for n in FLOWS if n in flows})
 
+    def _counted(self, heads: Num) -> Flow:
+        """How much each pair counts in the windows it is in, one number a head."""
+        flow = self._gate("window_weight", heads)
+        if flow.shape.layout != "heads":
+            return flow
+        raise self.findings.stop(
+            "NL0407",
+            f"the weights of a window are {flow.shape.features} numbers for each token",
+            flow.span,
+            "does not fit",
+            help=f"end with `linear({int(heads)})`: one number for each head",
+        )
+
     def _gate(self, name: str, heads: Num) -> Flow:
-        flow = self.flows.build(self.fields[name], self._context(name))
+        flow = self.flows.build(self._expression(name), self._context(name))
         shape = flow.shape
         if shape.layout in ("scalar", "per head", "gate"):
             return flow

@@ -42,6 +42,16 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
     "delta, forgetting first": (replace(DELTA, retain="head"), "delta", {}),
     "delta, read before": (replace(DELTA, read="before"), "delta", {"read": "before"}),
     "delta, forgetting last": (replace(DELTA, anchor="current"), "delta", {"erase": "current"}),
+    "delta on a window": (
+        replace(DELTA, window=3, weighted=True, anchor="current"),
+        "window_delta",
+        {"window": 3, "erase": "current"},
+    ),
+    "orthogonalised": (
+        replace(DELTA, rule="muon", window=2, **PERIOD),
+        "orthogonal",
+        {"map": {"kind": "matrix"}, "objective": "l2", "anchor": 4, "window": 2},
+    ),
     "delta descent": (replace(HEBBIAN, rule="dgd"), "delta", {"erase": "current"}),
     "delta descent, explicit": (replace(HEBBIAN, rule="dgd_explicit"), "delta", {"erase": "current"}),
     "delta descent, frozen": (
@@ -224,7 +234,12 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
     ),
     "vector": (replace(DELTA, map=Map("vector")), {"map": {"kind": "vector"}}, "delta", "`map = vector`"),
     "muon": (replace(DELTA, rule="muon"), {"rule": "muon"}, "delta", "`rule = muon`"),
-    "window": (replace(DELTA, window=3), {"window": 3}, "delta", "`window = 3 tokens`"),
+    "window of momentum": (
+        replace(DELTA, window=3, momentum="head"),
+        {"window": 3},
+        "delta",
+        "`window = 3 tokens`",
+    ),
     "constraint": (
         replace(DELTA, constrain=(("norm", None, 1),)),
         {"constrain": (("norm", None, 1),)},

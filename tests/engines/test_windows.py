@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ from torch import Tensor
 from nldsl.codegen.engines.any_map import any_map
 from nldsl.codegen.engines.layered import layered
 from nldsl.codegen.engines.maps import weight_shapes
-from nldsl.codegen.engines.orthogonal import newton_schulz, orthogonal
+from nldsl.codegen.engines.orthogonal import orthogonal
 from nldsl.codegen.engines.reference import token_loop
 from nldsl.codegen.engines.windows import window_delta, window_sums
 from tests.engines.compare import assert_same, inputs, piecewise, rand
@@ -65,7 +64,7 @@ def test_window_sums_hold_the_weights_of_the_pairs_in_each_window() -> None:
     st.sampled_from(MODES),
     st.booleans(),
     cutting,
-    st.sampled_from([None, 1, 2, 3]),
+    st.sampled_from([1, 2, 3, 16]),
 )
 def test_the_delta_rule_on_a_window_is_the_token_loop(
     shape: dict[str, Any],
@@ -75,7 +74,7 @@ def test_the_delta_rule_on_a_window_is_the_token_loop(
     gradient: Any,
     weighted: bool,
     cuts: list[int],
-    tile: int | None,
+    tile: int,
 ) -> None:
     tensors = _case(shape, weighted=weighted, dim_v=3)
     start = rand(shape["heads"], 3, shape["dim_k"], seed=shape["seed"] + 9)
@@ -163,9 +162,3 @@ def test_orthogonal_steps_are_the_token_loops(
     slow = token_loop(**tensors, rule="muon", anchor=anchor if anchor > 1 else "current", **words)
     # A rate of exactly 0 makes S_t = 0 the input of a division by its norm plus 1e-7: gradients are large.
     assert_same(fast, slow, tensors | start, tolerance=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 3), (1, 3, 5)])
-def test_newton_schulz_pushes_singular_values_near_one(shape: tuple[int, ...]) -> None:
-    values = torch.linalg.svdvals(newton_schulz(rand(*shape, seed=1).detach()))
-    assert ((values > 0.68) & (values < 1.13)).all()

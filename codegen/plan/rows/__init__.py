@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.engine import Engine
-from nldsl.codegen.plan.rows import attention, channels, deep, delta, hebbian, momentum, ridge, standing
+from nldsl.codegen.plan.rows import (
+    attention,
+    channels,
+    deep,
+    delta,
+    hebbian,
+    momentum,
+    ridge,
+    standing,
+    windows,
+)
 
 ENGINES: tuple[Engine, ...] = (
     *attention.ROWS,
     *hebbian.ROWS,
     *delta.ROWS,
+    *windows.ROWS,
     *channels.ROWS,
     *deep.ROWS,
     *momentum.ROWS,

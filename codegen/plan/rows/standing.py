@@ -6,7 +6,8 @@ from nldsl.codegen.plan.asks import (
     drops_partial_periods,
     erases_the_key,
     gates_per_head,
-    no_window,
+    map_kind,
+    no_constraint,
     not_normalised,
     objective,
     rule,
@@ -25,7 +26,6 @@ def _standing(core: Core) -> Obstacles:
         *want(frozen or linked, "gradients at every token"),
         *want(all(every > 1 for _, _, every in core.constrain), "a constraint after every token"),
         *not_normalised(core),
-        *no_window(core),
         *erases_the_key(core),
         *drops_partial_periods(core),
         *gates_per_head(core),
@@ -34,6 +34,20 @@ def _standing(core: Core) -> Obstacles:
 
 def _layered(core: Core) -> Obstacles:
     return [*_standing(core), *objective(core, "l2", "dot", "lp", "huber")]
+
+
+def _orthogonal(core: Core) -> Obstacles:
+    return [
+        *map_kind(core, "matrix", "mlp", "swiglu"),
+        *objective(core, "l2", "dot", "lp", "huber"),
+        *rule(core, "muon"),
+        *want(isinstance(core.anchor, int) and core.anchor > 1, "gradients at every token"),
+        *not_normalised(core),
+        *no_constraint(core),
+        *erases_the_key(core),
+        *drops_partial_periods(core),
+        *gates_per_head(core),
+    ]
 
 
 def _words(core: Core) -> dict[str, Setting]:
@@ -51,7 +65,17 @@ ROWS = (
         "inputs and errors of every layer by one pass through the map; no weights of single tokens",
         _layered,
         _words,
-        GATES,
+        (*GATES, "weight"),
+    ),
+    Engine(
+        "orthogonalised steps",
+        "orthogonal",
+        "orthogonal",
+        "E8",
+        "the momentum of a tile's tokens, made orthogonal in one batch",
+        _orthogonal,
+        _words,
+        (*GATES, "weight"),
     ),
     Engine(
         "any map",
@@ -61,6 +85,6 @@ ROWS = (
         "rows of coefficients pulled back through the objective, whatever map and objective are",
         _standing,
         _words,
-        GATES,
+        (*GATES, "weight"),
     ),
 )
