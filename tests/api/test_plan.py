@@ -11,6 +11,7 @@ from nldsl.api.advice import rests_on, ways
 from nldsl.api.planned import default_tile, tile_in
 from nldsl.codegen.engines.tiles import tiling
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
+from nldsl.diagnostics.model import Source
 from nldsl.resolve.expanded import Core, Map, MemoryInstance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +81,29 @@ def test_engines_have_the_tiles_of_their_functions() -> None:
     tiles = {engine.function: default_tile(engine) for engine in ENGINES}
     assert tiles["delta"] is not None
     assert tiles["attention"] is None
+
+
+SEVERAL = """edition 2026
+memory Waiting(dim) {
+  writes = 2
+  key    = x |> linear(2 * dim) |> unit
+  value  = x |> linear(2 * dim)
+  query  = x |> linear |> unit
+  rate   = 0.01
+  %s
+}
+block Waits(dim) { x = x + (x |> rmsnorm |> Waiting(dim)) }
+model Small(dim = 8) { tokens |> embed(11, dim) |> Waits(dim) |> rmsnorm |> unembed(tied) }
+"""
+
+
+@pytest.mark.parametrize(
+    "field", ["update = every 8 tokens", "anchor = every 4 tokens", "window = 3 tokens", "target = self"]
+)
+def test_what_several_writes_do_not_go_with(field: str) -> None:
+    found = nldsl.check_source(Source("spec.nl", SEVERAL % field))
+    assert "NL0701" in [d.code for d in found]
+
+
+def test_several_writes_by_themselves_are_well() -> None:
+    assert [d.code for d in nldsl.check_source(Source("spec.nl", SEVERAL % "read = before"))] == []
