@@ -230,6 +230,8 @@ def _moved(
     """Run the recurrence; under `first_order` the frozen weights inside the gradient are constants."""
     if parts.share is None and not parts.erase and not parts.held:
         return _written(parts, -parts.targets, None, stack, anchor, opens, ends)
+    if parts.share is not None and not parts.erase:
+        return _descended(parts, parts.share, stack, anchor, opens, ends)
     keys, dim_k, dim_v = parts.keys, parts.keys.shape[-1], parts.targets.shape[-1]
     taken = parts.reach[..., 1:] * parts.rates.unsqueeze(-2)  # G, [B, H, N, C + 1, C]
     answered = _answered(parts, taken)  # A, the same shape
@@ -269,6 +271,32 @@ def _moved(
     if parts.share is not None:
         errors = errors + parts.share.unsqueeze(-1) * z
     return MovingTrace(origin, fixed, errors, z if parts.erase else None, stack, anchor)
+
+
+def _descended(
+    parts: MovingTiles, share: Tensor, stack: Tensor, anchor: Tensor, opens: list[bool], ends: list[bool]
+) -> MovingTrace:
+    """The recurrence without erasure, solved for the errors themselves: (I + s G- * K K^T) E = s Z_0 - C."""
+    keys, dim_k, dim_v = parts.keys, parts.keys.shape[-1], parts.targets.shape[-1]
+    taken = parts.reach[..., 1:] * parts.rates.unsqueeze(-2)
+    seen = share.unsqueeze(-1)
+    right = torch.cat((-parts.targets, seen * _opening(parts, keys, slice(-1))), dim=-1)
+    solved = unit_lower_solve(seen * (keys @ keys.transpose(-1, -2)) * taken[..., :-1, :], right)
+    given, opened = solved.split((dim_v, right.shape[-1] - dim_v), dim=-1)
+    tails = taken[..., -1, :, None] * keys
+    if parts.pushes is not None:
+        tails = torch.cat((tails, (parts.pushes[..., -1, 1:] * parts.rates)[..., None] * keys), dim=-1)
+    moved = tails.transpose(-1, -2) @ solved  # [B, H, N, P Dk, Dv + P Dk]
+    writes, turns = moved[..., :dim_v].unbind(2), (_standing(parts) - moved[..., dim_v:]).unbind(2)
+    origins, anchors = [], []
+    for n, opening in enumerate(opens):
+        anchor = stack[..., :dim_k, :] if opening else anchor
+        origins.append(stack)
+        anchors.append(anchor)
+        stack = turns[n] @ stack - writes[n]
+        stack = stack.detach() if ends[n] else stack
+    origin = torch.stack(origins, dim=2)
+    return MovingTrace(origin, torch.stack(anchors, dim=2), given + opened @ origin, None, stack, anchor)
 
 
 def _written(

@@ -151,3 +151,16 @@ def test_half_precision_runs_forward_and_backward() -> None:
     assert all(
         bool(g.isfinite().all()) for g in torch.autograd.grad(read.float().sum(), list(tensors.values()))
     )
+
+
+@pytest.mark.parametrize(("objective", "erase"), RULES)
+def test_it_is_twice_differentiable(objective: str, erase: bool) -> None:
+    tensors = inputs(1, 1, 3, 2, 2, seed=2, momentum=True)
+
+    def run(*given: torch.Tensor) -> torch.Tensor:
+        named: dict[str, Any] = dict(zip(tensors, given, strict=True))
+        return heavy_ball(**named, objective=objective, erase=erase, tile=2)[0]
+
+    for name in ("rate", "retain", "momentum"):  # finite differences stay in their range
+        tensors[name] = rand(1, 1, 3, seed=len(name), low=0.3, high=0.7)
+    assert torch.autograd.gradgradcheck(run, tuple(tensors.values()))
