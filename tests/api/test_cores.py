@@ -16,7 +16,8 @@ from tests.engines.compare import assert_same, piecewise, rand
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
-    name: {"period": "4 tokens"} for name in ("Titans", "TTTLinear", "TTTMLP", "Moneta", "Yaad", "Memora")
+    name: {"period": "4 tokens"}
+    for name in ("Titans", "TTTLinear", "TTTMLP", "Moneta", "Yaad", "Memora", "OmegaNet", "Atlas")
 }
 
 
@@ -45,7 +46,7 @@ def tensors(core: nldsl.Core, tokens: int = 9, dim: int = 4) -> dict[str, Any]:
             if name == "key":
                 given[name] = torch.nn.functional.normalize(given[name], dim=-1).detach().requires_grad_()
         else:
-            wide = name.startswith("erase") or getattr(core.memory.core, name) == "channel"
+            wide = name.startswith("erase") or getattr(core.memory.core, name, "") == "channel"
             channels = (dim,) if wide else ()
             given[name] = rand(2, 2, tokens, *channels, seed=n, low=0.1, high=0.9)
     if core.memory.core.normalise:
