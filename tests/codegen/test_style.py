@@ -19,11 +19,12 @@ TOOLS = Path(sys.executable).parent
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`model.py` and `kernels.py` of every feature and spec, each pair in a folder of its own."""
     root = tmp_path_factory.mktemp("style")
-    for name in (*FEATURES, *SPECS):
-        spec = feature(name) if name in FEATURES else gallery(name)
+    specs = {f"features/{name}": feature(name) for name in FEATURES}
+    specs |= {f"specs/{name}": gallery(name) for name in SPECS}
+    for name, spec in specs.items():
         made = written(spec)
         folder = root / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / "model.py").write_text(made.text, encoding="utf-8")
         (folder / "kernels.py").write_text(kernels(spec, made), encoding="utf-8")
         (folder / "ruff.toml").write_text("line-length = 110\n", encoding="utf-8")
