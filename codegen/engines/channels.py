@@ -1,23 +1,22 @@
 """Matrix memories that keep, write and erase by channel: gated linear attention, KDA, RWKV-7.
 
-Three forms of one recurrence (Nested Learning reference, engines E2, E4 and E4'), with r the retention and e
-the rate, each one number or one for each channel of the key side, a what is erased along and b into:
+Three forms of one recurrence (Nested Learning reference, engines E2, E4 and E4'), with r the retention and
+e the rate, each one number or one for each channel of the key side, a what is erased along and b into:
 
     E2     W_t = W_{t-1} Diag(r_t) + v_t (e_t k_t)^T
     E4     W_t = W_{t-1} Diag(r_t) + (v_t - x_t) (e_t k_t)^T,                  b = k
     E4'    W_t = W_{t-1} Diag(r_t) + v_t (e_t k_t)^T - x_t (e_t b_t)^T
 
-with x_t = W_{t-1} Diag(r_t) a_t where the erasure comes after forgetting (`retained`), and x_t = W_{t-1} a_t
-where it comes before (`current`).  The first is the second with r_t * a_t in place of a_t, and a read after
-the write is a read of W_{t-1} with r_t * q_t and what the own write adds.  So all that is ever asked of the
-past are products with W_{t-1}.  In a tile that starts from W_0, with S(z, p) the scores of `channel_decay`
-(or of `decay`, for a gate of one number) and A the products of all gates before a token,
+with x_t = W_{t-1} Diag(r_t) a_t where the erasure comes after forgetting (`retained`), and x_t = W_{t-1}
+a_t where it comes before (`current`).  The first is the second with r_t * a_t in place of a_t, and a read
+after the write is a read of W_{t-1} with r_t * q_t and what the own write adds.  So all that is ever asked
+of the past are products with W_{t-1}.  In a tile that starts from W_0, with S(z, p) the scores of
+`channel_decay` (or of `decay`, for a gate of one number) and A the products of all gates before a token,
 
     x = (a * A) W_0^T + S(a, k) V - S(a, b) x
 
 is a unit lower-triangular system, which for b = k is (I + S(a, k)) (V - x) = V - (a * A) W_0^T.  Its
-solution is affine in W_0, so it is found for all tiles at once, and a tile's transition is one matrix
-product.
+solution is affine in W_0; `carried` runs the tiles, forward and backward.
 """
 
 from __future__ import annotations
