@@ -2,8 +2,9 @@
 
 y_t = sum_i softmax_i(scale k_i . q_t) v_i over i <= t, or over t - window < i <= t, is the minimiser over y
 of sum_i exp(scale k_i . q_t) |v_i - y|^2, the Nadaraya-Watson estimate (Nested Learning, eqs. 62-63).
-Its state is the cache of pairs.  What is written, a pair, does not depend on the memory, so `first_order` is
-the full gradient; under `stop` pairs are constants, and under `through N tokens` those before the last cut.
+Its state is the cache of pairs.  What is written, a pair, does not depend on the memory, so `first_order`
+is the full gradient; under `stop` pairs are constants, and under `through N tokens` those before the last
+cut.
 """
 
 from __future__ import annotations

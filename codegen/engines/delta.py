@@ -14,14 +14,14 @@ current, hence a unit lower-triangular system in U.  Then
     W_t q_t = D_t0 W_0 q_t + sum_{i <= t} D_ti (k_i . q_t) u_i,     W_C = D_C0 W_0 + sum_i D_Ci u_i k_i^T
 
 `erasing` runs such tiles, and their backward, in closed form.  Where W_0 has to be kept from gradients, the
-solve, in which U is affine in W_0, is done for all tiles at once; a tile's transition is one matrix product.
-Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period has c_t =
-v_t - W_b k_t.
+solve, in which U is affine in W_0, is done for all tiles at once; a tile's transition is one matrix
+product. Delta gradient descent on the squared error with the gradient frozen at the start W_b of a period
+has c_t = v_t - W_b k_t.
 
-With less of the outer gradient the solve is made without one, and its U and W_0 are constants.  Under `stop`
-the writes u_t k_t^T are then read as Hebbian ones.  Under `first_order` the weights inside the gradient are
-constants, so x_t is once more read with the live key, and u_t = e_t (v_t - x_t), in Hebbian writes; delta
-gradient descent erases outside of its gradient, so that there only W_b stands still.
+With less of the outer gradient the solve is made without one, and its U and W_0 are constants.  Under
+`stop` the writes u_t k_t^T are then read as Hebbian ones.  Under `first_order` the weights inside the
+gradient are constants, so x_t is once more read with the live key, and u_t = e_t (v_t - x_t), in Hebbian
+writes; delta gradient descent erases outside of its gradient, so that there only W_b stands still.
 """
 
 from __future__ import annotations

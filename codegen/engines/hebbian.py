@@ -11,8 +11,9 @@ Inside a tile with decay matrix D (see `decay`), W_0 the weights before it and e
 
 Reads before the own write use row t - 1 of D.  All tiles are computed at once; only W_0 is passed on.
 
-What a token writes does not depend on the weights, so `first_order` is the full gradient.  Under `stop` e_i,
-v_i and k_i are constants of these sums; under `through N tokens` so is W_0 where a cut lies before a tile.
+What a token writes does not depend on the weights, so `first_order` is the full gradient.  Under `stop`
+e_i, v_i and k_i are constants of these sums; under `through N tokens` so is W_0 where a cut lies before a
+tile.
 """
 
 from __future__ import annotations

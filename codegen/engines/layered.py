@@ -1,9 +1,9 @@
 """Any map of linear layers, gradients standing still, in factored form: no weights of single tokens.
 
-The gradient of a linear layer for one pair is d x^T, x the input of the layer and d the error at its output.
-Both come out of one pass through the map at the weights W_b of the period's start, whatever stands between
-the layers (norms, products, residual sums, several branches): d is the gradient by a zero that is added to
-the layer's output.  With the coefficients of `standing`, the layers are then written and read as
+The gradient of a linear layer for one pair is d x^T, x the input of the layer and d the error at its
+output. Both come out of one pass through the map at the weights W_b of the period's start, whatever stands
+between the layers (norms, products, residual sums, several branches): d is the gradient by a zero that is
+added to the layer's output.  With the coefficients of `standing`, the layers are then written and read as
 
     W_t z = kept_t W_0 z + moved_t S_0 z - sum_i taken_ti (x_i . z) d_i
     W_C   = kept_C W_0 + moved_C S_0 - sum_i taken_Ci d_i x_i^T

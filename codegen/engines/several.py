@@ -2,8 +2,8 @@
 
 A token with n pairs (k_1, v_1, e_1), ..., (k_n, v_n, e_n) writes them one after the other.  Retention is
 applied once, before the first, and the token reads after the last (DeltaProduct, n Householder factors for
-each token).  So the memory runs over a sequence n times as long, in which retention is 1 for every write but
-the first of a token, and reads are kept where a token ends:
+each token).  So the memory runs over a sequence n times as long, in which retention is 1 for every write
+but the first of a token, and reads are kept where a token ends:
 
     W_{t,i} = r_{t,i} W_{t,i-1} + write(k_i, v_i, e_i),   r_{t,1} = r_t,  r_{t,i} = 1
     y_t     = map(W_{t,n}; q_t)

@@ -12,12 +12,13 @@ Under a constraint with an accumulator (`softmax`, `lq`) weights stand still bet
 due, so gradients do as well, and only the accumulator follows the lines above (Miras; normalising once for
 each chunk of given gradients is exact).
 
-Boundaries are the tokens where the weights of the gradient or of the read change, where a constraint is due,
-or where the outer gradient is cut.  Pieces end there, and at the latest after `tile` tokens, so the sequence
-needs no padding.  Batch and heads are one axis here, M.
+Boundaries are the tokens where the weights of the gradient or of the read change, where a constraint is
+due, or where the outer gradient is cut.  Pieces end there, and at the latest after `tile` tokens, so the
+sequence needs no padding.  Batch and heads are one axis here, M.
 
-With a window a piece holds the last pairs before it too, and what a pair adds is spread over the tokens whose
-windows it is in (see `windows`).  Orthogonalised steps (see `orthogonal`) go by the momentum of every token.
+With a window a piece holds the last pairs before it too, and what a pair adds is spread over the tokens
+whose windows it is in (see `windows`).  Orthogonalised steps (see `orthogonal`) go by the momentum of every
+token.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Streams `[B, T, d]` are joined in time: what belongs to one position stands side by side, so that a causal
 part sees of every stream only what was there by then.  (Titans draws persistent tokens, then all that was
-recalled for a segment, then the segment; in that order its first token would see what the last one recalled.)
+recalled for a segment, then the segment; in that order its first token would see what the last one
+recalled.)
 """
 
 from __future__ import annotations

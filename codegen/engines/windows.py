@@ -2,9 +2,9 @@
 
     g_t = sum_{t - w < i <= t} c_i grad objective(W; k_i, v_i)                (Omega rule of Atlas)
 
-Where gradients stand still a window only changes coefficients: `window_sums` is the matrix G of who counts in
-whose write, and with M as in `standing`, W_t = kept_t W_0 + moved_t S_0 - sum_i (M diag(e) G)_ti g_i over the
-pairs of the piece and the last w - 1 before it (Nested Learning reference, engine E7).
+Where gradients stand still a window only changes coefficients: `window_sums` is the matrix G of who counts
+in whose write, and with M as in `standing`, W_t = kept_t W_0 + moved_t S_0 - sum_i (M diag(e) G)_ti g_i
+over the pairs of the piece and the last w - 1 before it (Nested Learning reference, engine E7).
 
 For a matrix, the squared error and running gradients, each token erases along its w keys at once:
 
