@@ -51,6 +51,21 @@ memory Plain(dim, heads = 4) {{
 """
 RATE = "  rate      = x |> linear(heads) |> sigmoid\n"
 RETAIN = "  retain    = x |> linear(heads) |> sigmoid(start = 0.99)\n"
+EVERY_TOKEN = """
+memory EveryToken(dim, heads = 4) {
+  key       = x |> linear |> conv(4) |> silu |> unit
+  value     = x |> linear |> conv(4) |> silu |> unit
+  query     = x |> linear |> conv(4) |> silu |> unit
+  rate      = x |> linear(heads) |> sigmoid(start = 0.5) |> scale(0.02)
+  retain    = x |> linear(heads) |> sigmoid(start = 0.999)
+  momentum  = x |> linear(heads) |> sigmoid(start = 0.6) |> scale(0.9)
+  map       = mlp(dim, residual)
+  objective = l2
+  anchor    = current
+  start     = learned
+  out       = (read |> rmsnorm) * (x |> linear |> silu) |> linear
+}
+"""
 
 
 def plain(objective: str, gates: str = "") -> str:
@@ -58,7 +73,7 @@ def plain(objective: str, gates: str = "") -> str:
     return PLAIN.format(objective=objective, gates=gates, unit=" |> unit" if objective == "l2" else "")
 
 
-# name: what mixes tokens, the library's name that it imports, and a memory of its own
+# Name: what mixes tokens, the library's name that it imports, and a memory of its own
 MIXERS: dict[str, tuple[str, str, str]] = {
     "attention": ("SoftmaxAttention(dim)", "SoftmaxAttention", ""),
     "plain linear attention": ("Plain(dim)", "SoftmaxAttention", plain("dot")),
@@ -73,11 +88,17 @@ MIXERS: dict[str, tuple[str, str, str]] = {
     "TTTLinear, every 16": ("TTTLinear(dim)", "TTTLinear", ""),
     "Titans, every 64": ("Titans(dim, hidden = dim, period = 64 tokens)", "Titans", ""),
     "Titans, every 16": ("Titans(dim, hidden = dim, period = 16 tokens)", "Titans", ""),
-    "Titans, every token": ("Titans(dim, hidden = dim, period = 1 token)", "Titans", ""),
+    "Titans, every token": ("EveryToken(dim)", "SoftmaxAttention", EVERY_TOKEN),
+    "MomentumDelta": ("MomentumDelta(dim)", "MomentumDelta", ""),
+    "GLA": ("GLA(dim)", "GLA", ""),
+    "KDA": ("KDA(dim)", "KDA", ""),
     "SelfModifying, every 64": ("SelfModifying(dim, period = 64 tokens)", "SelfModifying", ""),
     "SelfModifying, every 16": ("SelfModifying(dim)", "SelfModifying", ""),
 }
-USUAL = tuple(name for name in MIXERS if name != "Titans, every token")
+# Hope's feed-forward is a chain of memories with clocks of their own; all of them step in this table.
+FEEDS = {"Hope, every 64": "SelfModifying, every 64", "Hope, every 16": "SelfModifying, every 16"}
+CONTINUUM = "Continuum(dim, hidden = 2 * dim)"
+USUAL = (*MIXERS, *FEEDS)
 
 
 class Reference(nn.Module):
@@ -147,7 +168,9 @@ def build(folder: Path, text: str) -> nn.Module:
 
 def spec(name: str, dim: int = 128, depth: int = 2, length: int = 256, ffn: str = "mlp(4 * dim)") -> str:
     """The spec of the model whose blocks mix tokens by `name`."""
-    mixer, library, memory = MIXERS[name]
+    mixer, library, memory = MIXERS[FEEDS.get(name, name)]
+    if name in FEEDS:
+        library, ffn = f"{library}, Continuum", CONTINUUM
     return MODEL.format(
         mixer=mixer, library=library, memory=memory, dim=dim, depth=depth, length=length, ffn=ffn
     )

@@ -392,9 +392,10 @@ class _FrozenBackward(_Frozen):
         weights, anchors, moments = (known[1 + n * depth : 1 + (n + 1) * depth] for n in range(3))
         self.of_anchor = [x.clone() for x in anchors]
         self.of_carry = [
-            torch.cat((w, s), dim=1) if self.moving else w
+            torch.cat((w, s), dim=1) if self.moving else w.clone()
             for w, s in zip(weights, moments or weights, strict=True)
         ]
+        self.spare = [torch.empty_like(x) for x in self.of_carry]  # two buffers take turns
         inputs = (self.queries, self.keys, self.values, self.kept, self.taken, self.moved)
         found = [
             None if x is None else torch.zeros_like(x) for x in (*inputs, self.push_kept, self.push_taken)
@@ -441,7 +442,7 @@ class _FrozenBackward(_Frozen):
             of_error = drawn[..., :out] * -end
             of_inputs.append(torch.bmm(self.both_ends(n, errors[layer]), after).neg_())
             self.of_kept[n, :, -1, 0].add_(_dots(after[:, :out], held[:, :out]))
-            before = torch.empty_like(after)
+            before = self.spare[layer]
             torch.mul(after[:, :out], self.kept[n, :, -1:], out=before[:, :out])
             if self.moved is not None:
                 self.of_push_taken[n, :, 0].sub_(_row_products(errors[layer], drawn[..., out:]))
@@ -451,7 +452,7 @@ class _FrozenBackward(_Frozen):
                 torch.mul(after[:, out:], self.push_kept[n], out=before[:, out:])
                 before[:, out:].addcmul_(after[:, :out], self.moved[n, :, -1:])
             of_errors.append(of_error)
-            self.of_carry[layer] = before
+            self.of_carry[layer], self.spare[layer] = before, after
         return of_inputs, of_errors
 
     def _unread(
