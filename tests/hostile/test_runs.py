@@ -89,3 +89,40 @@ def test_ctrl_c_during_the_set_up_ends_it(
     with pytest.raises(KeyboardInterrupt):
         made.train.train(made.settings, out=build / "run", listen=lambda _: None)
     assert not (build / "run").exists()
+
+
+PERIODS = """
+memory Deep(dim, heads = 2) {
+  key   = x |> linear |> unit
+  value = x |> linear
+  query = x |> linear |> unit
+  rate  = 0.1
+  map   = mlp(hidden = 4, residual)
+  update   = every 8 tokens
+  gradient = first_order
+}
+"""
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_sequences_shorter_than_a_period_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("A text of my own. " * 60)
+    Path("a.nl").write_text(
+        SPEC.replace("block Layer", f"{PERIODS}\nblock Layer").replace(
+            "DeltaNet(dim)) }", "DeltaNet(dim))\n deep: x = x + (x |> rmsnorm |> Deep(dim)) }"
+        )
+    )
+    assert main(["compile", "a.nl", "-o", "out"]) == 0
+    made: Any = load(Path("out"))
+    settings = made.train.amend(made.settings, [f"data.length={length}"])
+    result = made.train.train(settings, device="cpu", out=tmp_path / "run", listen=lambda _: None)
+    assert (result.code, result.step) == (0, 4)
+    assert 0 < result.loss_after < 10
+    capsys.readouterr()
+    assert (
+        main(["generate", "out", "--checkpoint", "run/checkpoint.pt", "--prompt", "A", "--tokens", "9"]) == 0
+    )
+    assert capsys.readouterr().out.startswith("A")
