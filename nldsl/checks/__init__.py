@@ -28,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     clocks.carries_within_reach,
     clocks.nested_levels,
     clocks.divides_the_sequence,
+    clocks.segments_within_the_sequence,
     clocks.due_in_the_run,
     clocks.evaluation_is_due,
     clocks.slow_momentum_is_due,

@@ -11,7 +11,7 @@ from itertools import pairwise
 from nldsl.checks.subject import Spot, Subject, field_spots, report
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import OuterLevel
-from nldsl.resolve.expanded import ChainLevel, MemoryInstance
+from nldsl.resolve.expanded import ChainLevel, MemoryInstance, Segments
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.rules import RULES
 
@@ -206,8 +206,9 @@ def divides_the_sequence(subject: Subject, findings: Findings) -> None:
         if isinstance(anchor, int) and anchor != one.core.update:
             periods.append((anchor, one.name, field_spots(subject, one, "anchor", "the anchor")))
         for period, path, spots in periods:
-            if 1 < period < length and length % period:
-                _uneven(subject, findings, period, path, length, [*spots, (place, f"{length} tokens")], one)
+            here = _seen(one, length)
+            if 1 < period < here and here % period:
+                _uneven(subject, findings, period, path, here, [*spots, (place, f"{length} tokens")], one)
     for chain in subject.chains():
         for level in chain.levels:
             period = level.clock.period
@@ -219,6 +220,39 @@ def divides_the_sequence(subject: Subject, findings: Findings) -> None:
             ):
                 spots: list[Spot] = [(level.clock_span, "the clock"), (place, f"{length} tokens")]
                 _uneven(subject, findings, period, f"{chain.name}.{level.name}", length, spots, None)
+
+
+def _seen(one: MemoryInstance, length: int) -> int:
+    """Tokens of the sequence that a memory sees before it begins anew."""
+    return min([length, *(step.number for step in one.seen if step.kind == "segments")])
+
+
+def segments_within_the_sequence(subject: Subject, findings: Findings) -> None:
+    """A segment is no longer than the sequence.
+
+    Why: such a segment never ends, so nothing in it begins anew, and what is read before it is written is the
+    start, whatever the memory learned.
+    Non-goals: a last, shorter segment, which is run as it is.
+    """
+    training = subject.training
+    if training is None:
+        return
+    length, place = training.data.length, training.data.spans.get("length") or training.data.span
+    for block in subject.blocks():
+        for line in block.lines:
+            if not isinstance(line.flow, Segments) or int(line.flow.length) <= length:
+                continue
+            many = int(line.flow.length)
+            report(
+                subject,
+                findings,
+                "NL0317",
+                f"a segment of {many} tokens is longer than the sequence of {length}",
+                [(line.flow.length.span or line.flow.span, f"{many} tokens"), (place, f"{length} tokens")],
+                fallback=block.span,
+                help="use shorter segments, or longer sequences",
+                severity="warning",
+            )
 
 
 def _uneven(

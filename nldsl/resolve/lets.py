@@ -11,7 +11,7 @@ from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve.calls import arguments_of, function_name
-from nldsl.resolve.expanded import Apart, Flow, MemoryInstance, Named, ReadApart, Use, WriteApart
+from nldsl.resolve.expanded import Apart, Flow, MemoryInstance, Named, Num, ReadApart, Use, WriteApart
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.streams import single
@@ -28,7 +28,8 @@ class Let:
     """One `let name = Part(...)`, and how the body of its block spells its uses, in order.
 
     `context` is where it is declared, `inside` whether that is in segments; `whole`, `before`, `after` and
-    `writes` count its uses, its reads before and after its write, and its writes.
+    `writes` count its uses, its reads before and after its write, and its writes; `used` has the length of
+    the segments that its sides are used in, None outside of any.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Let:
     writes: int
     instance: Use | None = None
     written: e.Expr | None = None
+    used: list[Num | None] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -90,9 +92,9 @@ class Lets:
     def settle(self, *, inside: bool) -> tuple[Named, ...]:
         """The instances declared inside or outside of segments, as made; those never used are findings."""
         made: list[Named] = []
-        for one in self.known.values():
-            if one.inside != inside:
-                continue
+        for one in [one for one in self.known.values() if one.inside == inside]:
+            if inside:
+                del self.known[one.name]  # not known outside of its segments
             if one.instance is None:
                 one.context.scope.findings.add(
                     "NL0221",
@@ -246,17 +248,16 @@ class Lets:
                 f"only its {way}",
                 help=f"use it whole: `x |> {one.name}`",
             )
-        apart = instance.apart
-        here = int(context.segment) if context.segment is not None and not one.inside else None
-        if apart is not None and apart.segment != here:
+        if one.used and one.used[0] is not context.segment:
             raise findings.stop(
                 CODE,
-                f"`{one.name}` is read and written inside segments and outside of them",
+                f"`{one.name}` is read and written in different passes",
                 where.span,
                 "another pass",
                 others=((one.span, "the instance"),),
-                help="a pass is one segment, or the whole sequence: use it in one of the two",
+                help="a pass is one segment, or the whole sequence: read and write it in the same one",
             )
+        one.used.append(context.segment)
         return instance
 
 
