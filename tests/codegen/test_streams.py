@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.parts import rotary, split_heads, unit
 from nldsl.codegen.engines.reference import token_loop
-from tests.codegen.building import built, feature, streamed, tokens, written
+from tests.codegen.building import built, feature, gallery, streamed, tokens, written
 
 STREAMS = ("apart_sequence", "let_shared", "segments_inside", "streams_context", "streams_gate")
 DEEP: dict[str, Any] = {
@@ -158,3 +158,33 @@ def _shapes(state: Any) -> Any:
     if isinstance(state, dict):
         return {n: _shapes(v) for n, v in state.items()}
     return [_shapes(v) for v in state] if isinstance(state, list | tuple) else state
+
+
+@pytest.mark.parametrize("name", ["apart_sequence", "let_shared", "streams_context", "streams_gate"])
+def test_the_level_graph_counts_state_and_parameters(name: str) -> None:
+    spec, model = feature(name), built(feature(name))
+    graph = spec.levels()
+    _, state = model(tokens(model, graph.facts["sequence"], batch=1))
+    said = sum(one.state_bytes * one.copies for one in graph.components if one.per_sequence) // 4
+    assert sum(x.numel() for x in _leaves(state) if x.is_floating_point()) == said
+    assert sum(x.numel() for x in model.parameters()) == graph.parameters
+
+
+@pytest.mark.parametrize("name", ["titans_mac", "titans_mag", "titans_mal"])
+def test_the_models_of_the_library_stream(name: str) -> None:
+    model = built(gallery(name))
+    ids = tokens(model, 70)
+    with torch.no_grad():
+        whole, _ = model(ids)
+        pieces, _ = streamed(model, ids, (1, 62, 2, 5))
+        torch.testing.assert_close(pieces, whole, rtol=1e-9, atol=1e-9)
+        other = ids.clone()
+        other[:, 66] = (other[:, 66] + 1) % 256
+        torch.testing.assert_close(model(other)[0][:, :66], whole[:, :66], rtol=1e-12, atol=1e-12)
+
+
+def _leaves(state: Any) -> list[Tensor]:
+    if isinstance(state, Tensor):
+        return [state]
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [x for one in inner for x in _leaves(one)]
