@@ -39,7 +39,18 @@ from nldsl.resolve.expanded import (
 )
 
 LOCALS = frozenset({"x", "state", "read", "y", "core", "position", "head"})
-INPUTS = ("key", "value", "query", "rate", "retain", "momentum", "erase", "erase_into", "window_weight")
+INPUTS = (
+    "key",
+    "value",
+    "query",
+    "rate",
+    "retain",
+    "momentum",
+    "erase",
+    "erase_into",
+    "window_weight",
+    "objective_threshold",
+)
 
 UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
 
@@ -210,8 +221,9 @@ class MemoryWriter:
 
     def _input(self, name: str) -> c.Code:
         """What an engine is handed under this name: a field, or the pair of fields that stand there."""
-        if name == "weight":
-            return c.name(self.local["window_weight"])
+        inside = {"weight": "window_weight", "objective_parameter": "objective_threshold"}
+        if name in inside:
+            return c.name(self.local[inside[name]])
         if name == "erase" and self.instance.core.erase_into:
             return c.Several((c.name("erase"), c.name("erase_into")))
         return c.name(name)

@@ -38,7 +38,7 @@ def layered(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | None = None,
+    objective_parameter: float | Tensor | None = None,
     rule: str = "gd",
     update: int = 1,
     anchor: str | int = "retained",
@@ -62,7 +62,8 @@ def layered(
         start: the weights before the first token, see `constraints.weights_at_start`.
         map: see `maps`; matrices of a `block` must be used by `fast_linear`, each once.
         objective: see `objectives`; it may look at weights only through the memory's answers.
-        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
+            `[B, H, T]`.
         rule: `gd`.
         update: tokens between updates of the weights that are read.
         anchor: tokens for which the weights of the gradient stand still; `retained` and `current` only under
@@ -81,6 +82,7 @@ def layered(
         ValueError: gradients are wanted at running weights, or by another rule.
     """
     check_standing(rule, anchor, constrain)
+    by_token = isinstance(objective_parameter, Tensor)
     return standing(
         LayeredWriter(),
         (query, key, value),
@@ -88,7 +90,8 @@ def layered(
         state,
         start=start,
         map=map,
-        objective=objective if objective_parameter is None else (objective, objective_parameter),
+        objective=objective if objective_parameter is None or by_token else (objective, objective_parameter),
+        threshold=objective_parameter if isinstance(objective_parameter, Tensor) else None,
         update=update,
         anchor=anchor,
         read=read,
@@ -113,7 +116,8 @@ class LayeredWriter:
         self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
     ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """See `standing.Writer`."""
-        pairs = standing_pairs(spec, objective, piece.at, piece.key, piece.value)
+        asked = objective if piece.threshold is None else (objective, piece.threshold)
+        pairs = standing_pairs(spec, asked, piece.at, piece.key, piece.value)
         read = None
         if query is not None:
             moved = None if piece.moved is None else piece.moved[:, rows]

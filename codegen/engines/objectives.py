@@ -5,7 +5,8 @@ Pairs are vectors, or stacks of them with tokens in front: sums run over the las
 "dot"                -<M(k), v>
 "l2"                 1/2 |M(k) - v|^2
 ("lp", p)            sum_j |M(k)_j - v_j|^p, whose gradient is p sign(e) |e|^(p - 1)     (Moneta)
-("huber", delta)     per channel 1/2 e^2 where |e| <= delta, else delta (|e| - delta / 2)   (Yaad)
+("huber", delta)     per channel 1/2 e^2 where |e| <= delta, else delta (|e| - delta / 2), delta a number or
+                     one for each pair, `[...]`   (Yaad)
 "oja"                -<W k, v> + 1/2 |W^T v|^2, so that a step is rate v (k - W^T v)^T
                      (Nested Learning, eqs. 66-67, with half of the printed objective)
 a callable           f(M, k, v) -> one number for each pair, M the memory as a function
@@ -45,7 +46,7 @@ def objective_value(
     if name == "lp":
         return error.abs().pow(arguments[0]).sum(-1)
     if name == "huber":
-        (bound,) = arguments
+        bound = arguments[0].unsqueeze(-1) if isinstance(arguments[0], Tensor) else arguments[0]
         size = error.abs()
         return torch.where(size <= bound, 0.5 * error.square(), bound * (size - 0.5 * bound)).sum(-1)
     raise ValueError(f"unknown objective {name!r}")

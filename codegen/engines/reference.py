@@ -52,7 +52,7 @@ def token_loop(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | None = None,
+    objective_parameter: float | Tensor | None = None,
     rule: str = "gd",
     rule_parameter: float | None = None,
     update: int = 1,
@@ -80,7 +80,8 @@ def token_loop(
             weight, a dict by name, or a tuple in the order of `maps.weight_shapes`; zeros where not given.
         map: see `maps`; `cache`, with its `window`, is read by softmax attention.
         objective: see `objectives`.
-        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
+            `[B, H, T]`.
         rule: see above.
         rule_parameter: the `a` of `ridge`, above 0.
         update: tokens between updates of the weights that are read; above 1, reads are at the start of the
@@ -113,7 +114,8 @@ def token_loop(
         words |= {"strength": rule_parameter, "update": update, "read": read, "gradient": gradient}
         return ridge_loop(query, key, value, rate, retain, state, start, **words)
     objective = _parametrised(objective, objective_parameter)
-    given = _given(query, key, value, rate, retain, momentum, erase, weight)
+    given = _given(query, key, value, rate, retain, momentum, erase, weight, objective_parameter)
+    paired = [n for n in ("key", "value", "weight", "threshold") if n in given]
     linked = next((step for step in constrain if step[0] != "norm"), None)
     frozen = anchor if isinstance(anchor, int) else 1
     period = update if update > 1 else frozen
@@ -130,7 +132,7 @@ def token_loop(
     running = {n: state.get(_as("A", n), weights[n]) for n in names}
     started = {n: state.get(f"{n}_start", w) for n, w in weights.items()}
     anchored = {n: state.get(f"{n}_anchor", started[n]) for n in names}
-    seen = [state.get(f"window_{n}", given[n][:, :, :0]) for n in ("key", "value", "weight")]
+    seen = [state.get(f"window_{n}", given[n][:, :, :0]) for n in paired]
     count = int(state["phase"]) if "phase" in state else 0
 
     outputs = []
@@ -141,10 +143,7 @@ def token_loop(
         before = weights
 
         kept = {n: _scaled(token["retain"], running[n]) for n in names}
-        seen = [
-            torch.cat((x, token[n].unsqueeze(2)), 2)
-            for n, x in zip(("key", "value", "weight"), seen, strict=True)
-        ]
+        seen = [torch.cat((x, token[n].unsqueeze(2)), 2) for n, x in zip(paired, seen, strict=True)]
         seen = [x[:, :, -(window or 1) :] for x in seen]
         at = {"retained": weights if linked else kept, "current": weights}.get(str(anchor), anchored)
         at = {n: at[n].detach() if gradient == "first_order" else at[n] for n in names}
@@ -174,10 +173,7 @@ def token_loop(
     if linked is not None:
         new |= {_as("A", n): running[n] for n in names}
     if window is not None and window > 1:
-        new |= {
-            f"window_{n}": x[:, :, 1 - window :]
-            for n, x in zip(("key", "value", "weight"), seen, strict=True)
-        }
+        new |= {f"window_{n}": x[:, :, 1 - window :] for n, x in zip(paired, seen, strict=True)}
     if period > 1:
         new |= {f"{n}_start": started[n] for n in kept_names}
     if frozen not in (1, period):
@@ -197,6 +193,7 @@ def _given(
     momentum: Tensor | None,
     erase: Tensor | tuple[Tensor, Tensor] | None,
     weight: Tensor | None,
+    parameter: float | Tensor | None,
 ) -> dict[str, Tensor]:
     """All that varies by token, by name, with ones for the gates that are not given."""
     ones = key.new_ones(key.shape[:3])
@@ -207,12 +204,14 @@ def _given(
     }
     if momentum is not None:
         given["momentum"] = momentum
+    if isinstance(parameter, Tensor):
+        given["threshold"] = parameter
     return given if along is None else given | {"along": along, "into": into}
 
 
-def _parametrised(objective: Any, parameter: float | None) -> Any:
-    """The objective as `objectives` takes it."""
-    return objective if parameter is None else (objective, parameter)
+def _parametrised(objective: Any, parameter: float | Tensor | None) -> Any:
+    """The objective as `objectives` takes it; what differs by token comes with the pairs."""
+    return objective if parameter is None or isinstance(parameter, Tensor) else (objective, parameter)
 
 
 def _ruled(
@@ -267,11 +266,14 @@ def _erasing(at: dict[str, Tensor], token: dict[str, Tensor]) -> dict[str, Tenso
 def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor]) -> dict[str, Tensor]:
     """The gradient by name of the weight, summed over the window's pairs `[B, H, w, ...]`."""
 
-    def total(weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
-        def one(key: Tensor, value: Tensor) -> Tensor:
-            return objective_value(objective, lambda z: traced(spec, weights, z)[0], weights, key, value)
+    def total(
+        weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor, *thresholds: Tensor
+    ) -> Tensor:
+        def one(key: Tensor, value: Tensor, *own: Tensor) -> Tensor:
+            asked = (objective, *own) if own else objective
+            return objective_value(asked, lambda z: traced(spec, weights, z)[0], weights, key, value)
 
-        return (counts * torch.func.vmap(one)(keys, values)).sum()
+        return (counts * torch.func.vmap(one)(keys, values, *thresholds)).sum()
 
     return _over_heads(torch.func.grad(total))(at, *pairs)
 

@@ -54,6 +54,8 @@ class Piece(NamedTuple):
         before the first: `[M, C + 1, 1]`, the same or `None`, `[M, C + 1, P + C]`.
     pushed: the same of the last momentum, `[M, 1, 1]` and `[M, 1, P + C]`; `None` without momentum.
 
+    threshold: of the objective, one for each pair, `[M, P + C]`.
+
     Of orthogonalised steps, `taken` counts steps, `[M, C + 1, C]`, and `pushed` has a row for each token.
     """
 
@@ -66,6 +68,7 @@ class Piece(NamedTuple):
     moved: Tensor | None
     taken: Tensor
     pushed: tuple[Tensor, Tensor] | None
+    threshold: Tensor | None = None
 
 
 class Writer(Protocol):
@@ -101,6 +104,7 @@ def standing(
     tile: int | None,
     window: int | None = None,
     weight: Tensor | None = None,
+    threshold: Tensor | None = None,
     orthogonal: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a memory over a sequence, a piece at a time; settings and state are those of `token_loop`.
@@ -122,6 +126,7 @@ def standing(
         tile: the most tokens worked on at once; never changes the function.
         window: how many of the last tokens a write is for.
         weight: `[B, H, T]`, how much a pair counts in the windows it is in.
+        threshold: of `huber`, where each token has its own, `[B, H, T]`.
         orthogonal: whether `writer` orthogonalises the momentum of every token.
 
     Returns:
@@ -152,6 +157,8 @@ def standing(
     paired = {"key": key, "value": value}
     if windowed:
         paired["weight"] = key.new_ones(key.shape[:3]) if weight is None else weight
+    if threshold is not None:
+        paired["threshold"] = threshold
     seen = [state.get(f"window_{n}", x[:, :, :0]).flatten(0, 1) for n, x in paired.items()]
     flows = [x.flatten(0, 1) for x in (query, *paired.values())]
     switches = [None if g is None else g.flatten(0, 1) for g in gates]
@@ -162,12 +169,14 @@ def standing(
         end = min(tokens, begin + longest, *(begin + n - count % n for n in bounds))
         q, *pair = (x[:, begin:end] for x in flows)
         pairs = [torch.cat(both, dim=1) for both in zip(seen, pair, strict=True)] if windowed else pair
+        known = dict(zip(paired, pairs, strict=True))
         held = tuple(None if g is None else g[:, begin:end] for g in switches)
         at = anchored if isinstance(anchor, int) else weights
         count, begin = count + end - begin, end
 
         sums = window_sums(pairs[2], seen[2].shape[1], window or 1) if windowed else None
         piece = _pieced(at, (pairs[0], pairs[1], sums), held, running, moments, gradient, orthogonal)
+        piece = piece._replace(threshold=_unless_stopped(known.get("threshold"), gradient))
         seen = [x[:, max(0, x.shape[1] - (window or 1) + 1) :] for x in pairs]
         rows = slice(1, None) if read == "after" else slice(None, -1)
         last = own and read == "after" and norm_is_due(constrain, count)  # reads what the constraint gives
@@ -259,6 +268,11 @@ def _pieced(
     taken = of_pairs(reached[..., 1:] * rate.unsqueeze(1))
     pushed = pushes[:, -1:, :1], of_pairs(pushes[:, -1:, 1:] * rate.unsqueeze(1))
     return Piece(at, key, value, running, moments, kept, reached[..., :1], taken, pushed)
+
+
+def _unless_stopped(given: Tensor | None, gradient: str | tuple[str, int]) -> Tensor | None:
+    """What belongs to the write alone: a constant under `stop`."""
+    return given.detach() if given is not None and gradient == "stop" else given
 
 
 def _moments_of(state: dict[str, Tensor], weights: MapWeights) -> MapWeights:

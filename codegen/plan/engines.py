@@ -18,7 +18,7 @@ TOKEN_LOOP = Engine(
     "the definition itself, token by token: exact, and slow",
     lambda c: [],
     lambda core: reference_keywords(core),  # noqa: PLW0108 -- defined below
-    (*GATES, "erase", "weight"),
+    (*GATES, "erase", "weight", "objective_parameter"),
 )
 
 
@@ -43,6 +43,7 @@ def _given(engine: Engine, core: Core) -> tuple[str, ...]:
     gates = {name: getattr(core, name) != "none" for name in GATES} | {
         "erase": core.erase,
         "weight": core.weighted,
+        "objective_parameter": core.thresholds,
     }
     return tuple(name for name in engine.inputs if gates[name])
 

@@ -114,11 +114,13 @@ def _learning(core: Core) -> Iterator[Change]:
     for rule in ("gd", "dgd"):
         yield Change("rule", f"`rule = {spelled(core.rule)}`", f"`rule = {rule}`", replace(core, rule=rule))
     for objective in ("l2", "dot"):
-        other = replace(core, objective=objective, objective_parameter=None)
+        other = replace(core, objective=objective, objective_parameter=None, thresholds=False)
         yield Change("objective", f"`objective = {core.objective}`", f"`objective = {objective}`", other)
     if core.map.kind != "matrix":
         matrix = replace(core.map, kind="matrix", norm=False, residual=False)
-        yield Change("map", f"`map = {core.map.kind}`", "`map = matrix`", replace(core, map=matrix))
+        yield Change(
+            "map", f"`map = {core.map.call or core.map.kind}`", "`map = matrix`", replace(core, map=matrix)
+        )
     if core.map.kind == "mlp" and core.map.depth != 2:
         two = replace(core.map, depth=2)
         yield Change(

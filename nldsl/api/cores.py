@@ -48,6 +48,7 @@ class Core:
         gates = [g for g in GATES[:3] if getattr(memory.core, g) != "none"]
         gates += [name for name in GATES[3:] if getattr(memory.core, name)]
         gates += ["weight"] if memory.core.weighted else []
+        gates += ["objective_parameter"] if memory.core.thresholds else []
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
 
     @property

@@ -24,7 +24,7 @@ from nldsl.resolve.expanded import (
 from nldsl.resolve.fields import PAIRED
 from nldsl.resolve.findings import Findings
 
-WRITES = ("key", "value", "rate", "momentum", "erase", "erase_into", "window_weight")
+WRITES = ("key", "value", "rate", "momentum", "erase", "erase_into", "window_weight", "objective_threshold")
 
 
 def stopped_gradients(subject: Subject, findings: Findings) -> None:

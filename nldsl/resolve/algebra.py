@@ -55,6 +55,7 @@ class Algebra(Fields):
             partial=self._partial(),
             window=self._window(),
             weighted="window_weight" in flows,
+            thresholds="objective_threshold" in flows,
             normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
             constrain=self._constrain(),
             gradient=gradient,

@@ -162,6 +162,7 @@ class Core:
     partial: str = "drop"
     window: int | None = None
     weighted: bool = False  # pairs count differently in the windows they are in
+    thresholds: bool = False  # of `huber`, one for each token
     normalise: bool = False
     constrain: tuple[tuple[str, float | None, int], ...] = ()
     gradient: str = "through"

@@ -29,10 +29,11 @@ FLOWS = (
     "erase",
     "erase_into",
     "window_weight",
+    "objective_threshold",
     "out",
 )
 GATES = ("rate", "retain", "momentum")
-PAIRED = {"erase_into": "erase", "window_weight": "window"}
+PAIRED = {"erase_into": "erase", "window_weight": "window", "objective_threshold": "objective"}
 """Pipelines that stand in the field of another value, and the name of that field."""
 FIELDS = (
     *(name for name in FLOWS if name not in PAIRED),
@@ -132,7 +133,21 @@ class Fields:
                 self._span("objective"),
                 help=f"write `{word}(3)`",
             )
+        if word == "huber" and self._threshold() is not None:
+            return word, None
         return word, float(self.scope.number(call.arguments[0].value))
+
+    def _threshold(self) -> e.Expr | None:
+        """P of `objective = huber(P)`, where it is a pipeline and not a number."""
+        value = self._field("objective")
+        if not isinstance(value, e.Call) or value.function.text != "huber" or len(value.arguments) != 1:
+            return None
+        given = value.arguments[0].value
+        flows = {"x", *(name for name in self.fields if name not in FIELDS or name in FLOWS)}
+        reads = any(
+            isinstance(n, e.Pipe) or (isinstance(n, e.Name) and n.text in flows) for n in given.walk()
+        )
+        return given if reads else None
 
     def _unknown_field(self, name: str) -> None:
         span = self.declaration.field_spans.get(name) or self.fields[name].span

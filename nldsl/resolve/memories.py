@@ -273,6 +273,8 @@ class _Memory(Algebra):
         """The pipeline of a field; `erase` may be a pair of them, of which the second is `erase_into`."""
         if name == "window_weight":
             return self._window_weight() or self.fields["window"]
+        if name == "objective_threshold":
+            return self._threshold() or self.fields["objective"]
         if name not in ("erase", "erase_into"):
             return self.fields[name]
         value = self._field("erase")
@@ -338,7 +340,9 @@ class _Memory(Algebra):
         if isinstance(self._field("erase"), e.TupleOf):
             flows["erase_into"] = self._make("erase_into")
         if self._window_weight() is not None:
-            flows["window_weight"] = self._counted(heads)
+            flows["window_weight"] = self._counted("window_weight", "the weights of a window are", heads)
+        if self._threshold() is not None:
+            flows["objective_threshold"] = self._counted("objective_threshold", "a threshold is", heads)
         rule, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if rule == "momentum":
             if call is None or len(call.arguments) != 1:
@@ -361,14 +365,14 @@ class _Memory(Algebra):
             flows["momentum"] = Constant(Shape("scalar", Num(1)), number, span=call.span)
         return self._grouped({n: flows[n] for n in FLOWS if n in flows})
 
-    def _counted(self, heads: Num) -> Flow:
-        """How much each pair counts in the windows it is in, one number a head."""
-        flow = self._gate("window_weight", heads)
+    def _counted(self, name: str, what: str, heads: Num) -> Flow:
+        """What is one number a head: how much a pair counts in its windows, the threshold of an objective."""
+        flow = self._gate(name, heads)
         if flow.shape.layout != "heads":
             return flow
         raise self.findings.stop(
             "NL0407",
-            f"the weights of a window are {flow.shape.features} numbers for each token",
+            f"{what} {flow.shape.features} numbers for each token",
             flow.span,
             "does not fit",
             help=f"end with `linear({int(heads)})`: one number for each head",

@@ -210,6 +210,22 @@ def test_an_objective_that_looks_at_weights_is_the_token_loops() -> None:
     assert_same(any_map(**tensors, **words), token_loop(**tensors, **words), tensors | start)
 
 
+@FEW
+@given(shapes, st.sampled_from(MODES), st.sampled_from([None, 3]), st.booleans(), cutting)
+def test_a_threshold_for_each_token_is_the_token_loops(
+    shape: dict[str, Any], gradient: Any, window: int | None, moving: bool, cuts: list[int]
+) -> None:
+    tensors = inputs(**shape, dim_v=shape["dim_k"], momentum=moving)
+    size = (shape["batch"], shape["heads"], shape["tokens"])
+    tensors["objective_parameter"] = rand(*size, seed=shape["seed"] + 90, low=0.1, high=1.5)
+    start = _starts(FLAT, shape)
+    words: dict[str, Any] = {"start": start, "map": FLAT, "anchor": 4, "objective": "huber"}
+    words |= {"gradient": gradient, "window": window}
+    slow = token_loop(**tensors, **words)
+    fast = piecewise(layered, tensors, [min(cut, shape["tokens"]) for cut in cuts], **words)
+    assert_same(fast, slow, tensors | start, tolerance=1e-8)
+
+
 def test_weights_that_no_answer_needs_stay_as_they_are() -> None:
     def one_of_two(weights: dict[str, Tensor], z: Tensor) -> Tensor:
         return fast_linear(z, weights["W_used"])

@@ -36,8 +36,17 @@ def _layered(core: Core) -> Obstacles:
     return [*_standing(core), *objective(core, "l2", "dot", "lp", "huber")]
 
 
+def _one_threshold(core: Core) -> Obstacles:
+    return want(not core.thresholds, "a threshold for each token")
+
+
+def _any_map(core: Core) -> Obstacles:
+    return [*_standing(core), *_one_threshold(core)]
+
+
 def _orthogonal(core: Core) -> Obstacles:
     return [
+        *_one_threshold(core),
         *map_kind(core, "matrix", "mlp", "swiglu"),
         *objective(core, "l2", "dot", "lp", "huber"),
         *rule(core, "muon"),
@@ -65,7 +74,7 @@ ROWS = (
         "inputs and errors of every layer by one pass through the map; no weights of single tokens",
         _layered,
         _words,
-        (*GATES, "weight"),
+        (*GATES, "weight", "objective_parameter"),
     ),
     Engine(
         "orthogonalised steps",
@@ -83,7 +92,7 @@ ROWS = (
         "any_map",
         "E5",
         "rows of coefficients pulled back through the objective, whatever map and objective are",
-        _standing,
+        _any_map,
         _words,
         (*GATES, "weight"),
     ),
