@@ -65,7 +65,7 @@ golden: $(STAMP) ## rewrite the expected outputs under tests/, to be read before
 oracles: $(STAMP) ## measure memories against other people's code, and write docs/oracles.md anew
 	$(BIN)/python -m tests.oracles.measure
 
-bench: $(STAMP) ## measure compile and step times
+bench: $(STAMP) ## measure the tool, engines, models and memory on one thread
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(STAMP) ## build the documentation into build/docs
