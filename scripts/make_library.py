@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import nldsl  # noqa: E402
+from nldsl.api.advice import spelled  # noqa: E402
 from nldsl.api.planned import one_memory  # noqa: E402
 from nldsl.codegen.plan.engines import choose  # noqa: E402
 from nldsl.codegen.plan.projections import looped  # noqa: E402
@@ -130,7 +131,7 @@ def row(part: Part) -> str:
     shown = part.memories or part.instances
     chains = [i for i in shown if isinstance(i, ChainInstance)]
     objectives = [m.core.objective if m.core.map.kind != "cache" else "keeps pairs" for m in part.memories]
-    rules = [m.core.rule for m in part.memories]
+    rules = [spelled(m.core.rule) for m in part.memories]
     cells = [
         f"[{part.name}]({part.name}.md)",
         _listed(objectives + ["task"] * len(chains)),
@@ -227,13 +228,10 @@ Everything that learns in that model, from fast to slow (`nldsl graph specs/{spe
 def _core(part: Part) -> str:
     if not part.memories or isinstance(part.declaration, doc.Block):
         return ""
-    if any(looped(m) for m in part.memories):
-        takes = "x"
-    else:
-        one = part.memories[0].core
-        gates = [g for g in ("rate", "retain", "momentum") if getattr(one, g) != "none"]
-        takes = ", ".join(("query", "key", "value", *gates))
-    return f' The part that learns, by itself, is `nldsl.core("{part.name}")`, a function of {takes}.'
+    reads_itself = any(looped(m) for m in part.memories)
+    takes = ("x",) if reads_itself else nldsl.core(part.name, "reference").inputs
+    listed = ", ".join(f"`{name}`" for name in takes)
+    return f' The part that learns, by itself, is `nldsl.core("{part.name}")`, a function of {listed}.'
 
 
 def made() -> dict[Path, str]:
