@@ -77,7 +77,10 @@ def test_a_fresh_state_is_what_a_call_begins_with(name: str) -> None:
 
 def test_a_core_with_several_writes_takes_as_many_pairs() -> None:
     fast, slow = made("DeltaProduct"), made("DeltaProduct", "reference")
-    given = {"query": rand(2, 2, 5, 4, seed=0), "retain": rand(2, 2, 5, seed=1, low=0.5, high=1.0)}
+    given: dict[str, Any] = {
+        "query": rand(2, 2, 5, 4, seed=0),
+        "retain": rand(2, 2, 5, seed=1, low=0.5, high=1.0),
+    }
     given["key"] = torch.nn.functional.normalize(rand(2, 2, 10, 4, seed=2), dim=-1).detach().requires_grad_()
     given |= {"value": rand(2, 2, 10, 4, seed=3), "rate": rand(2, 2, 10, seed=4, low=0.0, high=2.0)}
     assert_same(fast(**given), slow(**given), given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ torch.set_num_threads(1)
 B, H, D = 2, 2, 3
 
 
-def drawn(seed: int, tokens: int, writes: int, *, retained: float | None = None) -> dict[str, Tensor]:
+def drawn(seed: int, tokens: int, writes: int, *, retained: float | None = None) -> dict[str, Any]:
     """Inputs in float64; gates of 0 and 1 with `retained`."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,7 +37,7 @@ def drawn(seed: int, tokens: int, writes: int, *, retained: float | None = None)
     return {name: tensor.requires_grad_() for name, tensor in made.items()}
 
 
-def by_hand(given: dict[str, Tensor], writes: int, read: str) -> Tensor:
+def by_hand(given: dict[str, Any], writes: int, read: str) -> Tensor:
     """The delta rule, write by write."""
     weights = given["query"].new_zeros(B, H, D, D)
     reads = []
@@ -76,11 +78,11 @@ def test_writes_follow_one_another(
 
 @pytest.mark.parametrize("cut", [0, 1, 4])
 def test_pieces_equal_the_whole(cut: int) -> None:
-    inputs = {name: tensor.detach() for name, tensor in drawn(3, 7, 2).items()}
+    inputs: dict[str, Any] = {name: tensor.detach() for name, tensor in drawn(3, 7, 2).items()}
     whole, end = several(delta, **inputs, writes=2)
     ends = {"query": cut, "retain": cut}
-    first = {n: x[:, :, : ends.get(n, 2 * cut)] for n, x in inputs.items()}
-    second = {n: x[:, :, ends.get(n, 2 * cut) :] for n, x in inputs.items()}
+    first: dict[str, Any] = {n: x[:, :, : ends.get(n, 2 * cut)] for n, x in inputs.items()}
+    second: dict[str, Any] = {n: x[:, :, ends.get(n, 2 * cut) :] for n, x in inputs.items()}
     begun, state = several(delta, **first, writes=2)
     rest, last = several(delta, **second, writes=2, state=state)
     torch.testing.assert_close(torch.cat((begun, rest), dim=2), whole)
@@ -100,7 +102,7 @@ def test_a_cache_may_hold_groups(window: int | None) -> None:
     key, value = torch.randn(2, 2, 2, 7, 3, generator=generator, dtype=torch.float64).unbind()
     wanted, kept = attention(query, key, value, window=window)
     found, held = token_loop(query, key, value, map={"kind": "cache", "window": window}, rule="softmax")
-    apart = [x.repeat_interleave(2, dim=1) for x in (key, value)]
+    keys, values = (x.repeat_interleave(2, dim=1) for x in (key, value))
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(attention(query, *apart, window=window)[0], wanted)
+    torch.testing.assert_close(attention(query, keys, values, window=window)[0], wanted)
     assert held["key"].shape == kept["key"].shape == (2, 2, 7 if window is None else 2, 3)

@@ -41,9 +41,9 @@ def said(tree: ast.Module) -> Iterator[tuple[int, str]]:
     }
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
-        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if text and id(node) not in docstrings | remarks:
-            yield line, node.value
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in docstrings | remarks:
+            yield line, text
         for field in ("id", "name", "attr", "arg", "module", "asname"):
             value = getattr(node, field, None)
             if isinstance(value, str):
