@@ -15,6 +15,7 @@ from nldsl.codegen.emit.memories import (
     setting,
     shape_words,
 )
+from nldsl.codegen.emit.printer import flat
 from nldsl.codegen.plan.projections import Fold, Group, cycle, groups
 from nldsl.resolve.expanded import Adaptive, MemoryInstance, Variable
 
@@ -264,24 +265,18 @@ class ProjectionWriter(MemoryWriter):
             )
         )
         if fold.moments:
-            self.steps.append(
-                c.Assign(moments, c.Invoke(owner.kernel("constants", "self_modifying"), (moments,)))
-            )
+            self.steps.append(_without_a_past(moments))
 
     def _cut(self, tokens: int) -> None:
         """Weights go on as values without a past after every so many tokens."""
         constants = self.owner.kernel("constants", "self_modifying")
-        held = [
-            _of(name, group)
-            for group in self.groups
-            for name in ("running", *(("moments",) if group.fold.moments else ()))
-        ]
-        self.steps.append(
-            c.Nested(
-                f"if (phase + end) % {tokens} == 0",
-                tuple(c.Assign(c.name(name), c.call(constants, name)) for name in held),
-            )
-        )
+        steps: list[c.Step] = []
+        for group in self.groups:
+            running = c.name(_of("running", group))
+            steps.append(c.Assign(running, c.Invoke(constants, (running,))))
+            if group.fold.moments:
+                steps.append(_without_a_past(c.name(_of("moments", group))))
+        self.steps.append(c.Nested(f"if (phase + end) % {tokens} == 0", tuple(steps)))
 
     def _gate(self, name: str) -> c.Code:
         if name not in self.flows:
@@ -354,6 +349,11 @@ def _who_teaches(group: Group) -> str:
     if group.taught:
         return "the memory is taught the value; each projection makes its own target from it"
     return "every memory makes its own target from the value"
+
+
+def _without_a_past(moments: c.Code) -> c.Step:
+    """The momentum as values; a fold without momentum would hand back `None`."""
+    return c.Assign(moments, c.call("tuple", f"layer.detach() for layer in {flat(moments)} or ()"))
 
 
 def _several(targets: list[str], values: list[str]) -> c.Step:

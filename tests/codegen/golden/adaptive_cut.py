@@ -111,7 +111,7 @@ class Mixer(nn.Module):
             )
             if (phase + end) % 3 == 0:
                 running = constants(running)
-                moments = constants(moments)
+                moments = tuple(layer.detach() for layer in moments or ())
         read = torch.cat(reads, dim=2)  # [B, H, T, d]
         y = merge_heads(read)
         state = {

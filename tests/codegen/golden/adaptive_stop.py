@@ -13,7 +13,6 @@ from kernels import (
     all_but,
     answer,
     constant_gate,
-    constants,
     faded,
     fast_starts,
     frozen_fold,
@@ -102,7 +101,7 @@ class Mixer(nn.Module):
                 activation="gelu",
             )
             running = only_faded(running, folded, retain[:, :, begin:end])  # what was written is a constant
-            moments = constants(moments)
+            moments = tuple(layer.detach() for layer in moments or ())
             # what the memory answers, after this period is written
             reads.append(answer(one_memory(running, 0), query, residual=False, activation="gelu"))
         read = torch.cat(reads, dim=2)  # [B, H, T, d]
