@@ -533,10 +533,10 @@ class Flows:
             node = value
         name = value.text if isinstance(value, Word) else function_name(node)
         if name not in MAP_TAKES:
-            near = nearest(name or "", list(MAP_TAKES))
-            hint = (
-                f"maybe `{near[0]}`" if near else f"a map is one of {', '.join(f'`{m}`' for m in MAP_TAKES)}"
-            )
+            blocks = [b for b in scope.module.names() if _is_block(scope, b)]
+            near = nearest(name or "", [*MAP_TAKES, *blocks])
+            known = ", ".join(f"`{m}`" for m in MAP_TAKES)
+            hint = f"maybe `{near[0]}`" if near else f"a map is one of {known}, or a block of your own"
             raise scope.findings.stop(
                 "NL0203", f"`{print_expr(node)}` is not a map", node.span, "not a choice", help=hint
             )
@@ -605,6 +605,11 @@ def _joined(context: Context, flow: Flow) -> Context:
     if joined is None:
         return context
     return replace(context, seen=(*context.seen, Seen("joined", joined.streams, joined.prefix)))
+
+
+def _is_block(scope: Scope, name: str) -> bool:
+    found = scope.module.lookup(name)
+    return found is not None and isinstance(found[0], doc.Block)
 
 
 def _usable(scope: Scope, name: str) -> bool:
