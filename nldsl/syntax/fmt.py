@@ -254,7 +254,7 @@ def _body(body: e.Body) -> Doc:
             inner += [Hard()] if inner else []
             inner.append(_comments(body.closing_comments))
         return ("{", Nest(_INDENT, (Hard(), *inner)), Hard(), "}")
-    return Group(("{", Nest(_INDENT, (Line(), *inner)), Line(), "}"))
+    return Group(("{", Nest(_INDENT, (Line(), *inner)), Line(), "}"), yields=True)
 
 
 # -- lines -------------------------------------------------------------------------------------

@@ -52,9 +52,10 @@ class Nest:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Laid out on one line if it fits."""
+    """Laid out on one line if it fits; one that `yields` breaks before anything in front of it does."""
 
     inner: Doc
+    yields: bool = False
 
 
 Doc = Union[str, tuple["Doc", ...], Line, Hard, IfBroken, Remark, Nest, Group]  # noqa: UP007 (recursive)
@@ -114,8 +115,8 @@ def _until_line(doc: Doc, broken: bool) -> tuple[int, bool]:
             return 0, True
         case Nest(inner=inner):
             return _until_line(inner, broken)
-        case Group(inner=inner):
-            return _until_line(inner, False)
+        case Group(inner=inner, yields=yields):
+            return _until_line(inner, yields)
         case _:
             used = 0
             for part in doc:

@@ -72,3 +72,9 @@ def test_a_parameter_is_not_taken_for_a_word_in_a_line() -> None:
 def test_a_path_that_matches_nothing_is_told_what_there_is() -> None:
     with pytest.raises(nldsl.SpecError, match="NL0601"):
         lines("set Context.recalld = x")
+
+
+def test_a_body_breaks_before_the_call_in_front_of_it() -> None:
+    inside = ", ".join(f"{name} = x |> linear |> linear |> linear" for name in ("first", "second", "x"))
+    body, _ = parse_nl(nldsl.Source("a.nl", f"block B(dim) {{\n  segments(dim) {{ {inside} }}\n}}\n"))
+    assert fmt.format_body(body).splitlines()[1] == "  segments(dim) {"
