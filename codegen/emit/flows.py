@@ -372,8 +372,12 @@ def _in_turn(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     return c.Invoke(w.owner.kernel("in_turn", "several"), (x, w.owner.constant(writes, "writes")))
 
 
-def _gate(_w: FlowWriter, _f: Apply, x: c.Code) -> c.Code:
-    return c.Method(x, "transpose", (c.Atom("1"), c.Atom("2")))
+def _gate(w: FlowWriter, flow: Apply, x: c.Code) -> c.Code:
+    heads = flow.shape.heads or Num(1)
+    gate = c.Method(x, "transpose", (c.Atom("1"), c.Atom("2")))
+    if flow.input.shape.features == int(heads):
+        return gate
+    return c.Method(gate, "expand", (c.Atom("-1"), w.owner.constant(heads, "heads"), c.Atom("-1")))
 
 
 def _softplus_inverse(y: float) -> float:

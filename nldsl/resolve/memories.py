@@ -384,7 +384,7 @@ class _Memory(Algebra):
         if shape.layout in ("scalar", "per head", "gate"):
             return flow
         heads = times(heads, self.writes) if name in WRITTEN else heads
-        if shape.layout == "flat" and shape.features == int(heads):
+        if shape.layout == "flat" and shape.features in (1, int(heads)):
             gate = Apply(Shape("gate", Num(1), heads), "gate of heads", flow, {}, "", span=flow.span)
             return self._in_turn(gate) if name in WRITTEN else gate
         key_width = self._make("key").shape.width
