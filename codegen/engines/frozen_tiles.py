@@ -91,7 +91,8 @@ def frozen_tiles(
     parts = (weighing.kept, weighing.taken, weighing.moved, weighing.push_kept, weighing.push_taken)
     tensors = [*pairs, *parts, *running, *anchor, *(moments or ())]
     present = [x for x in tensors if x is not None]
-    if tiling.holds_anchor or any(tiling.ends) or not closed_form_fits(*present):
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in present)  # else nothing need be kept
+    if tiling.holds_anchor or any(tiling.ends) or not (learns and closed_form_fits(*present)):
         return frozen_tiles_plainly(pairs, weighing, running, anchor, moments, tiling)
     given = [None if x is None else x.contiguous() for x in tensors[:8]]
     found = _frozen_closed(tiling, moments is not None, *given, *tensors[8:])  # type: ignore[call-arg]
