@@ -102,16 +102,37 @@ def fast_weights(
     momentum = 2 * weights if core.momentum != "none" else 0
     retain = weights if core.retain != "none" else 0
     started = weights if core.start == "learned" else 0
-    copies = 2 if core.period > 1 or folded else 1
-    normaliser = heads * key_width if core.normalise else 0
-    write = core.writes * (gradient + 2 * weights + erase + momentum)
+    copies = held_copies(core, folded=folded)
+    beside = heads * key_width if core.normalise else 0
+    window = core.window or 1
+    pair = key_width + value_width + 1 + core.thresholds  # and how much it counts
+    beside += (window - 1) * heads * pair
+    # Where gradients run, a token takes those of all its pairs; where they stand still, each is taken once.
+    gradients = gradient * (window if isinstance(core.anchor, str) else 1)
+    write = core.writes * (gradients + 2 * window * weights + erase + momentum)
+    if core.rule == "muon":
+        write += heads * sum(newton_schulz(r, c) for r, c in map.weights(key_width, value_width))
     if core.rule == "ridge":  # a second sum, of keys, and a Cholesky factor with two triangular solves a read
         grams = heads * key_width**2
         solve = grams * key_width // 3 + 2 * grams
         kept, write = weights + grams, 2 * core.writes * (weights + grams)
         retain = kept if core.retain != "none" else 0
         return Cost(started, kept * copies, reads + solve + write + retain)
-    return Cost(started, weights * copies + normaliser, reads + write + retain)
+    return Cost(started, weights * copies + beside, reads + write + retain)
+
+
+def held_copies(core: Core, *, folded: bool = False) -> int:
+    """How often the numbers of the weights are held: running, as a period found them, and what makes them."""
+    anchored = core.update > 1 and isinstance(core.anchor, int) and core.anchor not in (1, core.update)
+    accumulated = any(name != "norm" for name, _, _ in core.constrain)
+    orthogonal = core.rule == "muon" and core.momentum == "none"  # the gradient that was made orthogonal
+    return 1 + (core.period > 1 or folded) + anchored + accumulated + orthogonal
+
+
+def newton_schulz(rows: int, columns: int, rounds: int = 5) -> int:
+    """FLOPs of making one matrix orthogonal: in each round a Gram matrix, its square, and their product."""
+    small, large = sorted((rows, columns))
+    return rounds * (4 * small**2 * large + 2 * small**3)
 
 
 def memory(instance: MemoryInstance, length: int) -> Cost:

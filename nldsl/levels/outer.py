@@ -6,8 +6,10 @@ chain) keeps it: so one `train` level can give several outer levels, which diffe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
+from nldsl.levels.costs import stage
 from nldsl.levels.graph import Clock
 from nldsl.records import record
 from nldsl.resolve.expanded import (
@@ -133,22 +135,29 @@ def _instance(
 
 def _united(found: list[Weights]) -> list[Weights]:
     """Weights with one path and one owner shape are copies of each other."""
-    united: dict[str, Weights] = {}
+    paths: dict[str, list[Weights]] = {}
     for one in found:
-        known = united.get(one.path)
-        if known is None:
-            united[one.path] = one
-        else:
-            flows = (
-                known.flows
-                if known.owner == one.owner or one.kind != "weights"
-                else (*known.flows, *one.flows)
-            )
-            copies = known.copies + one.copies if flows is known.flows else known.copies
-            united[one.path] = Weights(
-                one.path, known.holder, known.owner, copies, known.depth, one.kind, flows, known.clock
-            )
-    return list(united.values())
+        paths.setdefault(one.path, []).append(one)
+    return [_one(several) for several in paths.values()]
+
+
+def _one(several: list[Weights]) -> Weights:
+    """Weights of one path as one: copies where all are alike, else the sum of all of them."""
+    kinds: list[tuple[Weights, int]] = []
+    for one in several:
+        known = next((n for n, (other, _) in enumerate(kinds) if _alike(other, one)), len(kinds))
+        count = one.copies + (kinds[known][1] if known < len(kinds) else 0)
+        kinds[known : known + 1] = [(kinds[known][0] if known < len(kinds) else one, count)]
+    copies = math.gcd(*(count for _, count in kinds))
+    flows = tuple(flow for one, count in kinds for _ in range(count // copies) for flow in one.flows)
+    return replace(several[0], copies=copies, flows=flows)
+
+
+def _alike(one: Weights, other: Weights) -> bool:
+    """Whether two sets of weights with one path have as much to learn and the same owner."""
+    if one.kind != "weights":
+        return True
+    return [*map(stage, one.flows)] == [*map(stage, other.flows)] and one.owner == other.owner
 
 
 def matches(pattern: str, path: str) -> bool:
