@@ -302,6 +302,11 @@ def _rope(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     )
 
 
+def _polynomial(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
+    made = c.call(w.owner.kernel("Polynomial", "polynomial"), w.number(f, "degree"))
+    return c.Invoke(w.weights(f, made), (x,))
+
+
 def _mlp(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
     return c.Invoke(w.weights(f, mlp(w.owner, f.input.shape.width, f.arguments)), (x,))
 
@@ -401,6 +406,7 @@ _HANDLERS: dict[str, Callable[[FlowWriter, Apply, c.Code], c.Code]] = {
     "rmsnorm": _norm("RMSNorm"),
     "layernorm": _norm("LayerNorm"),
     "rope": _rope,
+    "polynomial": _polynomial,
     "mlp": _mlp,
     "swiglu": _swiglu,
     "dropout": _dropout,

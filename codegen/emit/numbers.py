@@ -16,6 +16,7 @@ _FUNCTIONS = {
     "log": "math.log",
     "floor": "math.floor",
     "ceil": "math.ceil",
+    "comb": "math.comb",
 }
 
 
@@ -66,7 +67,8 @@ def _code(node: e.Expr, use: Callable[[str], str], whole: bool) -> c.Code:
             python = {"^": "**", "/": "//" if whole else "/"}.get(op, op)
             return c.Infix(python, _code(left, use, whole), _code(right, use, whole))
         case e.Call(function=function):
-            arguments = tuple(_code(a, use, False) for a in node.positional)
+            counts = whole and function.text == "comb"
+            arguments = tuple(_code(a, use, counts) for a in node.positional)
             return c.Invoke(_FUNCTIONS.get(function.text, function.text), arguments)
         case _:
             raise TypeError(f"no number: {type(node).__name__}")
@@ -108,7 +110,8 @@ def _value(node: e.Expr, values: dict[str, int | float], whole: bool) -> int | f
         case e.Call(function=function):
             functions: dict[str, Any] = {"min": min, "max": max, "abs": abs, "round": round}
             chosen = functions.get(function.text) or getattr(math, function.text)
-            return chosen(*(_value(a, values, False) for a in node.positional))
+            counts = whole and function.text == "comb"
+            return chosen(*(_value(a, values, counts) for a in node.positional))
         case _:
             raise TypeError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -46,6 +47,7 @@ MAP_TAKES: dict[str, tuple[Takes, ...]] = {
 
 
 LEARNED_TAKES = (Takes("width", required=True), Takes("start", default=0))
+MOST_MONOMIALS = 65_536
 POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
 
 
@@ -430,6 +432,9 @@ class Flows:
             arguments["vocab"] = vocab
             return Shape("flat", vocab)
         _check_arguments(name, arguments, context.scope)
+        degree = arguments.get("degree")
+        if name == "polynomial" and isinstance(degree, Num):
+            return replace(shape, width=_monomials(node, shape.width, degree, context.scope))
         return shape
 
     def _positive(self, number: Num, what: str, context: Context) -> None:
@@ -589,7 +594,32 @@ def _check_arguments(part: str, arguments: dict[str, Num | str | bool], scope: S
             )
 
 
-_COUNTS = {"hidden": "a hidden width", "depth": "the depth of an MLP", "window": "a window"}
+def _monomials(node: e.Expr, width: Num, degree: Num, scope: Scope) -> Num:
+    """How many products of up to `degree` of `width` numbers there are: C(width + degree, degree)."""
+    least = min(int(width), int(degree))  # C(a + b, b) is at least 2^min(a, b): no need to count so many
+    count = math.comb(int(width) + int(degree), least) if least < MOST_MONOMIALS.bit_length() else None
+    if count is None or count > MOST_MONOMIALS:
+        many = f"{count:,}" if count is not None else f"more than {MOST_MONOMIALS:,}"
+        raise scope.findings.stop(
+            "NL0411",
+            f"`{print_expr(node)}` makes {many} features of each {int(width)}",
+            node.span,
+            f"at most {MOST_MONOMIALS:,} are built",
+            help="lower the degree, or bring each head to fewer features with `linear` before it",
+        )
+    if width.symbol is None or degree.symbol is None:
+        return Num(count)
+    several = e.Binary("+", width.symbol, degree.symbol)
+    arguments = (e.Argument(several), e.Argument(degree.symbol))
+    return Num(count, e.Call(e.Name(("comb",)), arguments))
+
+
+_COUNTS = {
+    "degree": "the degree of a polynomial",
+    "hidden": "a hidden width",
+    "depth": "the depth of an MLP",
+    "window": "a window",
+}
 _RANGES: dict[str, tuple[tuple[str, str, Callable[[float], bool]], ...]] = {
     "sigmoid": (("start", "a number between 0 and 1", lambda v: 0 < v < 1),),
     "softplus": (("start", "a number above 0", lambda v: v > 0),),

@@ -159,6 +159,14 @@ PRIMITIVES: dict[str, Primitive] = {
             flops=lambda i, o, a: 3 * i,
         ),
         Primitive(
+            "polynomial",
+            "products of up to `degree` features of a head, those of n times a learned number, first 1 / n!",
+            (Takes("degree", required=True),),
+            "head",
+            parameters=lambda i, o, a: int(a["degree"]) + 1,
+            flops=lambda i, o, a: 2 * o,
+        ),
+        Primitive(
             "mlp",
             "linear, activation, linear",
             _MLP_TAKES,

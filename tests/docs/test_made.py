@@ -82,7 +82,10 @@ def test_rules_written_in_a_spec_are_refused() -> None:
 
 MLP = Map("mlp", residual=True)
 LOOPED = [
-    Core(Map("matrix"), window=4),
+    Core(Map("matrix"), window=4, momentum="head"),
+    Core(Map("matrix"), window=4, objective="dot"),
+    Core(Map("mlp"), window=4, anchor="current"),
+    Core(Map("mlp", depth=3), anchor="current"),
     Core(Map("matrix"), constrain=(("norm", None, 1),)),
     Core(Map("matrix"), retain="channel", anchor=8),
     Core(Map("matrix"), erase=True, anchor=8),
