@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.constraints import Constraint, MapWeights
 from nldsl.codegen.engines.maps import traced
-from nldsl.codegen.engines.objectives import objective_value
+from nldsl.codegen.engines.objectives import objective_value, with_parameters
 from nldsl.codegen.engines.standing import Piece, check_standing, standing
 
 
@@ -36,7 +36,7 @@ def any_map(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | None = None,
+    objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     rule: str = "gd",
     update: int = 1,
     anchor: str | int = "retained",
@@ -60,7 +60,8 @@ def any_map(
         start: the weights before the first token, see `constraints.weights_at_start`.
         map: see `maps`.
         objective: see `objectives`.
-        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
+            `[B, H, T]`; of a callable, a tuple of what it takes for each token, `[B, H, T, n]`.
         rule: `gd`.
         update: tokens between updates of the weights that are read.
         anchor: tokens for which the weights of the gradient stand still; `retained` and `current` only under
@@ -86,7 +87,8 @@ def any_map(
         state,
         start=start,
         map=map,
-        objective=objective if objective_parameter is None else (objective, objective_parameter),
+        objective=objective,
+        parameter=objective_parameter,
         update=update,
         anchor=anchor,
         read=read,
@@ -114,7 +116,7 @@ class PullingWriter:
         chosen = [piece.taken[:, -1:]]
         chosen += [] if query is None else [piece.taken[:, rows]]
         chosen += [] if piece.pushed is None else [piece.pushed[1]]
-        pulled = _pulled_back(spec, objective, piece.at, piece.key, piece.value, torch.cat(chosen, 1))
+        pulled = _pulled_back(spec, objective, piece, torch.cat(chosen, 1))
         after = {n: _held(piece, n, slice(-1, None))[:, 0] - pulled[n][:, 0] for n in piece.running}
         moments = piece.moments
         if piece.pushed is not None:
@@ -139,19 +141,19 @@ def _spread(gates: Tensor, content: Tensor) -> Tensor:
     return gates.reshape(*gates.shape[:2], *[1] * (content.dim() - 1)) * content.unsqueeze(1)
 
 
-def _pulled_back(
-    spec: Any, objective: Any, at: MapWeights, key: Tensor, value: Tensor, rows: Tensor
-) -> dict[str, Tensor]:
+def _pulled_back(spec: Any, objective: Any, piece: Piece, rows: Tensor) -> dict[str, Tensor]:
     """sum_i rows_ri g_i for every row r, `[M, R, ...]` by name of the weight, for rows `[M, R, C]`."""
 
-    def one(weights: MapWeights, keys: Tensor, values: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
+    def one(
+        weights: MapWeights, keys: Tensor, values: Tensor, coefficients: Tensor, *own: Tensor
+    ) -> dict[str, Tensor]:
         def lowered(moving: MapWeights) -> Tensor:
             def memory(z: Tensor) -> Tensor:
                 return traced(spec, moving, z)[0]
 
-            return objective_value(objective, memory, moving, keys, values)
+            return objective_value(with_parameters(objective, own), memory, moving, keys, values)
 
         pull = torch.func.vjp(lowered, weights)[1]
         return torch.func.vmap(lambda row: pull(row)[0])(coefficients)
 
-    return torch.func.vmap(one)(at, key, value, rows)
+    return torch.func.vmap(one)(piece.at, piece.key, piece.value, rows, *piece.parameters)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.constraints import Constraint, MapWeights
 from nldsl.codegen.engines.maps import traced
-from nldsl.codegen.engines.objectives import objective_value
+from nldsl.codegen.engines.objectives import objective_value, with_parameters
 from nldsl.codegen.engines.standing import Piece, check_standing, standing
 
 
@@ -38,7 +38,7 @@ def layered(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | Tensor | None = None,
+    objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     rule: str = "gd",
     update: int = 1,
     anchor: str | int = "retained",
@@ -63,7 +63,7 @@ def layered(
         map: see `maps`; matrices of a `block` must be used by `fast_linear`, each once.
         objective: see `objectives`; it may look at weights only through the memory's answers.
         objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
-            `[B, H, T]`.
+            `[B, H, T]`; of a callable, a tuple of what it takes for each token, `[B, H, T, n]`.
         rule: `gd`.
         update: tokens between updates of the weights that are read.
         anchor: tokens for which the weights of the gradient stand still; `retained` and `current` only under
@@ -82,7 +82,6 @@ def layered(
         ValueError: gradients are wanted at running weights, or by another rule.
     """
     check_standing(rule, anchor, constrain)
-    by_token = isinstance(objective_parameter, Tensor)
     return standing(
         LayeredWriter(),
         (query, key, value),
@@ -90,8 +89,8 @@ def layered(
         state,
         start=start,
         map=map,
-        objective=objective if objective_parameter is None or by_token else (objective, objective_parameter),
-        threshold=objective_parameter if isinstance(objective_parameter, Tensor) else None,
+        objective=objective,
+        parameter=objective_parameter,
         update=update,
         anchor=anchor,
         read=read,
@@ -116,7 +115,7 @@ class LayeredWriter:
         self, spec: Any, objective: Any, piece: Piece, rows: slice, query: Tensor | None
     ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """See `standing.Writer`."""
-        asked = objective if piece.threshold is None else (objective, piece.threshold)
+        asked = with_parameters(objective, piece.parameters)
         pairs = standing_pairs(spec, asked, piece.at, piece.key, piece.value)
         read = None
         if query is not None:

@@ -10,6 +10,7 @@ Pairs are vectors, or stacks of them with tokens in front: sums run over the las
 "oja"                -<W k, v> + 1/2 |W^T v|^2, so that a step is rate v (k - W^T v)^T
                      (Nested Learning, eqs. 66-67, with half of the printed objective)
 a callable           f(M, k, v) -> one number for each pair, M the memory as a function
+(callable, *p)       f(M, k, v, *p), with parameters of each pair, `[..., 1]` or `[..., n]`
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def objective_value(
         key: `[..., Dk]`.
         value: `[..., Dv]`.
     """
-    if callable(objective):
-        return cast("Tensor", objective(read, key, value))
-    name, *arguments = (objective,) if isinstance(objective, str) else objective
+    name, *arguments = objective if isinstance(objective, tuple) else (objective,)
+    if callable(name):
+        return cast("Tensor", name(read, key, value, *arguments))
     if name == "dot":
         return -(read(key) * value).sum(-1)
     if name == "oja":
@@ -50,3 +51,22 @@ def objective_value(
         size = error.abs()
         return torch.where(size <= bound, 0.5 * error.square(), bound * (size - 0.5 * bound)).sum(-1)
     raise ValueError(f"unknown objective {name!r}")
+
+
+def parametrised(objective: Any, parameter: float | Tensor | tuple[Tensor, ...] | None) -> Any:
+    """The objective as `objective_value` takes it; what differs by token comes with the pairs."""
+    return objective if parameter is None or tokenwise(parameter) else (objective, parameter)
+
+
+def tokenwise(parameter: float | Tensor | tuple[Tensor, ...] | None) -> dict[str, Tensor]:
+    """What of an objective's parameters differs by token, by the name that a window keeps it under."""
+    if isinstance(parameter, Tensor):
+        return {"threshold": parameter}
+    if isinstance(parameter, tuple):
+        return {f"parameter_{n}": one for n, one in enumerate(parameter, 1)}
+    return {}
+
+
+def with_parameters(objective: Any, own: tuple[Tensor, ...]) -> Any:
+    """The objective with the parameters of its pairs, where it has any."""
+    return (objective, *own) if own else objective

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.constraints import MapWeights
 from nldsl.codegen.engines.layered import LayeredWriter, standing_pairs
+from nldsl.codegen.engines.objectives import with_parameters
 from nldsl.codegen.engines.standing import Piece, standing
 
 
@@ -47,7 +48,7 @@ def orthogonal(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | None = None,
+    objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     update: int = 1,
     anchor: int,
     read: str = "after",
@@ -69,7 +70,8 @@ def orthogonal(
         start: the weights before the first token, see `constraints.weights_at_start`.
         map: see `maps`; every weight a matrix.
         objective: see `objectives`.
-        objective_parameter: the `p` of `lp` or the `delta` of `huber`.
+        objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
+            `[B, H, T]`; of a callable, a tuple of what it takes for each token, `[B, H, T, n]`.
         update: tokens between updates of the weights that are read.
         anchor: tokens for which the weights of the gradient stand still.
         read: `after` or `before` the own write, or `boundary`.
@@ -87,7 +89,8 @@ def orthogonal(
         state,
         start=start,
         map=map,
-        objective=objective if objective_parameter is None else (objective, objective_parameter),
+        objective=objective,
+        parameter=objective_parameter,
         update=update,
         anchor=anchor,
         read=read,
@@ -110,7 +113,9 @@ class OrthogonalWriter(LayeredWriter):
     ) -> tuple[Tensor | None, MapWeights, MapWeights]:
         """See `standing.Writer`; `pushed` holds a row for every token."""
         assert piece.pushed is not None
-        pairs = standing_pairs(spec, objective, piece.at, piece.key, piece.value)
+        pairs = standing_pairs(
+            spec, with_parameters(objective, piece.parameters), piece.at, piece.key, piece.value
+        )
         left, share = piece.pushed
         made, after, moments = {}, {}, {}
         for name, weights in piece.running.items():

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
-from nldsl.codegen.engines.objectives import objective_value
+from nldsl.codegen.engines.objectives import objective_value, parametrised, tokenwise, with_parameters
 from nldsl.codegen.engines.orthogonal import newton_schulz
 from nldsl.codegen.engines.reference_ridge import ridge_loop
 
@@ -52,7 +52,7 @@ def token_loop(
     start: Any = None,
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
-    objective_parameter: float | Tensor | None = None,
+    objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     rule: str = "gd",
     rule_parameter: float | None = None,
     update: int = 1,
@@ -81,7 +81,7 @@ def token_loop(
         map: see `maps`; `cache`, with its `window`, is read by softmax attention.
         objective: see `objectives`.
         objective_parameter: the `p` of `lp` or the `delta` of `huber`, which may be one for each token,
-            `[B, H, T]`.
+            `[B, H, T]`; of a callable, a tuple of what it takes for each token, `[B, H, T, n]`.
         rule: see above.
         rule_parameter: the `a` of `ridge`, above 0.
         update: tokens between updates of the weights that are read; above 1, reads are at the start of the
@@ -113,9 +113,9 @@ def token_loop(
         words: dict[str, Any] = {"map": map_settings(map)["kind"], "objective": objective}
         words |= {"strength": rule_parameter, "update": update, "read": read, "gradient": gradient}
         return ridge_loop(query, key, value, rate, retain, state, start, **words)
-    objective = _parametrised(objective, objective_parameter)
+    objective = parametrised(objective, objective_parameter)
     given = _given(query, key, value, rate, retain, momentum, erase, weight, objective_parameter)
-    paired = [n for n in ("key", "value", "weight", "threshold") if n in given]
+    paired = ["key", "value", "weight", *tokenwise(objective_parameter)]
     linked = next((step for step in constrain if step[0] != "norm"), None)
     frozen = anchor if isinstance(anchor, int) else 1
     period = update if update > 1 else frozen
@@ -193,7 +193,7 @@ def _given(
     momentum: Tensor | None,
     erase: Tensor | tuple[Tensor, Tensor] | None,
     weight: Tensor | None,
-    parameter: float | Tensor | None,
+    parameter: float | Tensor | tuple[Tensor, ...] | None,
 ) -> dict[str, Tensor]:
     """All that varies by token, by name, with ones for the gates that are not given."""
     ones = key.new_ones(key.shape[:3])
@@ -204,14 +204,8 @@ def _given(
     }
     if momentum is not None:
         given["momentum"] = momentum
-    if isinstance(parameter, Tensor):
-        given["threshold"] = parameter
+    given |= tokenwise(parameter)
     return given if along is None else given | {"along": along, "into": into}
-
-
-def _parametrised(objective: Any, parameter: float | Tensor | None) -> Any:
-    """The objective as `objectives` takes it; what differs by token comes with the pairs."""
-    return objective if parameter is None or isinstance(parameter, Tensor) else (objective, parameter)
 
 
 def _ruled(
@@ -267,13 +261,13 @@ def _slopes(spec: Any, objective: Any, at: dict[str, Tensor], pairs: list[Tensor
     """The gradient by name of the weight, summed over the window's pairs `[B, H, w, ...]`."""
 
     def total(
-        weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor, *thresholds: Tensor
+        weights: dict[str, Tensor], keys: Tensor, values: Tensor, counts: Tensor, *parameters: Tensor
     ) -> Tensor:
         def one(key: Tensor, value: Tensor, *own: Tensor) -> Tensor:
-            asked = (objective, *own) if own else objective
+            asked = with_parameters(objective, own)
             return objective_value(asked, lambda z: traced(spec, weights, z)[0], weights, key, value)
 
-        return (counts * torch.func.vmap(one)(keys, values, *thresholds)).sum()
+        return (counts * torch.func.vmap(one)(keys, values, *parameters)).sum()
 
     return _over_heads(torch.func.grad(total))(at, *pairs)
 

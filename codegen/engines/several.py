@@ -48,7 +48,7 @@ def several(
         retain: `[B, H, T]` or `[B, H, T, Dk]`, applied once for each token.
         momentum: as `retain`, applied at each write.
         read: `after` the last write of the token, or `before` its first.
-        settings: the engine's own; `rate` and `erase` have T * n tokens.
+        settings: the engine's own; `rate` and `erase` have T * n tokens, `objective_parameter` T.
 
     Returns:
         The read `[B, H, T, Dv]`, and the engine's state.
@@ -59,6 +59,11 @@ def several(
         settings["retain"] = torch.cat((first, others), dim=3).flatten(2, 3)
     if momentum is not None:
         settings["momentum"] = momentum.repeat_interleave(writes, dim=2)
+    given = settings.get("objective_parameter")
+    if isinstance(given, Tensor):
+        settings["objective_parameter"] = given.repeat_interleave(writes, dim=2)
+    if isinstance(given, tuple):
+        settings["objective_parameter"] = tuple(p.repeat_interleave(writes, dim=2) for p in given)
     if read != "after":
         settings["read"] = read
     longer, state = engine(query.repeat_interleave(writes, dim=2), key, value, **settings)

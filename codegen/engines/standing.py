@@ -1,7 +1,7 @@
 """Memories whose gradients stand still for a while, whatever their map is: periods, clocks and state.
 
 Between two boundaries every gradient is taken at the same weights W_b.  Then with retention r, momentum b
-and rate e (Nested Learning reference, engines E5 and E6; Titans, eqs. 13-14)
+and rate e (Nested Learning reference, engines E5 and E6; Titans)
 
     S_t = b_t S_{t-1} - e_t g_t,    W_t = r_t W_{t-1} + S_t,    g_t = grad objective(W_b; k_t, v_t)
 
@@ -41,6 +41,7 @@ from nldsl.codegen.engines.constraints import (
 )
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.maps import weight_shapes
+from nldsl.codegen.engines.objectives import parametrised, tokenwise
 from nldsl.codegen.engines.windows import window_sums
 
 
@@ -54,7 +55,7 @@ class Piece(NamedTuple):
         before the first: `[M, C + 1, 1]`, the same or `None`, `[M, C + 1, P + C]`.
     pushed: the same of the last momentum, `[M, 1, 1]` and `[M, 1, P + C]`; `None` without momentum.
 
-    threshold: of the objective, one for each pair, `[M, P + C]`.
+    parameters: of the objective, for each pair, `[M, P + C]` or `[M, P + C, n]`.
 
     Of orthogonalised steps, `taken` counts steps, `[M, C + 1, C]`, and `pushed` has a row for each token.
     """
@@ -68,7 +69,7 @@ class Piece(NamedTuple):
     moved: Tensor | None
     taken: Tensor
     pushed: tuple[Tensor, Tensor] | None
-    threshold: Tensor | None = None
+    parameters: tuple[Tensor, ...] = ()
 
 
 class Writer(Protocol):
@@ -104,7 +105,7 @@ def standing(
     tile: int | None,
     window: int | None = None,
     weight: Tensor | None = None,
-    threshold: Tensor | None = None,
+    parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     orthogonal: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a memory over a sequence, a piece at a time; settings and state are those of `token_loop`.
@@ -126,7 +127,7 @@ def standing(
         tile: the most tokens worked on at once; never changes the function.
         window: how many of the last tokens a write is for.
         weight: `[B, H, T]`, how much a pair counts in the windows it is in.
-        threshold: of `huber`, where each token has its own, `[B, H, T]`.
+        parameter: of the objective; what differs by token is `[B, H, T]` or `[B, H, T, n]`.
         orthogonal: whether `writer` orthogonalises the momentum of every token.
 
     Returns:
@@ -157,8 +158,8 @@ def standing(
     paired = {"key": key, "value": value}
     if windowed:
         paired["weight"] = key.new_ones(key.shape[:3]) if weight is None else weight
-    if threshold is not None:
-        paired["threshold"] = threshold
+    objective, own_parameters = parametrised(objective, parameter), tokenwise(parameter)
+    paired |= own_parameters
     seen = [state.get(f"window_{n}", x[:, :, :0]).flatten(0, 1) for n, x in paired.items()]
     flows = [x.flatten(0, 1) for x in (query, *paired.values())]
     switches = [None if g is None else g.flatten(0, 1) for g in gates]
@@ -176,7 +177,8 @@ def standing(
 
         sums = window_sums(pairs[2], seen[2].shape[1], window or 1) if windowed else None
         piece = _pieced(at, (pairs[0], pairs[1], sums), held, running, moments, gradient, orthogonal)
-        piece = piece._replace(threshold=_unless_stopped(known.get("threshold"), gradient))
+        asked = tuple(_unless_stopped(known[n], gradient) for n in own_parameters)
+        piece = piece._replace(parameters=asked)
         seen = [x[:, max(0, x.shape[1] - (window or 1) + 1) :] for x in pairs]
         rows = slice(1, None) if read == "after" else slice(None, -1)
         last = own and read == "after" and norm_is_due(constrain, count)  # reads what the constraint gives
@@ -270,9 +272,9 @@ def _pieced(
     return Piece(at, key, value, running, moments, kept, reached[..., :1], taken, pushed)
 
 
-def _unless_stopped(given: Tensor | None, gradient: str | tuple[str, int]) -> Tensor | None:
+def _unless_stopped(given: Tensor, gradient: str | tuple[str, int]) -> Tensor:
     """What belongs to the write alone: a constant under `stop`."""
-    return given.detach() if given is not None and gradient == "stop" else given
+    return given.detach() if gradient == "stop" else given
 
 
 def _moments_of(state: dict[str, Tensor], weights: MapWeights) -> MapWeights:
