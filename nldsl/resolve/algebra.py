@@ -186,7 +186,7 @@ class Algebra(Fields):
                     "this unit does not fit",
                     help="count it in tokens",
                 )
-            return "retained" if clock.period == 1 else clock.period
+            return "current" if clock.period == 1 else clock.period
         raise self.findings.stop(
             "NL0203",
             f"the anchor cannot be `{print_expr(value)}`",

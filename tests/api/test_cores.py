@@ -200,3 +200,8 @@ def test_cores_work_under_torchs_transforms() -> None:
     many = {n: torch.stack((t, t)) for n, t in given.items()}
     read = torch.func.vmap(lambda kw: core(**kw)[0])(many)
     torch.testing.assert_close(read[1], core(**given)[0])
+
+
+def test_a_period_of_one_token_begins_with_every_token() -> None:
+    core = nldsl.core("Titans", dim=16, heads=2, period="1 token")
+    assert core.memory.core.anchor == "current"  # what stands at the start of the period
