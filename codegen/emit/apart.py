@@ -41,7 +41,7 @@ class ApartWriter(MemoryWriter):
         )
         engine = choice.engine
         summary = f"{engine.name[0].upper()}{engine.name[1:]} ({engine.reference}), read and written apart."
-        body = (*annotations, *((c.Blank(),) if annotations else ()), init, *made)
+        body = (*annotations, *((c.Blank(),) if annotations else ()), init, *made, *self.methods)
         step = c.Class(instance.name, ("nn.Module",), body, docstring(instance.declared, summary))
         return Written(instance.name, parameters, True, step, owner.own, owner.children), owner.kernels
 
@@ -136,7 +136,7 @@ class ApartWriter(MemoryWriter):
         named: list[tuple[str, c.Code]] = []
         if self.started is not None:
             named.append(("start", self.started))
-        named += [(k, setting(self.owner, core.map, v)) for k, v in choice.keywords.items()]
+        named += [(k, self._setting(k, v)) for k, v in choice.keywords.items()]
         named.append(("state", c.name("core")))
         function = self.owner.kernel(choice.engine.function, choice.engine.file)
         if core.writes == 1:

@@ -20,6 +20,7 @@ from nldsl.codegen.emit.classes import (
 )
 from nldsl.codegen.emit.flows import KEEPS, FlowWriter, mlp, swiglu
 from nldsl.codegen.emit.maps import MapWriter, block_start, block_zeros, method_name
+from nldsl.codegen.emit.objectives import handed, objective_method
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import (
@@ -74,6 +75,7 @@ class MemoryWriter:
         self.local = {name: self.names.fresh(name) for name in self.flows}
         self.done: set[str] = set()
         self.methods: list[c.Step] = []
+        self.lowered = ""  # the method of an objective that is written out
         self.begun = self.names.fresh("start")
 
     # ------------------------------------------------------------------ whole classes
@@ -221,6 +223,9 @@ class MemoryWriter:
 
     def _input(self, name: str) -> c.Code:
         """What an engine is handed under this name: a field, or the pair of fields that stand there."""
+        expression = self.instance.core.expression
+        if name == "objective_parameter" and expression is not None:
+            return handed(expression, self.local)
         inside = {"weight": "window_weight", "objective_parameter": "objective_threshold"}
         if name in inside:
             return c.name(self.local[inside[name]])
@@ -269,8 +274,13 @@ class MemoryWriter:
         return c.name(self.begun)
 
     def _setting(self, name: str, value: object) -> c.Code:
-        """A setting of an engine; a block that is the map comes as a function, a method of the class."""
-        one = self.instance.core.map
+        """A setting of an engine; a map or an objective of one's own comes as a method of the class."""
+        one, expression = self.instance.core.map, self.instance.core.expression
+        if name == "objective" and expression is not None:
+            if not self.lowered:
+                self.lowered = self.owner.attributes.fresh("objective")
+                self.methods += [c.Blank(), *objective_method(expression, self.lowered)]
+            return c.name(f"self.{self.lowered}")
         if name != "map" or one.block is None:
             return setting(self.owner, one, value)
         method = method_name(one.block, self.owner.attributes)

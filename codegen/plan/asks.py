@@ -77,7 +77,13 @@ def map_kind(core: Core, *kinds: str) -> Obstacles:
 
 def objective(core: Core, *names: str) -> Obstacles:
     """One of these objectives."""
-    return want(core.objective in names, f"`objective = {core.objective}`")
+    return want(core.objective in names, f"`objective = {core.lowers}`")
+
+
+def one_answer(core: Core) -> Obstacles:
+    """The objective asks the memory for one answer a pair."""
+    asked = core.expression.answers if core.expression is not None else ()
+    return want(len(asked) < 2, "an objective of several answers")
 
 
 def no_momentum(core: Core) -> Obstacles:

@@ -43,7 +43,7 @@ def _given(engine: Engine, core: Core) -> tuple[str, ...]:
     gates = {name: getattr(core, name) != "none" for name in GATES} | {
         "erase": core.erase,
         "weight": core.weighted,
-        "objective_parameter": core.thresholds,
+        "objective_parameter": core.parametric,
     }
     return tuple(name for name in engine.inputs if gates[name])
 

@@ -87,7 +87,7 @@ def obstacles(instance: MemoryInstance) -> list[str]:
     if any(slot.map.norm for slot in slots):
         found.append("a norm in a map beside adaptive projections")
     if any(s.rule not in FOLDED for s in slots) or core.objective not in ("dot", "l2"):
-        found.append(f"`rule = {core.rule}` with `objective = {core.objective}` beside adaptive projections")
+        found.append(f"`rule = {core.rule}` with `objective = {core.lowers}` beside adaptive projections")
     if core.update == 1 and isinstance(core.anchor, int):
         found.append("an anchor apart from the update")
     piece = min(slot.period for slot in slots)
@@ -168,7 +168,7 @@ def loop_obstacles(core: Core) -> list[str]:
     if core.rate == "channel" and core.rule == "gd_implicit":
         found.append("a `rate` for each channel in an implicit step")
     if core.erase and (one.kind != "matrix" or core.objective != "l2"):
-        found.append(f"`erase` beside `map = {one.kind}` and `objective = {core.objective}`")
+        found.append(f"`erase` beside `map = {one.kind}` and `objective = {core.lowers}`")
     return [*found, *writes_obstacles(core)]
 
 

@@ -114,8 +114,10 @@ def _learning(core: Core) -> Iterator[Change]:
     for rule in ("gd", "dgd"):
         yield Change("rule", f"`rule = {spelled(core.rule)}`", f"`rule = {rule}`", replace(core, rule=rule))
     for objective in ("l2", "dot"):
-        other = replace(core, objective=objective, objective_parameter=None, thresholds=False)
-        yield Change("objective", f"`objective = {core.objective}`", f"`objective = {objective}`", other)
+        other = replace(
+            core, objective=objective, objective_parameter=None, expression=None, thresholds=False
+        )
+        yield Change("objective", f"`objective = {core.lowers}`", f"`objective = {objective}`", other)
     if core.map.kind != "matrix":
         matrix = replace(core.map, kind="matrix", norm=False, residual=False)
         yield Change(
@@ -188,7 +190,8 @@ def _usual(core: Core) -> Iterator[tuple[str, str, list[Core]]]:
     yield "map", f"`map = {core.map.kind}`", [replace(core, map=one) for one in maps]
     others = [o for o in ("l2", "dot", "lp", "oja") if o != core.objective]
     if core.map.kind != "cache":
-        yield "objective", f"`objective = {core.objective}`", [replace(core, objective=o) for o in others]
+        usual = [replace(core, objective=o, expression=None, thresholds=False) for o in others]
+        yield "objective", f"`objective = {core.lowers}`", usual
     rules = [r for r in ("gd", "dgd", "muon") if r != core.rule]
     yield "rule", f"`rule = {spelled(core.rule)}`", [replace(core, rule=r) for r in rules]
     if core.map.kind == "cache":

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nldsl.api.block_maps import block_settings
 from nldsl.api.modules import ModuleCore
+from nldsl.api.objectives import objective_function
 from nldsl.api.shapes import check_call, check_state, check_widths, drawn_start
 from nldsl.api.spec import Spec, load
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import expr as e
-from nldsl.resolve.expanded import MemoryInstance
+from nldsl.resolve.expanded import MemoryInstance, Parameter
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,10 @@ class Core:
         gates += [name for name in GATES[3:] if getattr(memory.core, name)]
         gates += ["weight"] if memory.core.weighted else []
         gates += ["objective_parameter"] if memory.core.thresholds else []
+        written = memory.core.expression
+        self._own: tuple[Parameter, ...] = written.parameters if written is not None else ()
+        self._objective = objective_function(written) if written is not None else None
+        gates += [one.name for one in self._own if not one.field]
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
 
     @property
@@ -95,6 +100,7 @@ class Core:
                 raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
         check_widths(self.memory, dim_k, dim_v)
         made = torch.empty(0, dtype=dtype, device=device)
+        beside = {one.name: one.kind for one in self._own if not one.field}
         held = self.memory.core.groups or heads
         held = held if heads % held == 0 else heads
         tensors = {
@@ -103,6 +109,10 @@ class Core:
         }
         tensors["value"] = made.new_zeros(batch, held, 0, dim_v)
         for gate in self.inputs[3:]:
+            if gate in beside:
+                made_for = {"head": (), "value": (dim_v,), "key": (dim_k,)}[beside[gate]]
+                tensors[gate] = made.new_zeros(batch, heads, 0, *made_for)
+                continue
             size = (dim_k,) if gate in GATES[3:] or getattr(self.memory.core, gate, "") == "channel" else ()
             tensors[gate] = made.new_zeros(batch, heads, 0, *size)
         return self._run(tensors, None, start)[1]
@@ -123,7 +133,8 @@ class Core:
             gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch,
                 heads, tokens]`,
                 or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` and
-                `erase_into` like a key; `weight`, how much a pair counts in its windows.
+                `erase_into` like a key; `weight`, how much a pair counts in its windows; what an objective
+                that is an expression reads, by name, `[batch, heads, tokens]` or with features behind.
 
         Returns:
             What each query read, `[batch, heads, tokens, dim_v]`, and the state after the last token.
@@ -145,6 +156,9 @@ class Core:
         words: dict[str, Any] = dict(self._choice.keywords)
         if self._map is not None:
             words["map"] = self._map
+        if self._objective is not None:
+            words["objective"] = self._objective
+            tensors, words = self._parametrised(tensors, words)
         begin = drawn_start(self.memory, start, tensors)
         if begin is not None:
             words["start"] = begin
@@ -160,6 +174,16 @@ class Core:
 
             return several(function, **tensors, state=state, writes=self.memory.core.writes, **words)
         return function(**tensors, state=state, **words)
+
+    def _parametrised(
+        self, tensors: dict[str, Tensor], words: dict[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the objective reads, as engines take it."""
+        if not self._own:
+            return tensors, words
+        given = tuple(tensors[p.name][..., None] if p.kind == "head" else tensors[p.name] for p in self._own)
+        own = {p.name for p in self._own if not p.field}
+        return {n: t for n, t in tensors.items() if n not in own}, words | {"objective_parameter": given}
 
 
 def core(

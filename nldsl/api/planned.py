@@ -60,9 +60,15 @@ def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
         return [*rows, *_missed(memory.core)]
     needed = rests_on(memory.core, engine)
     rows += [("rests on", ", ".join(needed))] if needed else []
-    settings = ", ".join(f"{k} = {_value(v)}" for k, v in choice.keywords.items() if not isinstance(v, dict))
+    settings = ", ".join(f"{k} = {_value(v)}" for k, v in _settings(choice, memory.core).items())
     rows += [("settings", settings)] if settings else []
     return [*rows, ("tile", tile_words(choice, memory.core))]
+
+
+def _settings(choice: Choice, core: Core) -> dict[str, object]:
+    """The settings that are a word or a number, an objective as it is written."""
+    plain: dict[str, object] = {k: v for k, v in choice.keywords.items() if not isinstance(v, dict)}
+    return plain | {k: core.lowers for k in plain if k == "objective"}
 
 
 def named(engine: Engine) -> str:
@@ -179,7 +185,7 @@ def algebra(memory: MemoryInstance) -> str:
         return f"a cache of {reach}, read by {core.rule}"
     words = [
         f"map = {core.map.call or core.map.kind}",
-        f"objective = {core.objective}",
+        f"objective = {core.lowers}",
         f"rule = {core.rule}",
     ]
     words += [

@@ -82,7 +82,15 @@ def _shapes(memory: MemoryInstance, given: dict[str, Tensor]) -> None:
                 f"give {list(shape)}"
             )
     check_widths(memory, dim_k, value.shape[-1])
+    asked = core.expression.parameters if core.expression is not None else ()
+    own = {one.name: one.kind for one in asked if not one.field}
     for name in list(given)[3:]:
+        if name in own:
+            length, width = tokens, {"head": (), "value": (value.shape[-1],), "key": (dim_k,)}[own[name]]
+            if given[name].shape != (batch, heads, length, *width):
+                wanted_shape = [batch, heads, length, *width]
+                raise ValueError(f"`{name}` has the shape {_shape(given[name])}; give {wanted_shape}")
+            continue
         channel = name in ("erase", "erase_into") or getattr(core, name, "") == "channel"
         length = written if name in ("rate", "erase", "erase_into") else tokens
         shape = (batch, heads, length, dim_k) if channel else (batch, heads, length)

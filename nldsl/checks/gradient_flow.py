@@ -38,8 +38,8 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
         if one.core.gradient != "stop":
             continue
         unreached = [
-            PAIRED.get(name, name)
-            for name in WRITES
+            PAIRED.get(name, "objective" if name.startswith("objective_") else name)
+            for name in (*WRITES, *asked_by_objective(one))
             if name in one.flows and _weights(one, one.flows[name], _seen(one, ("query", "retain", "out")))
         ]
         dead = list(dict.fromkeys(unreached))
@@ -58,6 +58,12 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
                 help="use `gradient = first_order`, which still learns the pipelines",
                 severity="warning",
             )
+
+
+def asked_by_objective(one: MemoryInstance) -> tuple[str, ...]:
+    """The pipelines that an objective written as an expression reads."""
+    written = one.core.expression
+    return tuple(p.flow for p in written.parameters if p.flow != "query") if written is not None else ()
 
 
 def _seen(one: MemoryInstance, names: tuple[str, ...]) -> set[str]:

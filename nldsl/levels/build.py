@@ -79,6 +79,8 @@ def objective_words(core: Core) -> str:
         return "keeps key and value"
     target = "its own value" if core.target == "self" else "value"
     number = f"({core.objective_parameter:g})" if core.objective_parameter is not None else ""
+    if core.expression is not None:
+        return core.lowers
     return f"{core.objective}{number}: key to {target}"
 
 
@@ -179,7 +181,7 @@ def _adaptive(
                 clock,
                 _tokens(clock, facts),
                 0,
-                f"{instance.core.objective}: key to its own value",
+                f"{instance.core.lowers}: key to its own value",
                 instance.core.rule,
                 cost.parameters,
                 cost.state * costs.BYTES,

@@ -98,6 +98,7 @@ def fast_weights(
     reads = 2 * weights
     gradient = 2 * weights if core.objective != "dot" or map.kind != "matrix" else 0
     gradient += 2 * weights if map.kind in ("mlp", "swiglu", "block") else 0
+    gradient *= len(core.expression.answers) if core.expression is not None else 1
     erase = 4 * weights if core.rule.startswith("dgd") else 2 * weights if core.erase_into else 0
     momentum = 2 * weights if core.momentum != "none" else 0
     retain = weights if core.retain != "none" else 0
@@ -105,7 +106,10 @@ def fast_weights(
     copies = held_copies(core, folded=folded)
     beside = heads * key_width if core.normalise else 0
     window = core.window or 1
+    widths = {"head": 1, "key": key_width, "value": value_width}
+    asked = core.expression.parameters if core.expression is not None else ()
     pair = key_width + value_width + 1 + core.thresholds  # and how much it counts
+    pair += sum(widths[one.kind] for one in asked)
     beside += (window - 1) * heads * pair
     # Where gradients run, a token takes those of all its pairs; where they stand still, each is taken once.
     gradients = gradient * (window if isinstance(core.anchor, str) else 1)

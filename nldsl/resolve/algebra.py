@@ -9,6 +9,7 @@ from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import function_name
 from nldsl.resolve.expanded import (
     Core,
+    Expression,
     Flow,
     Map,
 )
@@ -18,6 +19,8 @@ from nldsl.resolve.scope import Word
 
 class Algebra(Fields):
     """The fields that say how a memory learns, apart from its pipelines."""
+
+    expression: Expression | None = None
 
     def _core(self, mapping: Map, flows: dict[str, Flow]) -> Core:
         rule, strength = self._rule(mapping, flows)
@@ -41,6 +44,7 @@ class Algebra(Fields):
             mapping,
             self.objective,
             self.objective_parameter,
+            self.expression,
             *self._target(),
             rule,
             strength,
@@ -55,7 +59,7 @@ class Algebra(Fields):
             partial=self._partial(),
             window=self._window(),
             weighted="window_weight" in flows,
-            thresholds="objective_threshold" in flows,
+            thresholds=self._threshold() is not None,
             normalise=self._word("normalise", "what reads are divided by", ("none", "sum"), "none") == "sum",
             constrain=self._constrain(),
             gradient=gradient,

@@ -137,6 +137,37 @@ class Map:
 
 
 @record
+class Parameter:
+    """What an objective reads besides answers, keys and values: the pipeline `flow`, `name` where it is used.
+
+    One number for each token and head, or as many as a value or a key has in a head.
+    """
+
+    flow: str
+    kind: Literal["head", "value", "key"]
+    name: str
+
+    @property
+    def field(self) -> bool:
+        """Whether it is a field of the memory, such as its rate, and so there without the objective."""
+        return self.flow == self.name
+
+
+@record
+class Expression:
+    """An objective that is written out: computed number by number over an answer's channels, and summed.
+
+    `body` is in numbers, operators, functions, `M(name)`, and names: `key`, `value`, or the flow of a
+    parameter.  `answers` are the names that the memory is asked for, each once.
+    """
+
+    body: Expr
+    parameters: tuple[Parameter, ...]
+    answers: tuple[str, ...]
+    written: str = field(default="", compare=False)
+
+
+@record
 class Core:
     """The algebra of one memory, free of projections: what engines are chosen by.
 
@@ -147,6 +178,7 @@ class Core:
     map: Map
     objective: str = "l2"
     objective_parameter: float | None = None
+    expression: Expression | None = None  # with `objective` the word `expression`
     target: Literal["value", "self"] = "value"
     target_unit: bool = False  # `self |> unit`: targets keep length 1
     rule: str = "gd"
@@ -170,6 +202,16 @@ class Core:
     start: str = "zeros"
     writes: int = 1  # pairs that each token writes, one after the other
     groups: int | None = None  # heads of a cache's keys and values, where the queries have more
+
+    @property
+    def lowers(self) -> str:
+        """The objective without its number: a word, or the expression as it is written."""
+        return self.objective if self.expression is None else self.expression.written
+
+    @property
+    def parametric(self) -> bool:
+        """Whether the objective reads something of its own at every token."""
+        return self.thresholds or bool(self.expression and self.expression.parameters)
 
     @property
     def period(self) -> int:

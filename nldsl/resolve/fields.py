@@ -17,6 +17,7 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.objectives import is_expression, recognised
 from nldsl.resolve.scope import Word
 
 FLOWS = (
@@ -122,6 +123,9 @@ class Fields:
         return word, value if isinstance(value, e.Call) else None
 
     def _objective(self) -> tuple[str, float | None]:
+        written = self._written_objective()
+        if written is not None:
+            return recognised(written, self.scope, self._local()) or "expression", None
         word, call = self._called("objective", OBJECTIVES, "l2")
         takes = {"lp": "p", "huber": "delta"}
         if word not in takes:
@@ -136,6 +140,15 @@ class Fields:
         if word == "huber" and self._threshold() is not None:
             return word, None
         return word, float(self.scope.number(call.arguments[0].value))
+
+    def _written_objective(self) -> e.Expr | None:
+        """An objective that is an expression, through parameters."""
+        value = self._field("objective")
+        return value if value is not None and is_expression(value, OBJECTIVES) else None
+
+    def _local(self) -> frozenset[str]:
+        """The names that stand for pipelines here, whatever parameters are called."""
+        return frozenset({"x", "head", *(n for n in self.fields if n not in FIELDS or n in FLOWS)})
 
     def _threshold(self) -> e.Expr | None:
         """P of `objective = huber(P)`, where it is a pipeline and not a number."""

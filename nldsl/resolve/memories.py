@@ -25,6 +25,7 @@ from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Instantiat
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Context, Flows, merged, shared, split, times
 from nldsl.resolve.maps import block_map, declared_block
+from nldsl.resolve.objectives import Writing
 
 WRITTEN = ("key", "value", "erase", "erase_into", "rate")
 """Fields that have one value for each write of a token."""
@@ -118,6 +119,7 @@ class _Memory(Algebra):
                 others=((mapping.span, "residual"),),
                 help="leave `residual` out, or give keys and values one width",
             )
+        flows |= self._asked_of_the_objective(flows)
         core = self._core(mapping, flows)
         start, teacher = self._start()
         core = replace(core, writes=int(self.writes), groups=groups_of(flows, heads))
@@ -143,6 +145,16 @@ class _Memory(Algebra):
             self.call.span,
             self.declaration.where(),
         )
+
+    def _asked_of_the_objective(self, flows: dict[str, Flow]) -> dict[str, Flow]:
+        """The pipelines that an objective written as an expression reads; its form is kept beside."""
+        written = self._written_objective()
+        if written is None or self.objective != "expression":
+            return {}
+        context, several = self.context.at("objective"), int(self.writes) > 1
+        made = Writing(self.flows, context, self._local(), self.heads, flows, written, several)
+        self.expression = made.expression()
+        return made.made
 
     def _no_halves_of_pairs(self) -> None:
         """Refuse the name that the second of a pair has inside."""

@@ -40,7 +40,7 @@ def _delta_current(core: Core) -> Obstacles:
         *map_kind(core, "matrix"),
         *want(
             dgd_dot or gd_l2,
-            f"`rule = {core.rule}` with `objective = {core.objective}` and `anchor = {core.anchor}`",
+            f"`rule = {core.rule}` with `objective = {core.lowers}` and `anchor = {core.anchor}`",
         ),
         *no_momentum(core),
         *every_token(core),

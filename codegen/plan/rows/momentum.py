@@ -39,7 +39,7 @@ def _solved(core: Core) -> Obstacles:
         *rule(core, "gd", *DESCENT),
         *want(
             not (core.objective == "oja" and core.rule in DESCENT),
-            f"`rule = {core.rule}` with `objective = {core.objective}`",
+            f"`rule = {core.rule}` with `objective = {core.lowers}`",
         ),
         *_matrix(core),
     ]

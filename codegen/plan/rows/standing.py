@@ -10,6 +10,7 @@ from nldsl.codegen.plan.asks import (
     no_constraint,
     not_normalised,
     objective,
+    one_answer,
     rule,
     want,
 )
@@ -33,22 +34,18 @@ def _standing(core: Core) -> Obstacles:
 
 
 def _layered(core: Core) -> Obstacles:
-    return [*_standing(core), *objective(core, "l2", "dot", "lp", "huber")]
+    return [*_standing(core), *_of_answers(core)]
 
 
-def _one_threshold(core: Core) -> Obstacles:
-    return want(not core.thresholds, "a threshold for each token")
-
-
-def _any_map(core: Core) -> Obstacles:
-    return [*_standing(core), *_one_threshold(core)]
+def _of_answers(core: Core) -> Obstacles:
+    """The objective looks at the weights through one answer alone."""
+    return [*objective(core, "l2", "dot", "lp", "huber", "expression"), *one_answer(core)]
 
 
 def _orthogonal(core: Core) -> Obstacles:
     return [
-        *_one_threshold(core),
         *map_kind(core, "matrix", "mlp", "swiglu"),
-        *objective(core, "l2", "dot", "lp", "huber"),
+        *_of_answers(core),
         *rule(core, "muon"),
         *want(isinstance(core.anchor, int) and core.anchor > 1, "gradients at every token"),
         *not_normalised(core),
@@ -84,7 +81,7 @@ ROWS = (
         "the momentum of a tile's tokens, made orthogonal in one batch",
         _orthogonal,
         _words,
-        (*GATES, "weight"),
+        (*GATES, "weight", "objective_parameter"),
     ),
     Engine(
         "any map",
@@ -92,8 +89,8 @@ ROWS = (
         "any_map",
         "E5",
         "rows of coefficients pulled back through the objective, whatever map and objective are",
-        _any_map,
+        _standing,
         _words,
-        (*GATES, "weight"),
+        (*GATES, "weight", "objective_parameter"),
     ),
 )
