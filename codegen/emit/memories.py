@@ -75,6 +75,8 @@ class MemoryWriter:
         self.local = {name: self.names.fresh(name) for name in self.flows}
         self.done: set[str] = set()
         self.methods: list[c.Step] = []
+        expression = instance.core.expression
+        self.asked = {one.flow for one in expression.parameters} if expression is not None else set[str]()
         self.lowered = ""  # the method of an objective that is written out
         self.begun = self.names.fresh("start")
 
@@ -159,6 +161,9 @@ class MemoryWriter:
         for node in flow.walk():
             if isinstance(node, Variable) and node.name in self.flows:
                 self.field(node.name)
+        if isinstance(flow, Variable) and name in self.asked and flow.name in self.local:
+            self.local[name] = self.local[flow.name]  # a parameter that stands as it is
+            return
         self.mention(name)
         self.assign(name, flow, self.writer(name, self.local[name], f"{self.instance.path}.projections"))
 

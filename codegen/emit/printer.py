@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from nldsl.codegen.emit import code as c
@@ -15,6 +16,8 @@ def flat(node: c.Code) -> str:
 
     >>> flat(c.Infix("*", c.Infix("+", c.name("a"), c.name("b")), c.name("c")))
     '(a + b) * c'
+    >>> flat(c.Infix("**", c.name("a"), c.Atom("2")))
+    'a**2'
     """
     match node:
         case c.Atom(text=text):
@@ -26,7 +29,8 @@ def flat(node: c.Code) -> str:
         case c.Indexed(value=value, index=index):
             return f"{_primary(value)}[{index}]"
         case c.Infix(op=op, left=left, right=right):
-            return f"{_operand(left, op, right=False)} {op} {_operand(right, op, right=True)}"
+            space = "" if op == "**" and not _signed(left) and _simple(left) and _simple(right) else " "
+            return f"{_operand(left, op, right=False)}{space}{op}{space}{_operand(right, op, right=True)}"
         case c.Several(items=items, bare=bare):
             inner = ", ".join(flat(i) for i in items) + ("," if len(items) == 1 else "")
             return inner if bare else f"({inner})"
@@ -42,6 +46,11 @@ def _arguments(node: c.Invoke | c.Method) -> list[str]:
 
 def _primary(node: c.Code) -> str:
     return f"({flat(node)})" if isinstance(node, c.Infix) or _signed(node) else flat(node)
+
+
+def _simple(node: c.Code) -> bool:
+    """A name or a number, which the formatter leaves no room around in a power."""
+    return isinstance(node, c.Atom) and re.fullmatch(r"-?[\w.]+", node.text) is not None
 
 
 def _signed(node: c.Code) -> bool:
