@@ -13,12 +13,15 @@ batch.  The backward runs the tiles in reverse, dW' the gradient of W':
     dU = A^T dY + T dW'^T,      dZ = (I + L)^-T dU,     dL = -tril(dZ U^T, -1),     dA = dY U^T
     dW = dW' Diag(g) + dY^T Q - dZ^T K
 
+Where the outer gradient is cut after a tile, its dW' is 0.
+
 Where the backward is to be differentiated in its turn, it is the vector-Jacobian product of
 `carried_plainly`, of which autograd knows every step.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +40,7 @@ def carried_tiles(
     kept: Tensor,
     added: Tensor,
     weights: Tensor,
+    ends: tuple[bool, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Run the tiles, first in the first axis.
 
@@ -49,18 +53,19 @@ def carried_tiles(
         kept: g, `[N, M, Dk]`.
         added: P, `[N, M, Dv, Dk]`, or one zero.
         weights: W before the first tile, `[M, Dv, Dk]`.
+        ends: for each tile, whether its W' goes on as a value without a past; none do where empty.
 
     Returns:
         Y `[N, M, C, Dv]`, and the weights after the last tile.
     """
     given = (asked, targets, system, answers, tails, kept, added.expand(len(asked), *weights.shape), weights)
     if closed_form_fits(*given):
-        return _carried_closed(*given)  # type: ignore[call-arg]
-    return carried_plainly(*given)
+        return _carried_closed(*given, ends)  # type: ignore[call-arg]
+    return carried_plainly(*given, ends)
 
 
 @torch.compiler.disable
-def _carried_closed(*given: Tensor) -> tuple[Tensor, Tensor]:
+def _carried_closed(*given: Any) -> tuple[Tensor, Tensor]:
     """The reads and the last weights of `CarriedTiles`, around which a compiler steps."""
     found: Any = CarriedTiles.apply(*given)
     return found[0], found[1]
@@ -75,6 +80,7 @@ def carried_plainly(
     kept: Tensor,
     added: Tensor,
     weights: Tensor,
+    ends: tuple[bool, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """`carried_tiles` in operations that autograd and the compiler follow.
 
@@ -87,9 +93,10 @@ def carried_plainly(
     writes = first.transpose(-1, -2) @ tails + added
     turns = torch.diag_embed(kept) - second.transpose(-1, -2) @ tails
     origins = []
-    for turn, write in zip(turns.unbind(), writes.unbind(), strict=True):
+    for n, (turn, write) in enumerate(zip(turns.unbind(), writes.unbind(), strict=True)):
         origins.append(weights)
         weights = torch.baddbmm(write, weights, turn)
+        weights = weights.detach() if ends and ends[n] else weights
     origin = torch.stack(origins).transpose(-1, -2)
     return queries @ origin + answers @ (first - second @ origin), weights
 
@@ -107,6 +114,7 @@ class CarriedTiles(torch.autograd.Function):
         kept: Tensor,
         added: Tensor,
         weights: Tensor,
+        ends: tuple[bool, ...],  # noqa: ARG004 -- for the backward
     ) -> tuple[Tensor, ...]:
         count, memories, size, _, dim_k = asked.shape
         identity = torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system)
@@ -125,31 +133,38 @@ class CarriedTiles(torch.autograd.Function):
         return read, carries[-1].clone(), inverse, updates, carries
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *output[2:])
+        ctx.save_for_backward(*inputs[:8], *output[2:])
+        ctx.ends = inputs[8]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs, made = ctx.saved_tensors[:8], ctx.saved_tensors[8:]
         of_read = torch.zeros_like(inputs[1]) if grads[0] is None else grads[0]
         of_last = torch.zeros_like(inputs[7]) if grads[1] is None else grads[1]
         if torch.is_grad_enabled():
-            return torch.func.vjp(carried_plainly, *inputs)[1]((of_read, of_last))
+            plainly = partial(carried_plainly, ends=ctx.ends)
+            return *torch.func.vjp(plainly, *inputs)[1]((of_read, of_last)), None
         asked, _, _, answers, tails, kept, _, _ = inputs
-        return carried_gradients(of_read.contiguous(), of_last, asked, answers, tails, kept, *made)
+        inverse, updates, carries = made
+        grads_of_inputs = carried_gradients(
+            of_read.contiguous(), of_last, asked, answers, tails, kept, inverse, updates, carries, ctx.ends
+        )
+        return *grads_of_inputs, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """One more batch axis is more memories."""
-        stacked = []
-        for axis, (tensor, dim) in enumerate(zip(inputs, in_dims, strict=True)):
+        stacked: list[Any] = []
+        for axis, (tensor, dim) in enumerate(zip(inputs[:8], in_dims[:8], strict=True)):
             whole = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             at = 0 if axis == 7 else 1  # the weights have no axis of tiles
             stacked.append(whole.movedim(0, at).flatten(at, at + 1))
+        stacked.append(inputs[8])
         outputs = CarriedTiles.apply(*stacked)
         sizes = (info.batch_size, -1)
         split = tuple(x.unflatten(0 if n == 1 else 1, sizes) for n, x in enumerate(outputs))
@@ -166,6 +181,7 @@ def carried_gradients(
     inverse: Tensor,
     updates: Tensor,
     carries: Tensor,
+    ends: tuple[bool, ...] = (),
 ) -> tuple[Tensor, ...]:
     """Gradients of the inputs of `carried_tiles`, in their order.
 
@@ -179,6 +195,7 @@ def carried_gradients(
         inverse: (I + L)^-1, `[N, M, C, C]`.
         updates: U, `[N, M, C, Dv]`.
         carries: W before every tile and after the last, `[N + 1, M, Dv, Dk]`.
+        ends: as `carried_tiles` takes it.
     """
     count, memories, size, _, dim_k = asked.shape
     rows = asked.reshape(count, memories, 2 * size, dim_k)
@@ -189,6 +206,8 @@ def carried_gradients(
     solved, of_carries = torch.empty_like(of_updates), torch.empty_like(carries)
     of_carries[-1] = of_last
     for n in reversed(range(count)):
+        if ends and ends[n]:
+            of_carries[n + 1].zero_()
         torch.baddbmm(of_updates[n], tails[n], of_carries[n + 1].transpose(-1, -2), out=of_updates[n])
         torch.bmm(inverse[n].transpose(-1, -2), of_updates[n], out=solved[n])
         torch.neg(solved[n], out=pairs[n, :, :, 0])

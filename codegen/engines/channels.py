@@ -17,6 +17,19 @@ of the past are products with W_{t-1}.  In a tile that starts from W_0, with S(z
 
 is a unit lower-triangular system, which for b = k is (I + S(a, k)) (V - x) = V - (a * A) W_0^T.  Its
 solution is affine in W_0; `carried` runs the tiles, forward and backward.
+
+With less of the outer gradient the tokens' answers x are found first, as reads of a = k or `along` before
+the write, in a pass in which all but a is a constant; then what is written is known, and the first form
+reads it, for E4' as two pairs a token, v (e k)^T and -x (e b)^T.  Under `first_order` x is live in a alone,
+since the weights inside the gradient, and what they forgot, are constants; under `stop` all that is written
+is one, and only W_0, r and the queries are live.
+
+With the gradient frozen at the weights W_b of a period's start (E5 with r by channel),
+
+    W_t = W_{t-1} Diag(r_t) + (v_t - W_b k_t) (e_t k_t)^T
+
+there is nothing to solve: the first form with known values, once W_b is.  With T the rows e_i k_i times all
+gates after them, and K the keys, a tile passes W_C = W_0 Diag(A_C) + V^T T - W_b K^T T on.
 """
 
 from __future__ import annotations
@@ -28,7 +41,15 @@ from torch.nn import functional as F
 from nldsl.codegen.engines.carried import carried_tiles
 from nldsl.codegen.engines.channel_decay import channel_scores
 from nldsl.codegen.engines.decay import decay_matrix
-from nldsl.codegen.engines.tiles import cut, joined, opened_at, start_weights, tiling, with_phase
+from nldsl.codegen.engines.tiles import (
+    cut,
+    joined,
+    marked_tiling,
+    opened_at,
+    start_weights,
+    tokens_between_cuts,
+    with_phase,
+)
 
 
 def channel_hebbian(
@@ -43,6 +64,7 @@ def channel_hebbian(
     read: str = "after",
     period: int = 1,
     normalise: bool = False,
+    gradient: str | tuple[str, int] = "through",
     tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Write `value_t (rate_t key_t)^T`, keep `retain_t` of each channel, read with the query (E2).
@@ -54,50 +76,38 @@ def channel_hebbian(
         rate: `[B, H, T]` or `[B, H, T, Dk]`, 1 where not given.
         retain: as `rate`, in [0, 1].
         state: `W [B, H, Dv, Dk]`, with `normalise` also `z [B, H, Dk]`; for a period also the `_start` of
-            each, and `phase`.
+            each, and `phase`, which cuts of the gradient need too.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
         read: `after` or `before` the own write, or `boundary`, the start of the period.
         period: tokens between the points that boundary reads see.
         normalise: divide by z_t . q_t, z_t = r_t z_{t-1} + e_t k_t; a read whose divisor is 0 is not divided.
+        gradient: `through` or `first_order`; `stop`, what a token adds is a constant of the outer loss;
+            `("through", N)`, the weights go on as values without a past after every N tokens.
         tile: tokens worked on at once; never changes the function.
 
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
     """
+    if gradient == "stop":
+        key, value, rate = key.detach(), value.detach(), None if rate is None else rate.detach()
     if normalise:  # the divisor is one more value channel, of ones
         return _channels_normalised(
-            query, key, value, rate, retain, state, start=start, read=read, period=period, tile=tile
+            query,
+            key,
+            value,
+            rate,
+            retain,
+            state,
+            start=start,
+            read=read,
+            period=period,
+            gradient=gradient,
+            tile=tile,
         )
-    weights = start_weights(start, key, value) if state is None else state["W"]
-    anchor = weights if state is None else state.get("W_start", weights)
-    phase, tokens = opened_at(state), key.shape[2]
-    if tokens == 0:
-        return torch.zeros_like(value), with_phase({"W": weights}, {"W": anchor}, phase, period)
-    tiles, opens = tiling(tokens, tile, period if period > 1 else None, phase)
-    queries, written, values = cut(query, tiles), cut(by_channel(rate, key), tiles), cut(value, tiles)
-    gates = _cut_gates(retain, key, tiles)
-    frozen = read == "boundary" and period > 1
-    asking = by_channel(gates, queries) if read == "after" else queries
-    readers = asking.unsqueeze(-2)[..., : 0 if frozen else 1, :]  # boundary reads ask nothing of their tile
-    scores, begun, ended, total = _tile_scores(readers, written.unsqueeze(-2), gates)
-
-    writes = (values.transpose(-1, -2) @ ended.squeeze(-2)).unbind(2)  # [B, H, Dv, Dk] each
-    kept = total.unsqueeze(-2).unbind(2)
-    before = []
-    for opening, left, write in zip(opens, kept, writes, strict=True):
-        anchor = weights if opening else anchor
-        before.append(anchor if frozen else weights)
-        weights = left * weights + write
-    origin = torch.stack(before, dim=2).transpose(-1, -2)  # [B, H, N, Dk, Dv]
-
-    phase = (phase + tokens) % period
-    new = with_phase({"W": weights}, {"W": weights if phase == 0 else anchor}, phase, period)
-    if frozen:
-        return joined(queries @ origin, tiles), new
-    reads = begun.squeeze(-2) @ origin + scores.squeeze((0, 1)) @ values
-    if read == "after":
-        reads = reads + (queries * written).sum(-1, keepdim=True) * values
-    return joined(reads, tiles), new
+    pairs = ((by_channel(rate, key), value),)
+    return _channel_sums(
+        query, pairs, retain, state, start=start, read=read, period=period, gradient=gradient, tile=tile
+    )
 
 
 def channel_delta(
@@ -112,6 +122,7 @@ def channel_delta(
     start: Tensor | None = None,
     anchor: str = "retained",
     read: str = "after",
+    gradient: str | tuple[str, int] = "through",
     tile: int = 32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Keep by channel, erase along one direction into another, write the value at the key (E4, E4').
@@ -123,21 +134,32 @@ def channel_delta(
         rate: `[B, H, T]` or `[B, H, T, Dk]`, 1 where not given; scales what is written and what is erased.
         retain: as `rate`, in [0, 1].
         erase: what is forgotten along, `[B, H, T, Dk]`, and into; the key where not given.
-        state: `{"W": [B, H, Dv, Dk]}`.
+        state: `{"W": [B, H, Dv, Dk]}`, and `phase` where the gradient is cut.
         start: weights before the first token, `[H, Dv, Dk]` or `[B, H, Dv, Dk]`; zeros where not given.
         anchor: `retained`, erase what is left after forgetting, or `current`, what was there before.
         read: `after` or `before` the own write.
+        gradient: `through`; `first_order`, the weights that are erased from are constants of the outer loss;
+            `stop`, all that a token adds is; `("through", N)`, the weights go on as values without a past
+            after every N tokens.
         tile: tokens a solve spans; never changes the function.
 
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
     """
     weights = start_weights(start, key, value) if state is None else state["W"]
-    if key.shape[2] == 0:
-        return torch.zeros_like(value), {"W": weights}
+    phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
+    if tokens == 0:
+        return torch.zeros_like(value), with_phase({"W": weights}, {}, phase, 1, cut_every)
     along, into = erase if isinstance(erase, tuple) else (key if erase is None else erase, key)
     apart = into is not key
-    tiles, _ = tiling(key.shape[2], tile)
+    if gradient in ("first_order", "stop"):
+        answers = _constant_answers(key, value, rate, retain, erase, weights, anchor, tile)
+        written, erased = by_channel(rate, key), by_channel(rate, into)
+        pairs = ((written, value), (erased, -answers)) if apart else ((written, value - answers),)
+        if gradient == "stop":
+            pairs = tuple((place.detach(), content.detach()) for place, content in pairs)
+        return _channel_sums(query, pairs, retain, state, start=start, read=read, tile=tile)
+    tiles, _, ends = marked_tiling(tokens, tile, 0, cut_every, phase)
     queries, values, along = (_channel_tiles(cut(x, tiles)) for x in (query, value, along))
     gates = _channel_tiles(_cut_gates(retain, key, tiles))
     written = _channel_tiles(cut(by_channel(rate, key), tiles))
@@ -157,15 +179,163 @@ def channel_delta(
     tails, *written_tails = ended.unbind(-2)
     if read == "after":
         answers = answers + torch.diag_embed((queries * erased).sum(-1))
-    targets, added = values, weights.new_zeros(1, 1, 1, 1)
     if apart:  # what goes into b is -x, and the values are written beside it
         targets, added = -(pushed[0] @ values), values.transpose(-1, -2) @ written_tails[0]
-    reads, last = carried_tiles(begun, targets, system, answers, tails, total, added, weights.flatten(0, 1))
+    else:
+        targets, added = values, weights.new_zeros(1, 1, 1, 1)
+    cuts = tuple(ends) if cut_every else ()
+    reads, last = carried_tiles(
+        begun, targets, system, answers, tails, total, added, weights.flatten(0, 1), cuts
+    )
     if apart:
         reads = reads + shown[0] @ values
         reads = reads + (queries * written).sum(-1, keepdim=True) * values if read == "after" else reads
     reads = reads.unflatten(1, weights.shape[:2]).movedim(0, 2)
-    return joined(reads, tiles), {"W": last.view_as(weights)}
+    new = with_phase({"W": last.view_as(weights)}, {}, phase + tokens, 1, cut_every)
+    return joined(reads, tiles), new
+
+
+def channel_frozen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None = None,
+    retain: Tensor | None = None,
+    state: dict[str, Tensor] | None = None,
+    *,
+    start: Tensor | None = None,
+    period: int,
+    read: str = "after",
+    gradient: str | tuple[str, int] = "through",
+    tile: int = 32,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Keep and write by channel, steps on the squared error with gradients of the period's start (E5).
+
+    Args and results as `channel_hebbian`, besides:
+        state: `W` and `W_start` `[B, H, Dv, Dk]`, and `phase`.
+        period: tokens for which the gradient's weights stand still, at least 2.
+        read: `after` or `before` the own write, or `boundary`, the weights of the period's start.
+        gradient: as `channel_hebbian`, but under `first_order` the weights inside the gradient are constants
+            of the outer loss.
+    """
+    if gradient == "stop":
+        key, value, rate = key.detach(), value.detach(), None if rate is None else rate.detach()
+    return _channel_sums(
+        query,
+        ((by_channel(rate, key), value),),
+        retain,
+        state,
+        start=start,
+        read=read,
+        period=period,
+        gradient=gradient,
+        tile=tile,
+        recalled=key,
+    )
+
+
+def _channel_sums(
+    query: Tensor,
+    pairs: tuple[tuple[Tensor, Tensor], ...],
+    retain: Tensor | None,
+    state: dict[str, Tensor] | None,
+    *,
+    start: Tensor | None,
+    read: str,
+    period: int = 1,
+    gradient: str | tuple[str, int] = "through",
+    tile: int = 32,
+    recalled: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Reads of W_t = W_{t-1} Diag(r_t) + the sum of a token's pairs, content times place.
+
+    Args:
+        query: `[B, H, T, Dk]`.
+        pairs: places `[B, H, T, Dk]` and contents `[B, H, T, Dv]`.
+        retain: and the next eight, as `channel_hebbian` takes them.
+        state: see there.
+        start: see there.
+        read: see there.
+        period: see there.
+        gradient: cuts, and whether weights that answer are constants; what is written comes as it is to be.
+        tile: see there.
+        recalled: keys `[B, H, T, Dk]` whose answers by the weights of the period's start are taken off the
+            content of the only pair.
+    """
+    weights = start_weights(start, query, pairs[0][1]) if state is None else state["W"]
+    anchor = weights if state is None else state.get("W_start", weights)
+    phase, tokens, cut_every = opened_at(state), query.shape[2], tokens_between_cuts(gradient)
+    if tokens == 0:
+        none = torch.zeros_like(pairs[0][1])
+        return none, with_phase({"W": weights}, {"W": anchor}, phase, period, cut_every)
+    tiles, opens, ends = marked_tiling(tokens, tile, period if period > 1 else 0, cut_every, phase)
+    queries = cut(query, tiles)
+    places, contents = ([cut(one, tiles) for one in side] for side in zip(*pairs, strict=True))
+    gates = _cut_gates(retain, query, tiles)
+    boundary = read == "boundary" and period > 1
+    asking = by_channel(gates, queries) if read == "after" else queries
+    readers = asking.unsqueeze(-2)[..., : 0 if boundary else 1, :]  # boundary reads ask nothing of their tile
+    scores, begun, ended, total = _tile_scores(readers, torch.stack(places, dim=-2), gates)
+
+    tails = ended.unbind(-2)  # [B, H, N, C, Dk] each
+    held = gradient in ("first_order", "stop")
+    rows, columns = torch.cat(contents, dim=-2), torch.cat(tails, dim=-2)
+    writes = (rows.transpose(-1, -2) @ columns).unbind(2)  # [B, H, Dv, Dk] each
+    kept = total.unsqueeze(-2).unbind(2)
+    keys = None if recalled is None else cut(recalled, tiles)
+    pulls = () if keys is None else (keys.transpose(-1, -2) @ tails[0]).unbind(2)
+    origins, anchors = [], []
+    for n, (opening, ending) in enumerate(zip(opens, ends, strict=True)):
+        anchor = weights if opening else anchor
+        origins.append(weights)
+        anchors.append(anchor)
+        weights = kept[n] * weights + writes[n]
+        if pulls:
+            weights = weights - (anchor.detach() if held else anchor) @ pulls[n]
+        weights = weights.detach() if ending else weights
+
+    phase += tokens
+    anchor = weights if phase % period == 0 else anchor
+    new = with_phase({"W": weights}, {"W": anchor}, phase, period, cut_every)
+    if boundary:
+        return joined(queries @ torch.stack(anchors, dim=2).transpose(-1, -2), tiles), new
+    if keys is not None:
+        fixed = torch.stack(anchors, dim=2).transpose(-1, -2)
+        contents = [contents[0] - keys @ (fixed.detach() if held else fixed)]
+    reads = begun.squeeze(-2) @ torch.stack(origins, dim=2).transpose(-1, -2)  # [B, H, N, C, Dv]
+    for place, content, score in zip(places, contents, scores[0], strict=True):
+        reads = reads + score @ content
+        if read == "after":
+            reads = reads + (queries * place).sum(-1, keepdim=True) * content
+    return joined(reads, tiles), new
+
+
+def _constant_answers(
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    retain: Tensor | None,
+    erase: Tensor | tuple[Tensor, Tensor] | None,
+    weights: Tensor,
+    anchor: str,
+    tile: int,
+) -> Tensor:
+    """What constant weights answer to what is erased along, `[B, H, T, Dv]`; arguments as `channel_delta`."""
+    along = key if erase is None else erase[0] if isinstance(erase, tuple) else erase
+    forgotten = None if retain is None else retain.detach()
+    answers, _ = channel_delta(
+        by_channel(forgotten, along) if anchor == "retained" else along,
+        key.detach(),
+        value.detach(),
+        None if rate is None else rate.detach(),
+        forgotten,
+        (along.detach(), erase[1].detach()) if isinstance(erase, tuple) else along.detach(),
+        {"W": weights.detach()},
+        anchor=anchor,
+        read="before",
+        tile=tile,
+    )
+    return answers
 
 
 def _channel_tiles(x: Tensor) -> Tensor:
@@ -214,6 +384,7 @@ def _channels_normalised(
     start: Tensor | None,
     read: str,
     period: int,
+    gradient: str | tuple[str, int],
     tile: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`channel_hebbian` with one more value, of ones: its read is the divisor, its row of W is `z`."""
@@ -221,7 +392,7 @@ def _channels_normalised(
     if state is not None:
         names = ("", "_start") if period > 1 else ("",)
         extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
-        extended |= {"phase": state["phase"]} if period > 1 else {}
+        extended |= {"phase": state["phase"]} if "phase" in state else {}
     begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
     both, new = channel_hebbian(
         query,
@@ -233,6 +404,7 @@ def _channels_normalised(
         start=begin,
         read=read,
         period=period,
+        gradient=gradient,
         tile=tile,
     )
     divisor = both[..., -1:]

@@ -23,13 +23,17 @@ def gradient_note(engine: Engine, core: Core) -> str:
     if core.gradient_tokens is not None:
         return f"cut every {core.gradient_tokens} tokens, where tiles end"
     match core.gradient, engine.function:
-        case "first_order", "hebbian" | "attention":
+        case "first_order", "hebbian" | "channel_hebbian" | "attention":
             return "`first_order` is the full gradient: nothing that is written depends on the weights"
         case "first_order", "delta" if core.objective == "dot":
             return "`first_order` is the full gradient: only the erasure depends on the weights"
         case "first_order", "delta":
             return "the solve runs without gradient, then its writes as Hebbian tiles, with live keys"
         case "stop", "delta" | "delta_frozen":
+            return "the solve runs without gradient; what it writes is read as constants, in Hebbian tiles"
+        case "first_order", "channel_delta":
+            return "a solve without gradient gives what the constant weights answer, then Hebbian tiles"
+        case "stop", "channel_delta":
             return "the solve runs without gradient; what it writes is read as constants, in Hebbian tiles"
         case "first_order", "heavy_ball" if core.objective == "dot":
             return "`first_order` is the full gradient: no gradient looks at the weights"

@@ -105,6 +105,26 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         "channel_hebbian",
         {"period": 4, "read": "boundary"},
     ),
+    "Hebbian by channel, first order": (
+        replace(HEBBIAN, retain="channel", gradient="first_order"),
+        "channel_hebbian",
+        {},
+    ),
+    "delta by channel, first order": (
+        replace(DELTA, rate="channel", gradient="first_order"),
+        "channel_delta",
+        {"gradient": "first_order"},
+    ),
+    "erasing apart, through few tokens": (
+        replace(DELTA, erase=True, anchor="current", gradient_tokens=8),
+        "channel_delta",
+        {"anchor": "current", "gradient": ("through", 8)},
+    ),
+    "frozen by channel": (
+        replace(DELTA, retain="channel", gradient="stop", **PERIOD),
+        "channel_frozen",
+        {"period": 4, "gradient": "stop"},
+    ),
     "delta by channel": (replace(DELTA, rate="channel", read="before"), "channel_delta", {"read": "before"}),
     "delta, erasing apart": (
         replace(DELTA, erase=True, erase_into=True, retain="channel", anchor="current"),
@@ -248,16 +268,16 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
     ),
     "erase": (replace(DELTA, erase=True, **PERIOD), {"anchor": 4}, "frozen", "`erase` apart from the key"),
     "channels": (
-        replace(DELTA, retain="channel", **PERIOD),
+        replace(DELTA, retain="channel", momentum="head", **PERIOD),
         {"anchor": 4},
         "frozen",
         "a gate for each channel",
     ),
     "channels, frozen": (
-        replace(DELTA, retain="channel", **PERIOD),
+        replace(DELTA, retain="channel", momentum="head", **PERIOD),
         {"anchor": 4},
-        "channel_delta",
-        "a period of 4 tokens",
+        "channel_frozen",
+        "`momentum`",
     ),
     "huber, first order": (
         replace(DELTA, objective="huber", objective_parameter=1.0, gradient="first_order"),

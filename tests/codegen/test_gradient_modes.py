@@ -24,6 +24,10 @@ KINDS = {
     "delta_current": "anchor = current\n rate = 0.5",
     "descent": "rule = dgd\n objective = dot\n rate = 0.5",
     "descent_frozen": "rule = dgd\n update = every 4 tokens\n rate = 0.5",
+    "hebbian_channels": "objective = dot\n retain = x |> linear |> sigmoid",
+    "delta_channels": "rate = 0.5\n retain = x |> linear |> sigmoid",
+    "erasing_apart": "erase = (x |> linear |> unit, key)\n anchor = current\n rate = 0.5",
+    "frozen_channels": "anchor = every 4 tokens\n rate = 0.5\n retain = x |> linear |> sigmoid",
     "cache": "map = cache(5 tokens)",
     "frozen": "anchor = every 4 tokens\n rate = 0.5\n start = learned",
     "deep": "map = mlp(residual, hidden = 6)\n update = every 4 tokens\n"
@@ -98,7 +102,7 @@ def test_a_mode_trains(kind: str, mode: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stop_leaves_without_a_gradient_is_what_check_names(kind: str) -> None:
     spec = _spec(kind, "stop")
-    dead = {"key_linear", "value_linear", "rate_linear", "momentum_linear"}
+    dead = {"key_linear", "value_linear", "rate_linear", "momentum_linear", "erase_linear"}
     model = built(spec)
     reached = gradients(model, tokens(model, LENGTH))
     unreached = {n.split(".")[-2] for n, _ in model.named_parameters() if n not in reached}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nldsl.codegen.engines import carried, channel_decay
 from nldsl.codegen.engines.channel_decay import ChannelScores, channel_halves, channel_scores
-from nldsl.codegen.engines.channels import channel_delta, channel_hebbian
+from nldsl.codegen.engines.channels import channel_delta, channel_frozen, channel_hebbian
 from nldsl.codegen.engines.reference import token_loop
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
@@ -54,6 +54,10 @@ def _case(shape: dict[str, Any], channels: list[str], erasure: str = "key") -> d
     if erasure == "along and into":
         tensors["into"] = rand(*wide, seed=shape["seed"] + 61)
     return tensors
+
+
+def _frozen(**given: Any) -> Any:
+    return channel_frozen(**given, period=8)
 
 
 def _start(shape: dict[str, Any]) -> torch.Tensor:
@@ -187,9 +191,10 @@ def test_closed_and_open_gates_are_exact(gate: float) -> None:
     for core, objective in ((channel_hebbian, "dot"), (channel_delta, "l2")):
         for tile in (4, 64):
             assert_same(core(**tensors, tile=tile), token_loop(**tensors, objective=objective), tensors)
+    assert_same(channel_frozen(**tensors, period=5), token_loop(**tensors, anchor=5), tensors)
 
 
-@pytest.mark.parametrize("core", [channel_hebbian, channel_delta])
+@pytest.mark.parametrize("core", [channel_hebbian, channel_delta, _frozen])
 def test_gates_that_are_not_given_are_one(core: Any) -> None:
     tensors = inputs(1, 2, 7, 3, 2, seed=5)
     plain = {n: tensors[n] for n in ("query", "key", "value")}
@@ -199,7 +204,7 @@ def test_gates_that_are_not_given_are_one(core: Any) -> None:
     assert_same(core(**plain), core(**plain, rate=wide, retain=wide), plain)
 
 
-@pytest.mark.parametrize("core", [channel_hebbian, channel_delta])
+@pytest.mark.parametrize("core", [channel_hebbian, channel_delta, _frozen])
 def test_half_precision_multiplies_its_gates_in_single(core: Any) -> None:
     shape = {"batch": 1, "heads": 2, "tokens": 200, "dim_k": 4, "dim_v": 4, "seed": 8}
     tensors = _case(shape, ["retain"])
@@ -261,6 +266,9 @@ def test_erasure_is_twice_differentiable_and_runs_under_vmap(erasure: str) -> No
     torch.testing.assert_close(slopes, torch.autograd.grad(whole.sin().sum(), tensors["query"])[0])
 
 
+MODES: list[Any] = ["through", "first_order", "stop", ("through", 3)]
+
+
 def test_compiled_calls_are_the_same() -> None:
     shape = {"batch": 1, "heads": 2, "tokens": 11, "dim_k": 3, "dim_v": 2, "seed": 12}
     tensors = _case(shape, ["retain"], "along and into")
@@ -269,18 +277,36 @@ def test_compiled_calls_are_the_same() -> None:
     assert_same(compiled(**tensors, tile=4), core(**tensors, tile=4), tensors)
 
 
-def test_the_forms_that_autograd_follows_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_forms_that_autograd_follows_are_the_same(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What compilers trace, and what mixed precision runs."""
     shape = {"batch": 1, "heads": 2, "tokens": 11, "dim_k": 3, "dim_v": 2, "seed": 12}
     tensors = _case(shape, ["retain"], "along and into")
     core = _erasing(channel_delta)
-    closed = core(**tensors, tile=4)
+    closed = core(**tensors, tile=4, gradient=mode)
     for module in (carried, channel_decay):
         monkeypatch.setattr(module, "closed_form_fits", lambda *given: False)
-    assert_same(core(**tensors, tile=4), closed, tensors)
+    assert_same(core(**tensors, tile=4, gradient=mode), closed, tensors)
 
 
-@pytest.mark.parametrize("core", [channel_hebbian, channel_delta])
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_modes_run_under_vmap(mode: Any) -> None:
+    shape = {"batch": 2, "heads": 1, "tokens": 5, "dim_k": 2, "dim_v": 1, "seed": 11}
+    tensors = _case(shape, ["retain"], "along and into")
+
+    def total(*given: Any) -> torch.Tensor:
+        named = dict(zip(tensors, given, strict=True))
+        return _erasing(channel_delta)(**named, gradient=mode, tile=2)[0].sin().sum()
+
+    leaves = list(tensors.values())
+    whole = torch.autograd.grad(total(*leaves), leaves, allow_unused=True, materialize_grads=True)
+    slope = torch.func.grad(total, argnums=tuple(range(len(leaves))))
+    apart = torch.func.vmap(slope)(*(x.detach().unsqueeze(1) for x in leaves))
+    for one, other in zip(apart, whole, strict=True):
+        torch.testing.assert_close(one.squeeze(1), other)
+
+
+@pytest.mark.parametrize("core", [channel_hebbian, channel_delta, _frozen])
 def test_autocast_keeps_long_products_of_gates(core: Any) -> None:
     shape = {"batch": 1, "heads": 2, "tokens": 200, "dim_k": 4, "dim_v": 4, "seed": 8}
     tensors = {n: t.detach().float().requires_grad_() for n, t in _case(shape, ["retain"]).items()}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nldsl.codegen.engines.attention import attention
+from nldsl.codegen.engines.channels import channel_delta, channel_frozen, channel_hebbian
 from nldsl.codegen.engines.delta import delta, delta_frozen
 from nldsl.codegen.engines.frozen import frozen
 from nldsl.codegen.engines.hebbian import hebbian
@@ -34,11 +35,19 @@ reads = st.sampled_from(["after", "before", "boundary"])
 cutting = st.lists(st.integers(0, 13), max_size=3)
 tile_sizes = st.integers(1, 6)
 periods = st.integers(2, 6)
+by_channel = st.sets(st.sampled_from(["rate", "retain"])).map(sorted)
 
 
 def _case(shape: dict[str, Any], dim_v: int = 2, **options: Any) -> tuple[dict[str, Any], torch.Tensor]:
     tensors = inputs(**shape, dim_v=dim_v, **options)
     return tensors, rand(shape["heads"], dim_v, shape["dim_k"], seed=shape["seed"] + 9)
+
+
+def _by_channel(tensors: dict[str, Any], names: list[str], seed: int) -> dict[str, Any]:
+    """The same with a number for each channel in these gates, 0 and 1 among them."""
+    shape = tuple(tensors["key"].shape)
+    wide = {n: rand(*shape, seed=seed + len(n), low=-0.2, high=1.2) for n in names}
+    return tensors | {n: gate.detach().clamp(0.0, 1.0).requires_grad_() for n, gate in wide.items()}
 
 
 def _cuts(cuts: list[int], shape: dict[str, Any]) -> list[int]:
@@ -104,6 +113,91 @@ def test_frozen_delta_descent(
     words: dict[str, Any] = {"start": start, "objective": objective, "read": read, "gradient": mode}
     fast = piecewise(delta_frozen, tensors, _cuts(cuts, shape), period=period, tile=tile, **words)
     slow = token_loop(**tensors, rule="dgd", anchor=period, **words)
+    assert_same(fast, slow, tensors | {"start": start})
+
+
+@FEW
+@given(shapes, modes, by_channel, reads, st.integers(1, 5), st.booleans(), tile_sizes, cutting)
+def test_hebbian_by_channel(
+    shape: dict[str, Any],
+    mode: Any,
+    names: list[str],
+    read: str,
+    period: int,
+    normalise: bool,
+    tile: int,
+    cuts: list[int],
+) -> None:
+    tensors, start = _case(shape)
+    tensors = _by_channel(tensors, names, shape["seed"])
+    if normalise:  # keeps the divisor away from zero
+        for name in ("query", "key", "rate", "retain"):
+            tensors[name] = tensors[name].detach().abs().add(0.2).clamp(max=1.0).requires_grad_()
+    read = "after" if read == "boundary" and period == 1 else read
+    words: dict[str, Any] = {"start": start, "normalise": normalise, "gradient": mode, "read": read}
+    fast = piecewise(channel_hebbian, tensors, _cuts(cuts, shape), period=period, tile=tile, **words)
+    update = period if read == "boundary" else 1
+    anchor = period if period > 1 else "retained"
+    slow = token_loop(**tensors, objective="dot", update=update, anchor=anchor, **words)
+    assert_same(fast, slow, tensors | {"start": start})
+
+
+@settings(FEW, max_examples=60)
+@given(
+    shapes,
+    modes,
+    by_channel,
+    st.sampled_from(["after", "before"]),
+    st.sampled_from(["retained", "current"]),
+    st.sampled_from([(), ("along",), ("along", "into")]),
+    tile_sizes,
+    cutting,
+)
+def test_delta_by_channel(
+    shape: dict[str, Any],
+    mode: Any,
+    names: list[str],
+    read: str,
+    anchor: str,
+    erasure: tuple[str, ...],
+    tile: int,
+    cuts: list[int],
+) -> None:
+    tensors, start = _case(shape, key_scale=1.3)
+    tensors = _by_channel(tensors, names, shape["seed"])
+    for n, name in enumerate(erasure):
+        tensors[name] = rand(*tensors["key"].shape, seed=shape["seed"] + 60 + n)
+
+    def erasing(core: Any) -> Any:
+        def called(along: Any = None, into: Any = None, **given: Any) -> Any:
+            return core(**given, erase=along if into is None else (along, into))
+
+        return called
+
+    words: dict[str, Any] = {"start": start, "read": read, "gradient": mode, "anchor": anchor}
+    fast = piecewise(erasing(channel_delta), tensors, _cuts(cuts, shape), tile=tile, **words)
+    assert_same(fast, erasing(token_loop)(**tensors, **words), tensors | {"start": start})
+
+
+@settings(FEW, max_examples=60)
+@given(shapes, modes, by_channel, periods, reads, st.booleans(), tile_sizes, cutting)
+def test_frozen_by_channel(
+    shape: dict[str, Any],
+    mode: Any,
+    names: list[str],
+    period: int,
+    read: str,
+    whole: bool,
+    tile: int,
+    cuts: list[int],
+) -> None:
+    tensors, start = _case(shape, key_scale=1.3)
+    tensors = _by_channel(tensors, names, shape["seed"])
+    update = period if whole else 1
+    read = "boundary" if whole else read
+    words: dict[str, Any] = {"start": start, "read": read, "gradient": mode}
+    fast = piecewise(channel_frozen, tensors, _cuts(cuts, shape), period=period, tile=tile, **words)
+    slow = token_loop(**tensors, anchor=period, update=update, **words)
     assert_same(fast, slow, tensors | {"start": start})
 
 

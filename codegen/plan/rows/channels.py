@@ -6,7 +6,6 @@ from nldsl.codegen.plan.asks import (
     drops_partial_periods,
     erases_the_key,
     every_token,
-    gradient_through,
     map_kind,
     no_constraint,
     no_momentum,
@@ -15,9 +14,11 @@ from nldsl.codegen.plan.asks import (
     objective,
     reads,
     rule,
+    stands_still,
     want,
 )
 from nldsl.codegen.plan.engine import Engine, Obstacles, Setting
+from nldsl.codegen.plan.gradients import gradient_setting, settled_gradient
 from nldsl.resolve.expanded import Core
 
 
@@ -29,7 +30,6 @@ def _plain(core: Core) -> Obstacles:
         *no_window(core),
         *no_constraint(core),
         *drops_partial_periods(core),
-        *gradient_through(core),
     ]
 
 
@@ -53,19 +53,35 @@ def _delta(core: Core) -> Obstacles:
     ]
 
 
+def _frozen(core: Core) -> Obstacles:
+    return [
+        *objective(core, "l2"),
+        *_plain(core),
+        *want("channel" in (core.rate, core.retain), "no gate for each channel"),
+        *stands_still(core),
+        *erases_the_key(core),
+        *not_normalised(core),
+    ]
+
+
 def _read(core: Core) -> dict[str, Setting]:
     return {} if core.read == "after" else {"read": core.read}
 
 
 def _hebbian_words(core: Core) -> dict[str, Setting]:
-    words = _read(core)
+    words = _read(core) | settled_gradient(core)
     if core.period > 1:
         words["period"] = core.period
     return words | {"normalise": True} if core.normalise else words
 
 
 def _delta_words(core: Core) -> dict[str, Setting]:
-    return _read(core) if core.anchor == "retained" else {"anchor": core.anchor} | _read(core)
+    words = _read(core) | gradient_setting(core)
+    return words if core.anchor == "retained" else {"anchor": core.anchor} | words
+
+
+def _frozen_words(core: Core) -> dict[str, Setting]:
+    return {"period": core.period} | _read(core) | gradient_setting(core)
 
 
 ROWS = (
@@ -88,5 +104,15 @@ ROWS = (
         _delta,
         _delta_words,
         ("rate", "retain", "erase"),
+    ),
+    Engine(
+        "frozen gradient by channel",
+        "channel_frozen",
+        "channels",
+        "E2, E5",
+        "the scores of halved tiles, with errors taken at the period's start",
+        _frozen,
+        _frozen_words,
+        ("rate", "retain"),
     ),
 )

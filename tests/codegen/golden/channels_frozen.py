@@ -1,0 +1,111 @@
+"""The model `Small`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kernels import channel_frozen, initialise, merge_heads, split_heads, unit
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model."""
+
+    dim: int = 8
+    depth: int = 2
+    vocab: int = 11
+
+
+class Mixer(nn.Module):
+    """Gates for each channel of the key, and gradients of the start of every 4 tokens.
+
+    Frozen gradient by channel (E2, E5): the scores of halved tiles, with errors taken at the period's
+    start.
+    From channels_frozen.nl:4.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_linear = nn.Linear(dim, dim, bias=False)
+        self.value_linear = nn.Linear(dim, dim, bias=False)
+        self.query_linear = nn.Linear(dim, dim, bias=False)
+        self.rate_linear = nn.Linear(dim, dim, bias=False)
+        self.retain_linear = nn.Linear(dim, dim, bias=False)
+        self.retain_start = nn.Parameter(torch.full((dim,), 2.19722))  # begins at 0.9
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # channels_frozen.nl:5  key = x |> linear |> unit
+        key = unit(split_heads(self.key_linear(x), self.heads))  # [B, H, T, d]
+        # channels_frozen.nl:6  value = x |> linear
+        value = split_heads(self.value_linear(x), self.heads)  # [B, H, T, d]
+        # channels_frozen.nl:7  query = x |> linear |> unit
+        query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
+        # channels_frozen.nl:8  rate = x |> linear |> sigmoid
+        rate = split_heads(torch.sigmoid(self.rate_linear(x)), self.heads)  # [B, H, T, d]
+        # channels_frozen.nl:9  retain = x |> linear |> sigmoid(start = 0.9)
+        # [B, H, T, d]
+        retain = split_heads(torch.sigmoid(self.retain_linear(x) + self.retain_start), self.heads)
+        read, core = channel_frozen(
+            query, key, value, rate=rate, retain=retain, period=4, state=state.get("core")
+        )  # [B, H, T, d]
+        y = merge_heads(read)
+        return y, {"core": core}
+
+
+class Block(nn.Module):
+    """From channels_frozen.nl:13."""
+
+    compile_region = True  # `torch.compile` compiles each kind of block once
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.mixer = Mixer(dim, heads=2)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."""
+        state = state or {}
+        # channels_frozen.nl:14  mixer: x = x + (x |> rmsnorm |> Mixer(dim))
+        y, mixer_state = self.mixer(self.mixer_norm(x), state.get("mixer"))
+        x = x + y
+        return x, {"mixer": mixer_state}
+
+
+class Small(nn.Module):
+    """From channels_frozen.nl:17."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList()
+        for _ in range(config.depth):
+            self.blocks.append(Block(config.dim))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        initialise(self)
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """`tokens` `[B, T]` and an earlier call's state; gives logits `[B, T, vocab]` and the new state."""
+        state = state or {}
+        # channels_frozen.nl:18  tokens |> embed(vocab, dim) |> repeat(depth, Block(dim)) |> rmsnorm |>...
+        x = self.embed(tokens)
+        blocks_state: list[Any] = []
+        blocks_before = state.get("blocks") or [None] * len(self.blocks)
+        for block, before in zip(self.blocks, blocks_before, strict=True):
+            x, after = block(x, before)
+            blocks_state.append(after)
+        return F.linear(self.norm(x), self.embed.weight), {"blocks": blocks_state}
+
+
+def build(config: Config | None = None) -> Small:
+    """The model with fresh weights; seed torch before for the same ones again."""
+    return Small(config or Config())
