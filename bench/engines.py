@@ -22,6 +22,7 @@ MEMORIES: dict[str, tuple[str, ...]] = {
     "MomentumDelta": (),
     "GLA": ("fla naive_recurrent_gla",),
     "KDA": ("fla naive_chunk_kda",),
+    "RWKV7": ("fla dplr_chunkwise",),
     "Titans": (),
     "SelfModifying": (),
 }

@@ -25,7 +25,7 @@ def test_variants_take_turns() -> None:
     assert "| b | 1 |" in costs("t", timings, "a", {"b": "1"}, "parameters")
 
 
-@pytest.mark.parametrize("name", ["GatedDeltaNet", "SelfModifying"])
+@pytest.mark.parametrize("name", ["GatedDeltaNet", "RWKV7", "SelfModifying"])
 def test_engines_are_timed_on_the_same_numbers(name: str) -> None:
     found = engines.variants(name, 8)
     assert len(found) >= 2
