@@ -11,13 +11,8 @@ def want(ok: bool, obstacle: str) -> Obstacles:
     return [] if ok else [obstacle]
 
 
-def nothing_special(core: Core) -> Obstacles:
-    """None of the fields that only some engines know."""
-    return [*gradient_apart(core), *gradient_through(core)]
-
-
 def gradient_apart(core: Core) -> Obstacles:
-    """None of the fields that only some engines know, but any `gradient`."""
+    """None of the fields that only some engines know, whatever `gradient` is."""
     return [
         *no_window(core),
         *no_constraint(core),
@@ -47,21 +42,9 @@ def drops_partial_periods(core: Core) -> Obstacles:
     return want(core.partial == "drop", f"`{core.partial}` of a partial period")
 
 
-def gradient_through(core: Core) -> Obstacles:
-    """The model's loss flows through every write."""
-    return want(
-        core.gradient == "through" and core.gradient_tokens is None, f"`gradient = {gradient_words(core)}`"
-    )
-
-
 def gates_per_head(core: Core) -> Obstacles:
     """One number for each head and token."""
     return want("channel" not in (core.rate, core.retain, core.momentum), "a gate for each channel")
-
-
-def gradient_words(core: Core) -> str:
-    """`gradient` as the spec writes it."""
-    return core.gradient if core.gradient_tokens is None else f"{core.gradient} {core.gradient_tokens} tokens"
 
 
 def rule(core: Core, *names: str) -> Obstacles:
