@@ -141,6 +141,11 @@ class Fields:
             return word, None
         return word, float(self.scope.number(call.arguments[0].value))
 
+    def _objective_text(self) -> str:
+        """The objective as it is written, without the number of a word."""
+        written = self._written_objective()
+        return self.objective if written is None else print_expr(written)
+
     def _written_objective(self) -> e.Expr | None:
         """An objective that is an expression, through parameters."""
         value = self._field("objective")

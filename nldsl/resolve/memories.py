@@ -73,7 +73,7 @@ class _Memory(Algebra):
                 "a chain learns from the task, but the objective is another",
                 self.declaration.chain.where(),
                 "a chain",
-                others=((self._span("objective"), f"the objective is `{self.objective}`"),),
+                others=((self._span("objective"), f"the objective is `{self._objective_text()}`"),),
                 help="write `objective = task`",
             )
         self._only_what_compiles()

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from nldsl.codegen.engines.any_map import any_map
 from nldsl.codegen.engines.layered import layered
 from nldsl.codegen.engines.maps import fast_linear, weight_shapes
+from nldsl.codegen.engines.orthogonal import orthogonal
 from nldsl.codegen.engines.reference import token_loop
+from nldsl.codegen.engines.several import several
 from tests.engines.compare import Core, assert_same, inputs, piecewise, rand
 
 torch.set_num_threads(1)
@@ -224,6 +226,93 @@ def test_a_threshold_for_each_token_is_the_token_loops(
     slow = token_loop(**tensors, **words)
     fast = piecewise(layered, tensors, [min(cut, shape["tokens"]) for cut in cuts], **words)
     assert_same(fast, slow, tensors | start, tolerance=1e-8)
+
+
+def _leaning(read: Any, key: Tensor, value: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
+    return (weight * (read(key) - value + shift).cosh().log()).sum(-1)
+
+
+def _apart(read: Any, key: Tensor, value: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+    answer = read(key)
+    return (0.5 * (answer - value).square() - weight * (answer - read(other)).tanh().square()).sum(-1)
+
+
+@settings(FEW, max_examples=40)
+@given(
+    shapes,
+    st.sampled_from(MAPS),
+    st.sampled_from([(_leaning, (layered, any_map)), (_apart, (any_map,))]),
+    st.sampled_from(MODES),
+    st.sampled_from([None, 3]),
+    st.sampled_from(["after", "before", "boundary"]),
+    st.booleans(),
+    cutting,
+    st.sampled_from([None, 1, 3]),
+)
+def test_what_an_objective_reads_for_each_token_is_the_token_loops(
+    shape: dict[str, Any],
+    spec: Any,
+    objective: Any,
+    gradient: Any,
+    window: int | None,
+    read: str,
+    moving: bool,
+    cuts: list[int],
+    tile: int | None,
+) -> None:
+    tensors = inputs(**shape, dim_v=shape["dim_k"], momentum=moving)
+    size = (shape["batch"], shape["heads"], shape["tokens"])
+    given_1 = rand(*size, 1, seed=shape["seed"] + 90, low=0.0, high=1.5)
+    given_2 = rand(*size, shape["dim_k"], seed=shape["seed"] + 91)
+    start = _starts(spec, shape)
+    words: dict[str, Any] = {"start": start, "map": spec, "anchor": 4, "objective": objective[0]}
+    words |= {"gradient": gradient, "window": window, "read": read}
+    leaves = tensors | start | {"given_1": given_1, "given_2": given_2}
+    slow = token_loop(**tensors, objective_parameter=(given_1, given_2), **words)
+    cuts = [min(cut, shape["tokens"]) for cut in cuts]
+    both = tensors | {"given_1": given_1, "given_2": given_2}
+    for engine in objective[1]:
+        fast = piecewise(_handed(engine), both, cuts, tile=tile, **words)
+        assert_same(fast, slow, leaves, tolerance=1e-8)
+
+
+def _handed(engine: Core) -> Core:
+    def run(*, given_1: Tensor, given_2: Tensor, **words: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return engine(**words, objective_parameter=(given_1, given_2))
+
+    return run
+
+
+@FEW
+@given(shapes, st.sampled_from(["huber", _leaning]), st.sampled_from(MODES))
+def test_orthogonalised_steps_take_what_an_objective_reads(
+    shape: dict[str, Any], objective: Any, gradient: Any
+) -> None:
+    tensors = inputs(**shape, dim_v=shape["dim_k"], momentum=True)
+    size = (shape["batch"], shape["heads"], shape["tokens"])
+    bound = rand(*size, seed=shape["seed"] + 90, low=0.3, high=1.5)
+    shift = rand(*size, shape["dim_k"], seed=shape["seed"] + 91)
+    start = _starts("matrix", shape)
+    words: dict[str, Any] = {"start": start, "anchor": 4, "objective": objective, "gradient": gradient}
+    given_ = bound if objective == "huber" else (bound[..., None], shift)
+    slow = token_loop(**tensors, objective_parameter=given_, rule="muon", **words)
+    fast = orthogonal(**tensors, objective_parameter=given_, **words)
+    assert_same(fast, slow, tensors | start | {"bound": bound, "shift": shift}, tolerance=1e-7)
+
+
+def test_an_objective_of_several_writes_reads_the_same_for_each() -> None:
+    tensors = inputs(1, 2, 12, 3, 3, seed=5)
+    for name in ("query", "retain"):
+        tensors[name] = tensors[name][:, :, :6].detach().requires_grad_()
+    bound = rand(1, 2, 6, seed=6, low=0.1, high=1.0)
+    words: dict[str, Any] = {"objective": "huber", "writes": 2}
+    whole = several(token_loop, **tensors, objective_parameter=bound, **words)
+    longer = bound.repeat_interleave(2, dim=2)
+    retain = torch.stack((tensors["retain"], torch.ones(1, 2, 6)), -1).flatten(2)
+    query = tensors["query"].repeat_interleave(2, dim=2)
+    words = tensors | {"query": query, "retain": retain, "objective": "huber", "objective_parameter": longer}
+    token_by_token = token_loop(**words)
+    assert torch.allclose(whole[0], token_by_token[0][:, :, 1::2])
 
 
 def test_weights_that_no_answer_needs_stay_as_they_are() -> None:
