@@ -218,6 +218,11 @@ class Core:
         """Tokens between the points where gradients or reads are anchored; 1 when every token is one."""
         return max(self.update, self.anchor if isinstance(self.anchor, int) else 1)
 
+    @property
+    def boundary(self) -> int:
+        """Tokens between the points whose weights `read = boundary` sees: the update's, else the anchor's."""
+        return self.update if self.update > 1 else self.period
+
 
 # --------------------------------------------------------------------------- flows
 

@@ -39,6 +39,16 @@ CHOSEN: dict[str, tuple[Core, str, dict[str, Any]]] = {
         "hebbian",
         {"period": 4, "read": "boundary"},
     ),
+    "reads by the update, whatever the anchor": (
+        replace(HEBBIAN, update=4, read="boundary", anchor=8),
+        "hebbian",
+        {"period": 4, "read": "boundary"},
+    ),
+    "reads by the update, gates by channel": (
+        replace(HEBBIAN, update=4, read="boundary", anchor=8, retain="channel"),
+        "channel_hebbian",
+        {"period": 4, "read": "boundary"},
+    ),
     "delta, forgetting first": (replace(DELTA, retain="head"), "delta", {}),
     "delta, read before": (replace(DELTA, read="before"), "delta", {"read": "before"}),
     "delta, forgetting last": (replace(DELTA, anchor="current"), "delta", {"erase": "current"}),

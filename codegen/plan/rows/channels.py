@@ -70,8 +70,8 @@ def _read(core: Core) -> dict[str, Setting]:
 
 def _hebbian_words(core: Core) -> dict[str, Setting]:
     words = _read(core) | settled_gradient(core)
-    if core.period > 1:
-        words["period"] = core.period
+    if core.boundary > 1:  # gradients of `dot` do not look at the weights, so no anchor matters
+        words["period"] = core.boundary
     return words | {"normalise": True} if core.normalise else words
 
 

@@ -21,8 +21,8 @@ def _hebbian(core: Core) -> Obstacles:
 
 def _hebbian_words(core: Core) -> dict[str, Setting]:
     words: dict[str, Setting] = {} if core.read == "after" else {"read": core.read}
-    if core.period > 1:
-        words["period"] = core.period
+    if core.boundary > 1:  # gradients of `dot` do not look at the weights, so no anchor matters
+        words["period"] = core.boundary
     words |= {"normalise": True} if core.normalise else {}
     return words | settled_gradient(core)
 
