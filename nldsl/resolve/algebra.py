@@ -107,7 +107,8 @@ class Algebra(Fields):
         if mapping.kind != "matrix" or self.objective != "l2":
             raise self.findings.stop(
                 "NL0515",
-                f"`ridge` solves for a matrix under `l2`, not for `{mapping.kind}` under `{self._objective_text()}`",
+                f"`ridge` solves for a matrix under `l2`, not for `{mapping.kind}` under "
+                f"`{self._objective_text()}`",
                 self._span("rule"),
                 "the rule",
                 help="use `map = matrix` and `objective = l2`, or a rule that takes steps, such as `gd`",
