@@ -34,13 +34,15 @@ gates after them, and K the keys, a tile passes W_C = W_0 Diag(A_C) + V^T T - W_
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nldsl.codegen.engines.carried import carried_tiles
 from nldsl.codegen.engines.channel_decay import channel_scores
 from nldsl.codegen.engines.decay import decay_matrix
+from nldsl.codegen.engines.normalised import normalised
 from nldsl.codegen.engines.tiles import (
     cut,
     joined,
@@ -91,18 +93,9 @@ def channel_hebbian(
     if gradient == "stop":
         key, value, rate = key.detach(), value.detach(), None if rate is None else rate.detach()
     if normalise:  # the divisor is one more value channel, of ones
-        return _channels_normalised(
-            query,
-            key,
-            value,
-            rate,
-            retain,
-            state,
-            start=start,
-            read=read,
-            period=period,
-            gradient=gradient,
-            tile=tile,
+        gates: dict[str, Any] = {"rate": rate, "retain": retain, "gradient": gradient}
+        return normalised(
+            channel_hebbian, query, key, value, state, start, read=read, period=period, tile=tile, **gates
         )
     pairs = ((by_channel(rate, key), value),)
     return _channel_sums(
@@ -371,45 +364,3 @@ def _tile_scores(readers: Tensor, writers: Tensor, gates: Tensor) -> tuple[Tenso
     scores = (asked @ told.transpose(-1, -2)) * before[..., 1:]
     total = decays[..., -1, :1].expand(*gates.shape[:-1], readers.shape[-1])
     return scores, readers * before[..., :1, None], writers * decays[..., -1, 1:, None, None], total
-
-
-def _channels_normalised(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rate: Tensor | None,
-    retain: Tensor | None,
-    state: dict[str, Tensor] | None,
-    *,
-    start: Tensor | None,
-    read: str,
-    period: int,
-    gradient: str | tuple[str, int],
-    tile: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`channel_hebbian` with one more value, of ones: its read is the divisor, its row of W is `z`."""
-    extended = None
-    if state is not None:
-        names = ("", "_start") if period > 1 else ("",)
-        extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
-        extended |= {"phase": state["phase"]} if "phase" in state else {}
-    begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
-    both, new = channel_hebbian(
-        query,
-        key,
-        F.pad(value, (0, 1), value=1.0),
-        rate,
-        retain,
-        extended,
-        start=begin,
-        read=read,
-        period=period,
-        gradient=gradient,
-        tile=tile,
-    )
-    divisor = both[..., -1:]
-    result = both[..., :-1] / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-    parts = {name: weights for name, weights in new.items() if name != "phase"}
-    split = {name: weights[..., :-1, :] for name, weights in parts.items()}
-    split |= {name.replace("W", "z"): weights[..., -1, :] for name, weights in parts.items()}
-    return result, split | {name: new[name] for name in new if name == "phase"}

@@ -18,10 +18,12 @@ tile.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nldsl.codegen.engines.normalised import normalised
 from nldsl.codegen.engines.tiles import (
     cut,
     gate,
@@ -74,18 +76,9 @@ def hebbian(
     if gradient == "stop":
         key, value, rate = key.detach(), value.detach(), None if rate is None else rate.detach()
     if normalise:  # the divisor is one more value channel, of ones
-        return _normalised(
-            query,
-            key,
-            value,
-            rate,
-            retain,
-            state,
-            start=start,
-            read=read,
-            period=period,
-            gradient=gradient,
-            tile=tile,
+        gates: dict[str, Any] = {"rate": rate, "retain": retain, "gradient": gradient}
+        return normalised(
+            hebbian, query, key, value, state, start, read=read, period=period, tile=tile, **gates
         )
     weights = start_weights(start, key, value) if state is None else state["W"]
     anchor = weights if state is None else state.get("W_start", weights)
@@ -117,46 +110,3 @@ def hebbian(
     rows = decays[..., 1:, :] if read == "after" else decays[..., :-1, :]
     scores = (queries @ keys.transpose(-1, -2)) * rows[..., 1:]  # [B, H, N, C, C]
     return joined(rows[..., :1] * (queries @ origin) + scores @ values, tiles), new
-
-
-def _normalised(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rate: Tensor | None,
-    retain: Tensor | None,
-    state: dict[str, Tensor] | None,
-    *,
-    start: Tensor | None,
-    read: str,
-    period: int,
-    gradient: str | tuple[str, int],
-    tile: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`hebbian` on values with a channel of ones, whose read is the divisor and whose row of W is `z`."""
-    extended = None
-    if state is not None:
-        names = ("", "_start") if period > 1 else ("",)
-        extended = {f"W{n}": torch.cat((state[f"W{n}"], state[f"z{n}"].unsqueeze(-2)), dim=-2) for n in names}
-        extended |= {"phase": state["phase"]} if "phase" in state else {}
-    begin = F.pad(start_weights(start, key, value), (0, 0, 0, 1))
-    ones = F.pad(value, (0, 1), value=1.0)
-    both, new = hebbian(
-        query,
-        key,
-        ones,
-        rate,
-        retain,
-        extended,
-        start=begin,
-        read=read,
-        period=period,
-        gradient=gradient,
-        tile=tile,
-    )
-    divisor = both[..., -1:]
-    result = both[..., :-1] / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-    parts = {name: weights for name, weights in new.items() if name != "phase"}
-    split = {name: weights[..., :-1, :] for name, weights in parts.items()}
-    split |= {name.replace("W", "z"): weights[..., -1, :] for name, weights in parts.items()}
-    return result, split | {name: new[name] for name in new if name == "phase"}
