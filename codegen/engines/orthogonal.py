@@ -16,23 +16,9 @@ from torch import Tensor
 
 from nldsl.codegen.engines.constraints import MapWeights
 from nldsl.codegen.engines.layered import LayeredWriter, standing_pairs
+from nldsl.codegen.engines.newton_schulz import orthogonalised
 from nldsl.codegen.engines.objectives import with_parameters
 from nldsl.codegen.engines.standing import Piece, standing
-
-
-def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Push the singular values of `[..., m, n]` near 1.
-
-    Muon's quintic: X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its norm.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.transpose(-1, -2) if tall else matrix
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.transpose(-1, -2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(-1, -2) if tall else x
 
 
 def orthogonal(
@@ -124,7 +110,7 @@ class OrthogonalWriter(LayeredWriter):
             gone = (share.unsqueeze(-1) * error.unsqueeze(1)).transpose(-1, -2) @ entered.unsqueeze(1)
             steps = left.unsqueeze(-1) * piece.moments[name].unsqueeze(1) - gone  # [M, C, out, in]
             moments[name] = steps[:, -1]
-            turned = newton_schulz(steps).flatten(2)
+            turned = orthogonalised(steps).flatten(2)
             wanted = (
                 piece.taken[:, -1:]
                 if query is None

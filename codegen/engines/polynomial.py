@@ -1,4 +1,4 @@
-"""Polynomial features: all products of up to a few numbers of a vector (Atlas, section 3.1).
+"""Polynomial features: all products of up to a few numbers of a vector (Atlas; REF c.8).
 
     phi(x) = (a_0, a_1 x_i, a_2 x_i x_j, ...)  over  i <= j <= ...
 

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
+from nldsl.codegen.engines.newton_schulz import newton_schulz
 from nldsl.codegen.engines.objectives import objective_value, parametrised, tokenwise, with_parameters
-from nldsl.codegen.engines.orthogonal import newton_schulz
 from nldsl.codegen.engines.reference_ridge import ridge_loop
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nldsl.codegen.engines.orthogonal import newton_schulz
+from nldsl.codegen.engines.newton_schulz import newton_schulz
 from nldsl.codegen.engines.reference import token_loop
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
