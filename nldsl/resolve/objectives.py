@@ -118,16 +118,20 @@ def _together(op: str, one: Polynomial, other: Polynomial) -> Polynomial | None:
     if op in ("+", "-"):
         return _summed(one, other if op == "+" else {power: -n for power, n in other.items()})
     if op == "*":
-        return _multiplied(one, other)
+        return _multiplied(one, other) if _degree(one) + _degree(other) <= MOST_POWER else None
     number = other.get((0, 0), Fraction(0)) if set(other) <= {(0, 0)} else None
     if op == "/":
         return _multiplied(one, {(0, 0): 1 / number}) if number else None
-    if number is None or number.denominator != 1 or not 0 <= number <= MOST_POWER:
+    if number is None or number.denominator != 1 or not 0 <= number <= MOST_POWER // max(_degree(one), 1):
         return None
     made: Polynomial = {(0, 0): Fraction(1)}
     for _ in range(int(number)):
         made = _multiplied(made, one)
     return made
+
+
+def _degree(one: Polynomial) -> int:
+    return max((a + b for a, b in one), default=0)
 
 
 def _summed(one: Polynomial, other: Polynomial) -> Polynomial:
@@ -214,7 +218,7 @@ class Writing:
             case e.Unary(op=op, operand=operand):
                 return e.Unary(op, self._part(operand))
             case e.Binary(op=op, left=left, right=right):
-                return e.Binary(op, self._part(left), self._part(right))
+                return self._joined(node, op, self._part(left), self._part(right))
             case e.Call() if _answer(node):
                 return self._answered(node)
             case e.Call() if _applied(node):
@@ -233,6 +237,17 @@ class Writing:
                 return value
             case _:
                 return self._parameter(node, "value")
+
+    def _joined(self, node: e.Expr, op: str, left: e.Expr, right: e.Expr) -> e.Expr:
+        """`left op right`; numbers are joined at once."""
+        made = e.Binary(op, left, right, span=node.span)
+        if isinstance(left, e.Number) and isinstance(right, e.Number):
+            return e.Number(self.context.scope.number(made).value)
+        if op == "/" and isinstance(right, e.Number) and right.value == 0:
+            raise self._findings.stop(
+                "NL0205", f"`{print_expr(node)}` has no value: it is divided by 0", node.span, "has no value"
+            )
+        return made
 
     def _function(self, node: e.Expr, name: str, value: e.Expr) -> e.Expr:
         if not isinstance(value, e.Number):

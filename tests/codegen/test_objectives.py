@@ -273,6 +273,9 @@ def test_what_is_shown_is_what_was_written() -> None:
         ("M(margin)", "NL0401"),
         ("margin * log(0 - 1) * M(key)", "NL0205"),
         ("margin * exp(1000) * M(key)", "NL0205"),
+        ("margin * M(key) / (2 - 2)", "NL0205"),
+        ("margin * M(key) * (tanh(2) / (tanh(1) - tanh(1)))", "NL0205"),
+        ("margin * M(key) * exp(700) * (exp(700) * exp(700))", "NL0205"),
         ("margin * M(key) + 2 tokens", "NL0204"),
         ("margin * M(key) + [value]", "NL0410"),
     ],
@@ -281,6 +284,16 @@ def test_what_is_refused(objective: str, code: str) -> None:
     with pytest.raises(SpecError) as raised:
         spec(objective)
     assert [d.code for d in raised.value.diagnostics] == [code]
+
+
+def test_a_power_of_powers_is_no_work() -> None:
+    tall = "((((M(key) + value) ^ 4) ^ 4) ^ 4) ^ 4 + 0 * margin"
+    assert memory(spec(tall)).core.lowers == tall
+
+
+def test_a_long_sum_is_a_finding_or_a_memory() -> None:
+    long = " + ".join(["(M(key) - value) ^ 2"] * 40) + " + 0 * margin"
+    assert memory(spec(long)).core.objective == "expression"
 
 
 def test_keys_meet_answers_only_in_one_width() -> None:
