@@ -17,14 +17,16 @@ from torch import nn
 
 from nldsl.codegen.runtime.schedule import matches
 from nldsl.run.subject import Finding, Probe, Subject, attempt, listed, open_folder, quietly
-from nldsl.run.tracing import Trace, Work, ancestors, dead, operation, placeholders, trace, work
+from nldsl.run.tracing import Trace, Work, ancestors, dead, depending, operation, placeholders, trace, work
 
 # How far the FLOPs that a trace counts may lie from the graph's figure.  Layers are counted alike, up to what
 # works number by number, which the trace takes for free.  A memory's figure is that of one token at a time,
 # the cheapest exact form; an engine does more, so that it can work on a tile of tokens at once: in a small
-# model tens of times more, which is held against the whole model's work.
+# model tens of times more, which is held against the whole model's work.  What tokens of a tile have with
+# each other does not shrink with the width of a head: it is allowed for each head's matrices in a state.
 LAYERS_WITHIN = 1.5
 MEMORIES_WITHIN = 32.0
+OF_TILES = 4 * 64**2  # FLOPs a token: rows of two products of decays, in tiles of 64
 LEAST_OF_MEMORIES = 0.5
 SIMULATED = 20_000  # steps of a run whose clocks are simulated
 
@@ -49,7 +51,7 @@ class Promised:
         return trace(self.subject, self.length)
 
     @cached_property
-    def worked(self) -> tuple[Work, int]:
+    def worked(self) -> Work:
         return work(self.subject, self.whole)
 
     @cached_property
@@ -168,14 +170,10 @@ def claims(promised: Promised) -> Finding:
 def reached(promised: Promised) -> Finding:
     """The loss reaches every learned parameter of every level: autograd finds a way back."""
     traced = promised.traced
-    inputs = traced.inputs
     owners = promised.owners() if promised.subject.settings is not None else {}
-    missing: list[str] = []
-    for name, gradient in traced.gradients.items():
-        if owners.get(name) == ["frozen"]:
-            continue
-        if gradient is None or not (ancestors([gradient]) & inputs):
-            missing.append(name)
+    found = {name: gradient for name, gradient in traced.gradients.items() if gradient is not None}
+    felt = depending(traced.joint, traced.inputs, found)
+    missing = [name for name in traced.gradients if name not in felt and owners.get(name) != ["frozen"]]
     if missing:
         levels = sorted({level for name in missing for level in owners.get(name, [])})
         where = f" of {listed(levels)}" if levels else ""
@@ -224,7 +222,7 @@ def nothing_dead(promised: Promised) -> Finding:
 
 def layer_work(promised: Promised) -> Finding:
     """The FLOPs of linear maps and convolutions are those of the level graph."""
-    counted, said = promised.worked[0].layers, promised.flops(LAYERS)
+    counted, said = promised.worked.layers, promised.flops(LAYERS)
     factor = counted / max(said, 1)
     told = f"{counted:,.0f} FLOPs a token counted, {said:,} in the level graph"
     return (
@@ -235,17 +233,17 @@ def layer_work(promised: Promised) -> Finding:
 
 def memory_work(promised: Promised) -> Finding:
     """The FLOPs of memories are no fewer than half the level graph's, and not out of all proportion."""
-    counted, said = promised.worked[0].memories, promised.flops(INNER)
+    counted, said = promised.worked.memories, promised.flops(INNER)
     if not said and not counted:
         return True, "no memory works inside the sequence"
-    most = MEMORIES_WITHIN * (said + promised.flops(LAYERS))
+    most = MEMORIES_WITHIN * (said + promised.flops(LAYERS)) + OF_TILES * promised.worked.matrices
     told = f"{counted:,.0f} FLOPs a token counted, {said:,} in the level graph"
     return LEAST_OF_MEMORIES * said <= counted <= most, f"{told} (factor {counted / max(said, 1):.2f})"
 
 
 def state_held(promised: Promised) -> Finding:
     """What one sequence holds at run time is what the level graph says, to the byte."""
-    held = promised.worked[1]
+    held = promised.worked.held
     said = sum(c["state_bytes"] * c["copies"] for c in promised.subject.components if c["per_sequence"])
     told = f"{held:,} bytes after {promised.whole} tokens, {said:,} in the level graph"
     loose = [c for c in promised.subject.components if c["kind"] in LAYERS and c["path"].endswith(".conv")]

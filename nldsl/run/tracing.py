@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,8 @@ from nldsl.run.subject import Subject, leaves
 # Operations that move or name numbers, and compute none.
 VIEWS = (
     "getitem alias as_strided clone detach expand lift_fresh lift_fresh_copy permute reshape select slice "
-    "split split_with_sizes squeeze t transpose unbind unsqueeze view _unsafe_view _to_copy sym_size empty"
+    "split split_with_sizes squeeze t transpose unbind unsqueeze view _unsafe_view _to_copy sym_size empty "
+    "empty_like new_empty"
 ).split()
 
 
@@ -110,17 +112,96 @@ def placeholders(graph: fx.Graph) -> list[fx.Node]:
 
 
 def ancestors(nodes: Iterable[fx.Node], *, gradient: bool = False) -> set[fx.Node]:
-    """Everything that `nodes` are computed from, themselves too; `gradient`: no further than a `detach`."""
+    """Everything that `nodes` are computed from, themselves too; `gradient`: no further than a `detach`.
+
+    Writing into a buffer counts for whoever reads the buffer afterwards, through whichever view.
+    """
+    ends = list(nodes)
+    if not ends:
+        return set()
+    buffers = Buffers(ends[0].graph, apart=("detach",) if gradient else ())
+    waiting = [one for end in ends for one in buffers.told(end)]
     seen: set[fx.Node] = set()
-    waiting = list(nodes)
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
         if not (gradient and operation(node) == "detach"):
-            waiting += node.all_input_nodes
+            waiting += buffers.sources(node)
     return seen
+
+
+def depending(graph: fx.Graph, on: set[fx.Node], results: dict[str, fx.Node]) -> set[str]:
+    """Which of the named `results` of a graph are computed from any of `on`."""
+    buffers, felt = Buffers(graph), set(on)
+    for node in graph.nodes:
+        if any(source in felt for source in buffers.sources(node)):
+            felt.add(node)
+    return {name for name, node in results.items() if any(one in felt for one in buffers.told(node))}
+
+
+class Buffers:
+    """Which nodes of a graph share memory, and what writes into it, in order.
+
+    Args:
+        graph: a graph of ATen operations.
+        apart: operations whose result is held to have memory of its own, though it is a view.
+    """
+
+    def __init__(self, graph: fx.Graph, apart: tuple[str, ...] = ()) -> None:
+        self.places = {node: place for place, node in enumerate(graph.nodes)}
+        self.owner: dict[fx.Node, fx.Node] = {}
+        self.writes: dict[fx.Node, list[fx.Node]] = {}
+        for node in graph.nodes:
+            shown = None if operation(node) in apart else viewed(node)
+            self.owner[node] = node if shown is None else self.owner[shown]
+            for target in overwritten(node):
+                self.writes.setdefault(self.owner[target], []).append(node)
+
+    def sources(self, node: fx.Node) -> list[fx.Node]:
+        """What `node` is computed from: its inputs, and what has been written into them by then."""
+        reads = node.all_input_nodes
+        return [one for read in reads for one in (read, *self._written(read, self.places[node]))]
+
+    def told(self, result: fx.Node) -> list[fx.Node]:
+        """A result, and what is written into it up to the end."""
+        return [result, *self._written(result, len(self.places))]
+
+    def _written(self, read: fx.Node, before: int) -> list[fx.Node]:
+        """What writes into the memory of `read` after it was made and before the place `before`."""
+        found = self.writes.get(self.owner[read], [])
+        begin = bisect_right(found, self.places[read], key=self.places.__getitem__)
+        return found[begin : bisect_left(found, before, key=self.places.__getitem__)]
+
+
+def viewed(node: fx.Node) -> fx.Node | None:
+    """The input whose memory `node` gives on: of a view, and of an operation that writes; None for others."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or operation(node) == "_unsafe_view":
+        # Not told by a schema: an item of several results, and a view that says it is none.
+        known = operation(node) in ("getitem", "_unsafe_view") and isinstance(node.args[0], fx.Node)
+        return node.args[0] if known else None  # type: ignore[return-value]
+    if all(one.alias_info is None for one in schema.returns):
+        return None
+    shared = _arguments(node, lambda info: info is not None)
+    return shared[0] if shared else None
+
+
+def overwritten(node: fx.Node) -> list[fx.Node]:
+    """The inputs that `node` writes into."""
+    return _arguments(node, lambda info: info is not None and info.is_write)
+
+
+def _arguments(node: fx.Node, which: Callable[[Any], bool]) -> list[fx.Node]:
+    """The arguments of which the schema says something about their memory that `which` asks for."""
+    schema = getattr(node.target, "_schema", None)
+    found: list[fx.Node] = []
+    for place, argument in enumerate(schema.arguments if schema is not None else ()):
+        if which(argument.alias_info):
+            given = node.kwargs.get(argument.name, node.args[place] if place < len(node.args) else None)
+            found += [one for one in _flat(given) if isinstance(one, fx.Node)]
+    return found
 
 
 def operation(node: fx.Node) -> str:
@@ -132,13 +213,22 @@ def operation(node: fx.Node) -> str:
 
 
 def dead(graph: fx.Graph) -> list[fx.Node]:
-    """Nodes that compute something that no result needs."""
+    """Nodes that compute something that no result needs; what gives nothing only looks, and may raise."""
     live = ancestors(results(graph))
     return [
         node
         for node in graph.nodes
-        if node.op == "call_function" and node not in live and operation(node).rstrip("_") not in VIEWS
+        if node.op == "call_function"
+        and node not in live
+        and operation(node).rstrip("_") not in VIEWS
+        and not looks(node)
     ]
+
+
+def looks(node: fx.Node) -> bool:
+    """Whether an operation gives nothing and writes nothing: it checks."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.returns and not overwritten(node)
 
 
 # --------------------------------------------------------------------------- work
@@ -146,14 +236,20 @@ def dead(graph: fx.Graph) -> list[fx.Node]:
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of one forward pass, a token: in single layers, and in what memories do between them."""
+    """FLOPs of one forward pass, a token, and the state that one sequence leaves.
+
+    `layers` are the FLOPs in single layers, `memories` those in what memories do between them; `held` is the
+    state in bytes of float32, and `matrices` how many matrices of single heads it holds.
+    """
 
     layers: float
     memories: float
+    held: int
+    matrices: int
 
 
-def work(subject: Subject, length: int) -> tuple[Work, int]:
-    """FLOPs of a token in a sequence of `length`, and the bytes of float32 state that it leaves.
+def work(subject: Subject, length: int) -> Work:
+    """What a sequence of `length` tokens takes.
 
     A layer is a module without modules in it; a memory computes in its own `forward`, between its layers.
     What the model itself computes between its parts is the product of a tied `unembed`, which is a layer's.
@@ -164,12 +260,15 @@ def work(subject: Subject, length: int) -> tuple[Work, int]:
         counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with counter, torch.no_grad():
             _, state = model(tokens)
-        held = sum(v.numel() * 4 for _, v in leaves(state) if isinstance(v, Tensor) and v.is_floating_point())
+        tensors = [v for _, v in leaves(state) if isinstance(v, Tensor) and v.is_floating_point()]
+        held = sum(4 * v.numel() for v in tensors)
+        matrices = sum(v.shape[:-2].numel() for v in tensors if v.ndim == 4)
     totals = {path: float(sum(counts.values())) for path, counts in counter.get_flop_counts().items()}
     inside = _own(model, totals)
     root = type(model).__name__
     layers = sum(own for path, own in inside.items() if path == root or not _children(model, path))
-    return Work(layers / length, (totals.get("Global", 0.0) - layers) / length), held
+    memories = totals.get("Global", 0.0) - layers
+    return Work(layers / length, memories / length, held, matrices)
 
 
 def _own(model: nn.Module, totals: dict[str, float]) -> dict[str, float]:
@@ -210,20 +309,28 @@ def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, *
     return 2 * batch * heads * rows * key[-2] * (width + value[-1])
 
 
+def _multiply_add(into: torch.Size, *_: Any, **__: Any) -> int:
+    """One multiply-add for each number, which counts as two: what convolutions over tokens are made of."""
+    return 2 * into.numel()
+
+
 # What torch's counter takes for free.
 FORMULAS: dict[Any, Any] = {
     torch.ops.aten.linalg_solve_triangular: _triangular,
+    torch.ops.aten.addcmul_: _multiply_add,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }
 
 
 @contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Keep torch from logging a traceback of what is raised anyway."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keep torch from logging a traceback of what is raised anyway, and each tensor that is made fake."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.__trace")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -339,13 +339,20 @@ def finite(subject: Subject) -> Finding:
         sizes = [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
         norm = math.hypot(*sizes)
         if not math.isfinite(norm):
-            names = [
-                n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-            ]
-            return False, f"at {length} tokens the gradient of {listed(names)} is not finite"
+            return False, f"at {length} tokens the gradient of {_unbounded(model)}"
         told.append(f"{length} tokens: loss {loss.item():.3f}, gradient {norm:.2g}")
     short = "" if used[-1] == 4 * subject.length else f" ({4 * subject.length} would take too long)"
     return True, "; ".join(told) + short
+
+
+def _unbounded(model: nn.Module) -> str:
+    """The parameters whose gradient is not finite; else the one whose norm is beyond float32."""
+    given = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    names = [name for name, gradient in given.items() if not gradient.isfinite().all()]
+    if names:
+        return f"{listed(names)} is not finite"
+    name, gradient = max(given.items(), key=lambda item: float(item[1].abs().max()))
+    return f"`{name}` reaches {float(gradient.abs().max()):.1e}, and its norm is not finite"
 
 
 def repeats(subject: Subject) -> Finding:

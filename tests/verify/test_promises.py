@@ -36,11 +36,25 @@ def test_what_is_compiled_keeps_its_promises(spec: str, built: Built) -> None:
 GAIN = "nn.RMSNorm(dim // heads, eps=1e-6)"
 WIDE = "        x = x + self.ffn_swiglu(self.ffn_norm(x))"
 
+BOTH = "    both = torch.cat((queries, keys), dim=3)\n"
+SPARE = """\
+    spare = torch.zeros_like(values)
+    spare[..., 0].add_(values[..., 0])
+"""
+CUT = """\
+    spare = torch.zeros_like(values)
+    spare[..., 0].add_(values[..., 0].detach())
+    spare[..., 1:].copy_(values[..., 1:].detach())
+    values = spare
+"""
+SHAPES = "        count, memories, size = rates.shape\n"
+UNUSED = "        torch.mul(values, 2.0, out=torch.empty_like(values))\n"
+
 FAULTS = {
     "a wider map": (
         "transformer",
         "model.py",
-        [("out_linear = nn.Linear(dim, dim, bias=False)", "out_linear = nn.Linear(dim, dim, bias=True)")],
+        [("query_linear = nn.Linear(dim, dim, bias=False)", "query_linear = nn.Linear(dim, dim, bias=True)")],
         {"parameters of each component"},
     ),
     "a parameter nobody promised": (
@@ -73,6 +87,21 @@ FAULTS = {
         "model.py",
         [("* 0.9).transpose(1, 2)", "* 0.9).transpose(1, 2).detach()")],
         {"the loss reaches each level", "gradients stop where promised"},
+    ),
+    "a gate cut off before a kernel": (
+        "deltanet",
+        "model.py",
+        [("rate=rate, state=", "rate=rate.detach(), state=")],
+        {"the loss reaches each level", "gradients stop where promised"},
+    ),
+    "values cut off in a buffer": ("deltanet", "kernels.py", [(BOTH, BOTH + CUT)],
+        {"the loss reaches each level", "gradients stop where promised"},
+    ),
+    "a buffer written for nothing": (
+        "deltanet",
+        "kernels.py",
+        [(BOTH, BOTH + SPARE), (SHAPES, SHAPES + UNUSED)],
+        {"nothing dead"},
     ),
     "a frozen parameter": (
         "titans",
@@ -112,6 +141,12 @@ def test_a_broken_promise_is_found(fault: str, broken: Broken) -> None:
     spec, file, edits, expected = FAULTS[fault]
     found = failed(broken(spec, file, *edits))
     assert expected <= set(found), found
+
+
+def test_what_is_dead_in_buffers_is_counted(broken: Broken) -> None:
+    spec, file, edits, _ = FAULTS["a buffer written for nothing"]
+    told = failed(broken(spec, file, *edits))
+    assert told == {"nothing dead": "6 operations compute what nothing needs: 2 zeros_like, 2 add_, 2 mul"}
 
 
 def test_a_wrong_clock_is_told_with_both_numbers(broken: Broken) -> None:

@@ -57,7 +57,7 @@ INITIALISE = "        initialise(self)"
 RETNET = "        state = state or {}\n        # retnet.nl:12"
 HALVED = "        for one in (state or {}).get('blocks', []):\n            one['mixer']['core']['W'] /= 2\n"
 GAIN = "nn.RMSNorm(dim // heads, eps=1e-6)"
-CONV = "        return y, padded[:, padded.shape[1] - reach + 1 :]"
+CONV = "        short = reach - 1 - padded.shape[1]"
 NORM = "        return F.linear(self.norm(x), self.embed.weight), "
 
 FAULTS = {
