@@ -56,7 +56,7 @@ class MovingTiles(NamedTuple):
     rates: Tensor  # [C]
     decays: Tensor  # D, [C + 1, C + 1]
     pushes: Tensor | None  # B, the same shape; none without momentum
-    moves: Tensor  # 0 for padding, which must not move the weights again, else 1, [C]
+    moves: Tensor | None  # 0 for padding, which must not move the weights again, else 1, [C]; as B
     reach: Tensor  # M, [C + 1, C + 1]; D where there is no momentum
     share: Tensor | None  # s, [C]; none where the error does not see the running weights
     erase: bool
@@ -67,7 +67,7 @@ class MovingTrace(NamedTuple):
     """What happened in all tiles."""
 
     origin: Tensor  # [W_0^T; S_0^T] of each tile, [B, H, N, Dk or 2 Dk, Dv]
-    anchors: Tensor  # W_b^T of each tile, [B, H, N, Dk, Dv]
+    anchors: tuple[Tensor, ...]  # W_b^T of each tile, N of [B, H, Dk, Dv]
     errors: Tensor  # d, [B, H, N, C, Dv]
     erased: Tensor | None  # z, the same shape, where there is an erasure
     last: Tensor  # [W^T; S^T] after the last tile
@@ -136,8 +136,8 @@ def heavy_ball(
     anchored = trace.last[..., : anchored.shape[-2], :] if phase % period == 0 else trace.anchor
     new = _moving_state(trace.last, anchored, form, phase, period, cut_every)
     if read == "boundary" and period > 1:
-        fixed = trace.anchors.transpose(-1, -2) if turned else trace.anchors
-        return joined(queries @ fixed, tiles), new
+        fixed = torch.stack(trace.anchors, dim=2)
+        return joined(queries @ (fixed.transpose(-1, -2) if turned else fixed), tiles), new
     reading = _turned_read if turned else _moving_read
     return joined(
         reading(parts, trace, queries, slice(1, None) if read == "after" else slice(-1)), tiles
@@ -194,12 +194,13 @@ def _moving_tiles(
     keys = cut(key, tiles)
     decays = tile_decays(retain, tiles, keys)
     pushes = None if momentum is None else decay_matrix(cut(momentum, tiles, 1.0))
-    moves = cut(torch.ones_like(key[..., 0]), tiles)
+    moves = None if momentum is None else cut(torch.ones_like(key[..., 0]), tiles)
     share = None
     if objective != "dot" and anchor != "frozen":
-        share = keys.new_ones(keys.shape[:-1])
         if anchor == "retained" and retain is not None:
             share = cut(retain, tiles, 1.0)
+        else:
+            share = keys.new_ones(keys.shape[:-1])
     return MovingTiles(
         keys,
         cut(value, tiles),
@@ -214,8 +215,8 @@ def _moving_tiles(
     )
 
 
-def _reached(decays: Tensor, pushes: Tensor | None, moves: Tensor) -> Tensor:
-    return decays if pushes is None else momentum_matrix(decays, pushes, moves)
+def _reached(decays: Tensor, pushes: Tensor | None, moves: Tensor | None) -> Tensor:
+    return decays if pushes is None or moves is None else momentum_matrix(decays, pushes, moves)
 
 
 def _moved(
@@ -262,15 +263,16 @@ def _moved(
         if parts.held:
             stack = stack - pulls[n] @ (anchor.detach() if first_order else anchor)
         stack = stack.detach() if ends[n] else stack
-    origin, fixed = torch.stack(origins, dim=2), torch.stack(anchors, dim=2)
+    origin = torch.stack(origins, dim=2)
     z = given + opened @ origin
     errors = -parts.targets
     if parts.held:
+        fixed = torch.stack(anchors, dim=2)
         at = fixed.detach() if first_order else fixed
         z, errors = z - surprised @ at, errors + keys @ at
     if parts.share is not None:
         errors = errors + parts.share.unsqueeze(-1) * z
-    return MovingTrace(origin, fixed, errors, z if parts.erase else None, stack, anchor)
+    return MovingTrace(origin, tuple(anchors), errors, z if parts.erase else None, stack, anchor)
 
 
 def _descended(
@@ -296,7 +298,7 @@ def _descended(
         stack = turns[n] @ stack - writes[n]
         stack = stack.detach() if ends[n] else stack
     origin = torch.stack(origins, dim=2)
-    return MovingTrace(origin, torch.stack(anchors, dim=2), given + opened @ origin, None, stack, anchor)
+    return MovingTrace(origin, tuple(anchors), given + opened @ origin, None, stack, anchor)
 
 
 def _written(
@@ -334,7 +336,7 @@ def _written(
         if ends[n]:
             stack = stack.detach()
             weights, moments = stack[..., :dim_k, :], stack[..., dim_k:, :]
-    return MovingTrace(torch.stack(origins, 2), torch.stack(anchors, 2), errors, erased, stack, anchor)
+    return MovingTrace(torch.stack(origins, 2), tuple(anchors), errors, erased, stack, anchor)
 
 
 def _moving_read(parts: MovingTiles, trace: MovingTrace, queries: Tensor, rows: slice) -> Tensor:
