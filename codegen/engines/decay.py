@@ -18,11 +18,10 @@ LEAST_GATE = 1e-30  # below every rounding error, and its log is still small
 
 def gate_products(retain: Tensor) -> Tensor:
     """D of gates of at least `LEAST_GATE` in size, in float32 or better."""
-    size = retain.shape[-1] + 1
     wide = retain.to(torch.promote_types(retain.dtype, torch.float32))
     logs = _from_boundary(wide.abs().clamp(min=LEAST_GATE).log().cumsum(-1), 0.0)
-    gone = torch.ones(size, size, dtype=torch.bool, device=retain.device).triu(1)
-    spans = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).masked_fill(gone, float("-inf")).exp()
+    between = (logs.unsqueeze(-1) - logs.unsqueeze(-2)).tril()  # above the diagonal it might overflow
+    spans = between.exp().tril()
     signs = _from_boundary(torch.where(wide < 0, -1.0, 1.0).to(wide.dtype).cumprod(-1), 1.0)
     return spans * signs.unsqueeze(-1) * signs.unsqueeze(-2)
 

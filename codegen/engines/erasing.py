@@ -9,16 +9,16 @@ Inside a tile of C tokens (see `delta`), W the weights before it and D its decay
 
 D_e are the rows of D that the erasure sees and a their column of the boundary; D_r and c the same of the
 read.  Only W passes from tile to tile, so that a tile costs seven products of matrices, and three of them
-wait for the tile before.
+wait for the tile before.  The others are made for a group of tiles at once, as many as a core's cache holds.
 
 The backward runs the tiles in reverse, dW' the gradient of W':
 
     dU = A^T dY + diag(D_C) K dW'^T,      dR = X^T dU,         dZ = diag(e) dR
     dW = D_C0 dW' + (diag(c) dY)^T Q - (diag(a) dZ)^T K,       dX^-1 = -dR U^T
 
-and what it gives to queries, keys and gates is done for all tiles at once.  Where the backward is to be
-differentiated in its turn, it is the vector-Jacobian product of `erasing_plainly`, of which autograd knows
-every step.
+and what it gives to queries, keys and gates is done for a group of tiles at once.  Where the backward is to
+be differentiated in its turn, it is the vector-Jacobian product of `erasing_plainly`, of which autograd
+knows every step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.triangular import unit_lower_solve
+
+GROUP_BYTES = 1 << 19  # for one matrix a tile; about ten of them are in use at once
 
 
 def erasing_tiles(
@@ -161,32 +163,33 @@ class ErasingTiles(torch.autograd.Function):
         keys = both[:, :, size:]
         erased = decays[..., 1:, :] if retained else decays[..., :-1, :]
         rows = decays[..., 1:, :] if after else decays[..., :-1, :]
-        products = _tilewise(both, keys.transpose(-1, -2))  # Q K^T over K K^T
-        scores = products[:, :, :size] * rows[..., 1:]
-        system = (products[:, :, size:] * erased[..., 1:]).mul_(rates.unsqueeze(-1))
-        inverse = torch.linalg.solve_triangular(
-            system,
-            torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system),
-            upper=False,
-            unitriangular=True,
-        )
-        weighted = inverse * rates.unsqueeze(-2)
-        left = -erased[..., :1]
-        tails = decays[..., -1, 1:, None] * keys
-        kept = decays[..., -1, :1, None]
+        left, kept = -erased[..., :1], decays[..., -1, :1, None]
+        identity = torch.eye(size, dtype=both.dtype, device=both.device)
 
+        products = both.new_empty(count, memories, 2 * size, size)  # Q K^T over K K^T
+        inverse = both.new_empty(count, memories, size, size)
         carries = weights.new_empty(count + 1, *weights.shape)
         carries[0] = weights
         recalled = values.new_empty(count, memories, 2 * size, values.shape[-1])  # Q W^T over K W^T
-        missing, updates = torch.empty_like(values), torch.empty_like(values)  # Z and U
-        for n in range(count):
-            torch.bmm(both[n], carries[n].transpose(-1, -2), out=recalled[n])
-            torch.addcmul(values[n], left[n], recalled[n, :, size:], out=missing[n])
-            torch.bmm(weighted[n], missing[n], out=updates[n])
-            torch.baddbmm(kept[n] * carries[n], updates[n].transpose(-1, -2), tails[n], out=carries[n + 1])
-        read = torch.addcmul(_tilewise(scores, updates), rows[..., :1], recalled[:, :, :size])
-        last = carries[-1].clone()
-        return read, last, products, scores, inverse, tails, carries, recalled, missing, updates
+        updates, read = torch.empty_like(values), torch.empty_like(values)  # U and Y
+        for part in _groups(both, weights):
+            _tilewise(both[part], keys[part].transpose(-1, -2), out=products[part])
+            system = (products[part, :, size:] * erased[part, ..., 1:]).mul_(rates[part].unsqueeze(-1))
+            inverse[part] = torch.linalg.solve_triangular(
+                system, identity.expand_as(system), upper=False, unitriangular=True
+            )
+            weighted = inverse[part] * rates[part].unsqueeze(-2)
+            tails = decays[part, :, -1, 1:, None] * keys[part]
+            for at, n in enumerate(range(part.start, part.stop)):
+                torch.bmm(both[n], carries[n].transpose(-1, -2), out=recalled[n])
+                missing = torch.addcmul(values[n], left[n], recalled[n, :, size:])
+                torch.bmm(weighted[at], missing, out=updates[n])
+                torch.mul(kept[n], carries[n], out=carries[n + 1])
+                carries[n + 1].baddbmm_(updates[n].transpose(-1, -2), tails[at])
+            scores = products[part, :, :size] * rows[part, ..., 1:]
+            _tilewise(scores, updates[part], out=read[part])
+            read[part].addcmul_(rows[part, ..., :1], recalled[part, :, :size])
+        return read, carries[-1].clone(), products, inverse, carries, recalled, updates
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -211,7 +214,7 @@ class ErasingTiles(torch.autograd.Function):
             of_read.contiguous(),
             of_last,
             inputs[0],
-            *inputs[2:4],
+            *inputs[1:4],
             *kept,
             retained=ctx.retained,
             after=ctx.after,
@@ -239,15 +242,13 @@ def erasing_gradients(
     of_read: Tensor,
     of_last: Tensor,
     both: Tensor,
+    values: Tensor,
     rates: Tensor,
     decays: Tensor,
     products: Tensor,
-    scores: Tensor,
     inverse: Tensor,
-    tails: Tensor,
     carries: Tensor,
     recalled: Tensor,
-    missing: Tensor,
     updates: Tensor,
     *,
     retained: bool,
@@ -258,36 +259,81 @@ def erasing_gradients(
     Args:
         of_read: gradient of the reads, `[N, M, C, Dv]`.
         of_last: gradient of the last weights, `[M, Dv, Dk]`.
+        both: and the next three, as `erasing_plainly` takes them.
+        values: `[N, M, C, Dv]`.
         rates: `[N, M, C]`.
         decays: `[N, M, C + 1, C + 1]`.
-        both: and what follows, as `ErasingTiles.forward` gives it.
-        products: Q K^T over K K^T.
-        scores: A.
+        products: Q K^T over K K^T; this and what follows as `ErasingTiles.forward` gives it.
         inverse: X.
-        tails: diag(D_C) K.
         carries: W before every tile, and after the last.
         recalled: Q W^T over K W^T.
-        missing: Z.
         updates: U.
         retained: see `erasing_tiles`.
         after: see `erasing_tiles`.
     """
+    found = (
+        torch.empty_like(both),
+        torch.empty_like(values),
+        torch.empty_like(rates),
+        torch.zeros_like(decays),
+    )
+    of_weights = of_last
+    for part in reversed(_groups(both, of_last)):
+        of_weights = _group_gradients(
+            of_read[part],
+            both[part],
+            values[part],
+            rates[part],
+            decays[part],
+            products[part],
+            inverse[part],
+            carries[part.start : part.stop + 1],
+            recalled[part],
+            updates[part],
+            of_weights,
+            (found[0][part], found[1][part], found[2][part], found[3][part]),
+            retained=retained,
+            after=after,
+        )
+    return *found, of_weights
+
+
+def _group_gradients(
+    of_read: Tensor,
+    both: Tensor,
+    values: Tensor,
+    rates: Tensor,
+    decays: Tensor,
+    products: Tensor,
+    inverse: Tensor,
+    carries: Tensor,
+    recalled: Tensor,
+    updates: Tensor,
+    of_last: Tensor,
+    into: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    retained: bool,
+    after: bool,
+) -> Tensor:
+    """`erasing_gradients` of some tiles, written `into` slices; gives the gradient of their first weights."""
     count, _, size = rates.shape
+    of_both, of_values, of_rates, of_decays = into
     queries, keys = both[:, :, :size], both[:, :, size:]
     erased = decays[..., 1:, :] if retained else decays[..., :-1, :]
     rows = decays[..., 1:, :] if after else decays[..., :-1, :]
     ends, kept = decays[..., -1, 1:, None], decays[..., -1, :1, None]
+    scores, tails = products[:, :, :size] * rows[..., 1:], ends * keys
 
     of_updates = _tilewise(scores.transpose(-1, -2), of_read)
     of_recalled = torch.empty_like(recalled)
     torch.mul(of_read, rows[..., :1], out=of_recalled[:, :, :size])
     of_carries = torch.empty_like(carries)
-    of_carries[:-1] = _tilewise(of_recalled[:, :, :size].transpose(-1, -2), queries)
+    _tilewise(of_recalled[:, :, :size].transpose(-1, -2), queries, out=of_carries[:-1])
     of_carries[-1] = of_last
     solved = torch.empty_like(updates)  # dR
     left = -(erased[..., :1] * rates.unsqueeze(-1))
     for n in reversed(range(count)):
-        torch.baddbmm(of_updates[n], tails[n], of_carries[n + 1].transpose(-1, -2), out=of_updates[n])
+        of_updates[n].baddbmm_(tails[n], of_carries[n + 1].transpose(-1, -2))
         torch.bmm(inverse[n].transpose(-1, -2), of_updates[n], out=solved[n])
         torch.mul(left[n], solved[n], out=of_recalled[n, :, size:])
         of_carries[n].addcmul_(kept[n], of_carries[n + 1])
@@ -297,32 +343,41 @@ def erasing_gradients(
     of_scores = _tilewise(of_read, turned)
     of_system = _tilewise(solved, turned).tril_(-1).neg_()
     own = of_system * products[:, :, size:]  # to the rates and to the decays
-    of_values = solved * rates.unsqueeze(-1)
-    of_rates = (solved * missing).sum(-1) + (own * erased[..., 1:]).sum(-1)
+    torch.mul(solved, rates.unsqueeze(-1), out=of_values)
+    missing = torch.addcmul(values, erased[..., :1], recalled[:, :, size:], value=-1)  # Z
+    torch.add(missing.mul_(solved).sum(-1), (own * erased[..., 1:]).sum(-1), out=of_rates)
 
     of_products = torch.empty_like(products)
     torch.mul(of_scores, rows[..., 1:], out=of_products[:, :, :size])
     of_gram = of_system.mul_(erased[..., 1:]).mul_(rates.unsqueeze(-1))
     torch.add(of_gram, of_gram.transpose(-1, -2), out=of_products[:, :, size:])
-    of_both = _tilewise(of_recalled, carries[:-1], _tilewise(of_products, keys))
+    _tilewise(of_products, keys, out=of_both)
+    of_both.flatten(0, 1).baddbmm_(of_recalled.flatten(0, 1), carries[:-1].flatten(0, 1))
     written = _tilewise(updates, of_carries[1:])
-    of_keys = _tilewise(of_products[:, :, :size].transpose(-1, -2), queries, ends * written)
+    of_keys = _tilewise(of_products[:, :, :size].transpose(-1, -2), queries).addcmul_(ends, written)
     of_both[:, :, size:].add_(of_keys)
 
-    of_decays = torch.zeros_like(decays)
     of_rows = of_decays[..., 1:, :] if after else of_decays[..., :-1, :]
-    of_rows[..., 1:] = of_scores.mul_(products[:, :, :size])
+    torch.mul(of_scores, products[:, :, :size], out=of_rows[..., 1:])
     of_rows[..., 0] = (of_read * recalled[:, :, :size]).sum(-1)
     of_erased = of_decays[..., 1:, :] if retained else of_decays[..., :-1, :]
     of_erased[..., 1:].addcmul_(own, rates.unsqueeze(-1))
     of_erased[..., 0].sub_((of_values * recalled[:, :, size:]).sum(-1))
-    of_decays[..., -1, 1:].add_((written * keys).sum(-1))
+    of_decays[..., -1, 1:].add_(written.mul_(keys).sum(-1))
     of_decays[..., -1, 0].add_((of_carries[1:] * carries[:-1]).sum((-1, -2)))
-    return of_both, of_values, of_rates, of_decays, of_carries[0]
+    return of_carries[0]
 
 
-def _tilewise(left: Tensor, right: Tensor, added: Tensor | None = None) -> Tensor:
-    """`left @ right (+ added)` of `[N, M, ...]` in one batch."""
-    a, b = left.flatten(0, 1), right.flatten(0, 1)
-    product = torch.bmm(a, b) if added is None else torch.baddbmm(added.flatten(0, 1), a, b)
+def _groups(both: Tensor, weights: Tensor) -> list[slice]:
+    """Tiles that are worked on at once: as many as keep one matrix of each in a core's cache."""
+    count, memories, rows, dim_k = both.shape
+    matrix = memories * dim_k * max(rows, weights.shape[-2]) * both.element_size()
+    at_once = max(1, GROUP_BYTES // matrix) if both.device.type == "cpu" else count
+    return [slice(n, min(n + at_once, count)) for n in range(0, count, at_once)]
+
+
+def _tilewise(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """`left @ right` of `[N, M, ...]` in one batch."""
+    into = None if out is None else out.flatten(0, 1)
+    product = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=into)
     return product.unflatten(0, left.shape[:2])

@@ -306,12 +306,10 @@ class _FrozenForward(_Frozen):
     def _pairs(self, n: int) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs and errors of every layer."""
         anchors = [self.anchor(n, layer, self.carries) for layer in range(self.depth)]
-        inputs, derivatives = [self.keys[n]], []
+        inputs = [self.keys[n]]
         for layer in range(self.depth - 1):
             torch.bmm(inputs[-1], anchors[layer].transpose(-1, -2), out=self.before[layer][n])
-            value, derivative = activation_slope(self.tiling.activation, self.before[layer][n])
-            inputs.append(value)
-            derivatives.append(derivative)
+            inputs.append(activation_value(self.tiling.activation, self.before[layer][n]))
         last = self.errors[n]
         if self.tiling.objective == "dot":
             torch.neg(self.values[n], out=last)
@@ -323,7 +321,9 @@ class _FrozenForward(_Frozen):
         errors = [last]
         for layer in reversed(range(self.depth - 1)):
             torch.bmm(errors[0], anchors[layer + 1], out=self.slopes[layer][n])
-            errors.insert(0, derivatives[layer] * self.slopes[layer][n])
+            errors.insert(
+                0, activation_pulled(self.tiling.activation, self.before[layer][n], self.slopes[layer][n])
+            )
         return inputs, errors
 
     def _read(self, n: int, inputs: list[Tensor], errors: list[Tensor]) -> None:
@@ -469,7 +469,7 @@ class _FrozenBackward(_Frozen):
         of_result = self.of_reads[n]
         for layer in reversed(range(self.depth)):
             out, held, scores = self.outs[layer], self.carries[layer][n], self.scores[layer, n]
-            signal, slope = self._signal(n, layer)
+            signal = self._signal(n, layer)
             of_shares = torch.bmm(of_result, errors[layer].transpose(-1, -2)).neg_()
             of_taken.addcmul_(of_shares, scores)
             of_errors[layer].baddbmm_((taken * scores).transpose(-1, -2), of_result, alpha=-1)
@@ -486,23 +486,29 @@ class _FrozenBackward(_Frozen):
                 of_signal.addcmul_(back, moved)
                 left = torch.cat((left, moved * of_result), dim=-1)
             self.of_carry[layer].baddbmm_(left.transpose(-1, -2), signal)
-            of_result = of_signal if slope is None else of_signal.mul_(slope)
+            of_result = self._unsignal(n, layer, of_signal)
         self.of_queries[n] = of_result + self.of_reads[n] if self.tiling.residual else of_result
 
     def _unread_anchor(self, n: int) -> None:
         of_result = self.of_reads[n]
         for layer in reversed(range(self.depth)):
-            signal, slope = self._signal(n, layer)
+            signal = self._signal(n, layer)
             self.of_anchor[layer].baddbmm_(of_result.transpose(-1, -2), signal)
             of_signal = torch.bmm(of_result, self.anchor(n, layer, self.carries))
-            of_result = of_signal if slope is None else of_signal.mul_(slope)
+            of_result = self._unsignal(n, layer, of_signal)
         self.of_queries[n] = of_result + self.of_reads[n] if self.tiling.residual else of_result
 
-    def _signal(self, n: int, layer: int) -> tuple[Tensor, Tensor | None]:
-        """What a read brings to a layer, and the slope of the activation before it."""
+    def _signal(self, n: int, layer: int) -> Tensor:
+        """What a read brings to a layer."""
         if layer == 0:
-            return self.queries[n], None
-        return activation_slope(self.tiling.activation, self.passed[layer - 1][n])
+            return self.queries[n]
+        return activation_value(self.tiling.activation, self.passed[layer - 1][n])
+
+    def _unsignal(self, n: int, layer: int, of_signal: Tensor) -> Tensor:
+        """The gradient of a layer's signal, pulled back through the activation before it."""
+        if layer == 0:
+            return of_signal
+        return activation_pulled(self.tiling.activation, self.passed[layer - 1][n], of_signal)
 
     def _unpair(
         self,
@@ -535,6 +541,13 @@ class _FrozenBackward(_Frozen):
         self.of_keys[n] = of_inputs[0]
         if self.tiling.residual and self.tiling.objective != "dot":
             self.of_keys[n].add_(of_errors[-1])
+
+
+def activation_pulled(name: str, z: Tensor, along: Tensor) -> Tensor:
+    """act'(z) times `along`."""
+    if name == "gelu":
+        return torch.ops.aten.gelu_backward(along, z)
+    return activation_slope(name, z)[1].mul_(along)
 
 
 def activation_bend(name: str, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nldsl.codegen.engines import erasing
 from nldsl.codegen.engines.decay import decay_matrix
 from nldsl.codegen.engines.erasing import ErasingTiles, closed_form_fits, erasing_plainly
 
@@ -61,6 +62,21 @@ def test_values_and_gradients_agree(
     weights = [torch.randn_like(x) for x in found[0]]
     grads = [torch.autograd.grad(x, tensors, weights) for x in found]
     torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_tiles_in_groups_are_the_same_tiles(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = inputs(2, 5, 2, 3, 4, 2)
+    run = runner(retained=True, after=False, plain=False)
+    whole = run(*tensors)
+    grads = torch.autograd.grad(whole, tensors, [torch.ones_like(x) for x in whole])
+    matrix = 2 * 4 * 6 * 8  # bytes of queries and keys of one tile
+    monkeypatch.setattr(erasing, "GROUP_BYTES", at_once * matrix)
+    found = run(*tensors)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, tensors, [torch.ones_like(x) for x in found]), grads
+    )
 
 
 @pytest.mark.parametrize(("retained", "after"), MODES)
