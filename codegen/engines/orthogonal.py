@@ -103,28 +103,28 @@ class OrthogonalWriter(LayeredWriter):
             spec, with_parameters(objective, piece.parameters), piece.at, piece.key, piece.value
         )
         left, share = piece.pushed
+        kept, wanted = (
+            x[:, -1:] if query is None else torch.cat((x[:, rows], x[:, -1:]), 1)
+            for x in (piece.kept, piece.taken)
+        )
         made, after, moments = {}, {}, {}
         for name, weights in piece.running.items():
             entered, error = pairs[name]
             assert entered is not None
-            gone = (share.unsqueeze(-1) * error.unsqueeze(1)).transpose(-1, -2) @ entered.unsqueeze(1)
-            steps = left.unsqueeze(-1) * piece.moments[name].unsqueeze(1) - gone  # [M, C, out, in]
+            slopes = (error.unsqueeze(-1) @ entered.unsqueeze(-2)).flatten(2)  # [M, P + C, out * in]
+            steps = torch.baddbmm(left @ _flat(piece.moments[name]), share, slopes, alpha=-1)
+            steps = steps.unflatten(2, weights.shape[1:])  # [M, C, out, in]
             moments[name] = steps[:, -1]
-            turned = orthogonalised(steps).flatten(2)
-            wanted = (
-                piece.taken[:, -1:]
-                if query is None
-                else torch.cat((piece.taken[:, rows], piece.taken[:, -1:]), 1)
-            )
-            kept = (
-                piece.kept[:, -1:]
-                if query is None
-                else torch.cat((piece.kept[:, rows], piece.kept[:, -1:]), 1)
-            )
-            own = (kept * weights.flatten(1).unsqueeze(1) + wanted @ turned).unflatten(2, weights.shape[1:])
+            own = torch.baddbmm(kept @ _flat(weights), wanted, orthogonalised(steps).flatten(2))
+            own = own.unflatten(2, weights.shape[1:])
             made[name], after[name] = own[:, :-1], own[:, -1]
         if query is None:
             return None, after, moments
         flat = {n: w.flatten(0, 1) for n, w in made.items()}
         read = self.read(spec, flat, query.flatten(0, 1).unsqueeze(1))
         return read.unflatten(0, query.shape[:2])[:, :, 0], after, moments
+
+
+def _flat(weights: Tensor) -> Tensor:
+    """`[M, out, in]` as one row, `[M, 1, out * in]`."""
+    return weights.flatten(1).unsqueeze(1)
