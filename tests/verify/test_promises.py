@@ -9,8 +9,20 @@ from pathlib import Path
 
 import pytest
 
+import nldsl
 from nldsl.run import promises as module
-from nldsl.run.promises import PROMISES, arithmetic, promises
+from nldsl.run.promises import (
+    INNER,
+    LAYERS,
+    MEMORIES_WITHIN,
+    PROMISES,
+    Promised,
+    arithmetic,
+    layer_work,
+    memory_work,
+    promises,
+)
+from nldsl.run.subject import open_folder
 
 GALLERY = ("deltanet", "hope", "hope_attention", "retnet", "titans", "transformer")
 SPECS = [
@@ -31,6 +43,18 @@ def test_what_is_compiled_keeps_its_promises(spec: str, built: Built) -> None:
     found = promises(built(spec))
     assert [probe.name for probe in found] == ["traces", *(name for name, _ in PROMISES)]
     assert [probe for probe in found if not probe.ok] == []
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_heads_of_one_number_may_work_as_tiles_do(width: int, tmp_path: Path) -> None:
+    small = {"model.dim": width, "model.depth": 8, "MomentumDelta.heads": 1}
+    spec = Path(__file__).parents[2] / "specs" / "momentum_delta.nl"
+    nldsl.load(spec, variant="Tiny", set=small).compile(tmp_path / "built")
+    promised = Promised(open_folder(tmp_path / "built"))
+    inner, layers = promised.flops(INNER), promised.flops(LAYERS)
+    assert promised.worked.memories > MEMORIES_WITHIN * (inner + layers)
+    assert memory_work(promised)[0]
+    assert layer_work(promised)[0]
 
 
 GAIN = "nn.RMSNorm(dim // heads, eps=1e-6)"
