@@ -382,6 +382,7 @@ def _gate(w: FlowWriter, flow: Apply, x: c.Code) -> c.Code:
     gate = c.Method(x, "transpose", (c.Atom("1"), c.Atom("2")))
     if flow.input.shape.features == int(heads):
         return gate
+    gate = w.assign(gate, "[B, 1, T]")
     return c.Method(gate, "expand", (c.Atom("-1"), w.owner.constant(heads, "heads"), c.Atom("-1")))
 
 

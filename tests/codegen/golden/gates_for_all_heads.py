@@ -50,11 +50,11 @@ class Mixer(nn.Module):
         # gates_for_all_heads.nl:7  query = x |> linear |> unit
         query = unit(split_heads(self.query_linear(x), self.heads))  # [B, H, T, d]
         # gates_for_all_heads.nl:8  rate = x |> linear(1) |> sigmoid
-        rate = torch.sigmoid(self.rate_linear(x)).transpose(1, 2).expand(-1, self.heads, -1)  # [B, H, T]
+        rate = torch.sigmoid(self.rate_linear(x)).transpose(1, 2)  # [B, 1, T]
+        rate = rate.expand(-1, self.heads, -1)  # [B, H, T]
         # gates_for_all_heads.nl:9  retain = x |> linear(1) |> sigmoid(start = 0.9)
-        retain = torch.sigmoid(self.retain_linear(x) + self.retain_start).transpose(1, 2).expand(
-            -1, self.heads, -1
-        )  # [B, H, T]
+        retain = torch.sigmoid(self.retain_linear(x) + self.retain_start).transpose(1, 2)  # [B, 1, T]
+        retain = retain.expand(-1, self.heads, -1)  # [B, H, T]
         # [B, H, T, d]
         read, core = delta(query, key, value, rate=rate, retain=retain, state=state.get("core"))
         y = merge_heads(read)
