@@ -1,7 +1,7 @@
 """Memories whose gradients stand still for a period: TTT, Titans and deep memories in factored form.
 
 For every linear layer of the map, with retention r, momentum b and rate e (Nested Learning reference,
-engines E5 and E6; Titans, eqs. 13-14, with the keep factor written as r):
+engines E5 and E6; Titans, with the keep factor written as r):
 
     S_t = b_t S_{t-1} - e_t g_t,    W_t = r_t W_{t-1} + S_t
 

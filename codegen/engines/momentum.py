@@ -1,6 +1,6 @@
 """Matrix memories with momentum and with running gradients: one triangular solve a tile.
 
-For a matrix W with retention r, rate e and momentum b (Titans, eqs. 13-14; Nested Learning, eqs. 54-57;
+For a matrix W with retention r, rate e and momentum b (Titans; Nested Learning, eqs. 54-57;
 reference engines E9 and E11), z_t = W_{t-1} k_t what the running weights answer to the key:
 
     d_t = s_t z_t - c_t                              the error whose outer product with k_t is the gradient

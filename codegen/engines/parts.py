@@ -42,7 +42,7 @@ def constant_gate(like: Tensor, number: float) -> Tensor:
 
 
 def rotary(x: Tensor, position: int | Tensor, theta: float) -> Tensor:
-    """Rotary position embedding (RoFormer, Eq. 34) of `x` `[B, H, T, d]`.
+    """Rotary position embedding (RoFormer) of `x` `[B, H, T, d]`.
 
     The first token stands at `position`.  Features are paired by halves: `(x_i, x_{i + d/2})` turns by
     `position * theta^(-2i/d)`.
@@ -107,7 +107,7 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """A gated feed-forward, `down(silu(gate(x)) * up(x))` (GLU Variants, Eq. 6)."""
+    """A gated feed-forward, `down(silu(gate(x)) * up(x))` (GLU Variants)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

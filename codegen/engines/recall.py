@@ -1,4 +1,4 @@
-"""Reading a memory without writing it: every token at the weights as they are (Titans, Eq. 21, M*).
+"""Reading a memory without writing it: every token at the weights as they are (Titans, M*).
 
 The weights are the state that an engine or the token loop left, or the start where there is none yet:
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def persistent_tokens(count: int, width: int) -> nn.Parameter:
-    """Learned tokens `[count, width]` that stand before a stream (Titans, section 3.3)."""
+    """Learned tokens `[count, width]` that stand before a stream (Titans)."""
     return nn.Parameter(0.02 * torch.randn(count, width))
 
 
