@@ -67,9 +67,14 @@ def not_finite(what: str, model: nn.Module, tokens: Tensor, state: Any = None) -
         tokens: what it was given, `[batch, length]`.
         state: and the state it went on from.
     """
+    weights_fit = all_finite([*model.parameters(), *model.buffers()])
     return UserError(
         f"{what}: {blame(model, tokens, state)}",
-        help="use an earlier checkpoint; where a memory is named, bound what it writes (keys and values of "
-        "length 1, a smaller rate, a retain below 1)",
+        help=(
+            "where a memory is at fault, bound what it writes (keys and values of length 1, a smaller rate, "
+            "a retain below 1)"
+            if weights_fit
+            else "use an earlier checkpoint"  # there is one: no run begins with such a weight
+        ),
         kind="diverged",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels
+from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels, steps
 from nldsl.checks.subject import Subject
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.levels.build import build
@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     clocks.nested_levels,
     clocks.divides_the_sequence,
     clocks.segments_within_the_sequence,
+    clocks.windows_within_the_sequence,
     clocks.due_in_the_run,
     clocks.evaluation_is_due,
     clocks.slow_momentum_is_due,
@@ -40,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     levels.teachers,
     levels.idle_levels,
     learning.gates_in_range,
+    steps.gates_at_their_ends,
     learning.retention_underflows,
     learning.steps_that_diverge,
     learning.delta_gradient_descent,

@@ -155,6 +155,55 @@ def inside_the_sequence(subject: Subject, findings: Findings) -> None:
                     help=f"use a period below {length} tokens, such as {max(length // 2, 1)}",
                     severity="warning",
                 )
+        _anchored_reads(subject, findings, one, length)
+
+
+def _anchored_reads(subject: Subject, findings: Findings, one: MemoryInstance, length: int) -> None:
+    """Reads of `boundary` that are counted by an anchor: nothing is read where no period ends in time."""
+    core = one.core
+    if core.read != "boundary" or core.update > 1 or core.period < max(length, 2):
+        return
+    report(
+        subject,
+        findings,
+        "NL0313",
+        f"reads of `{one.name}` see what was written every {core.period} tokens, and a sequence has {length}",
+        [
+            *field_spots(subject, one, "anchor", f"{core.period} tokens"),
+            *field_spots(subject, one, "read", "sees the period's start"),
+            (subject.training.data.spans.get("length") if subject.training else None, "the sequence"),
+        ],
+        fallback=one.span,
+        help=f"use a period below {length} tokens, such as {max(length // 2, 1)}, or `read = after`",
+        severity="warning",
+    )
+
+
+def windows_within_the_sequence(subject: Subject, findings: Findings) -> None:
+    """A window is no longer than the sequence.
+
+    Why: before the first token there are no pairs, so what is beyond the sequence counts for nothing, and
+    is paid for in every state that is kept.
+    Non-goals: how long a good window is; runs at test time on longer sequences.
+    """
+    training = subject.training
+    if training is None:
+        return
+    length, place = training.data.length, training.data.spans.get("length") or training.data.span
+    for one in subject.memories():
+        window = one.core.window
+        if window is None or window <= length:
+            continue
+        report(
+            subject,
+            findings,
+            "NL0318",
+            f"the window of `{one.name}` has {window} tokens, and a sequence has {length}",
+            [*field_spots(subject, one, "window", f"{window} tokens"), (place, "the sequence")],
+            fallback=one.span,
+            help=f"use a window of at most {length} tokens",
+            severity="warning",
+        )
 
 
 def _updates(subject: Subject, one: MemoryInstance) -> list[tuple[int, str, list[Spot]]]:

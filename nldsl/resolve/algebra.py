@@ -247,10 +247,27 @@ class Algebra(Fields):
             if isinstance(phrase[0], e.Call) and phrase[0].arguments
             else None
         )
+        if name == "lq":
+            self._power_of_lq(number, phrase[0])
         every = 1
         if len(phrase) > 1:
             every = self.scope.clock(e.Phrase(phrase[1:], span=value.span)).period
         return ((name, number, every),)
+
+    def _power_of_lq(self, number: float | None, written: e.Expr) -> None:
+        """Refuse `lq` without a number, and a power that has no dual (Miras: p = q / (q - 1))."""
+        if number is None:
+            raise self.findings.stop(
+                "NL0201", "the constraint `lq` needs `q`", written.span, "no number", help="write `lq(4)`"
+            )
+        if number <= 1:
+            raise self.findings.stop(
+                "NL0205",
+                f"the power of `lq` is {number:g}",
+                written.span,
+                "not above 1",
+                help="give a number above 1; 2 changes nothing, and 4 is what Moneta uses",
+            )
 
     def _gradient(self) -> tuple[str, int | None]:
         value = self._field("gradient")
@@ -258,6 +275,7 @@ class Algebra(Fields):
             return "through", None
         if isinstance(value, e.Phrase) and value.head == "through" and len(value.words) == 2:
             number, _ = self.scope.amount(value.words[1], ("token",), "how far gradients flow")
+            self.scope.counted(number, "how far gradients flow", value.span)
             return "through", int(number)
         return self.scope.word(
             value, "how the outer gradient flows", ("through", "first_order", "stop")

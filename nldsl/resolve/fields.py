@@ -139,7 +139,28 @@ class Fields:
             )
         if word == "huber" and self._threshold() is not None:
             return word, None
-        return word, float(self.scope.number(call.arguments[0].value))
+        number = float(self.scope.number(call.arguments[0].value))
+        self._objective_number(word, number, call.arguments[0].value.span)
+        return word, number
+
+    def _objective_number(self, word: str, number: float, span: Span | None) -> None:
+        """Refuse a power without a gradient at 0, and a threshold that leaves no square."""
+        if word == "lp" and number < 1:
+            raise self.findings.stop(
+                "NL0205",
+                f"the power of `lp` is {number:g}",
+                span,
+                "below 1",
+                help="give 1 or more: below it the gradient has no bound where the error is 0",
+            )
+        if word == "huber" and number <= 0:
+            raise self.findings.stop(
+                "NL0205",
+                f"the threshold of `huber` is {number:g}",
+                span,
+                "not above 0",
+                help="give a number above 0: errors up to it are squared",
+            )
 
     def _objective_text(self) -> str:
         """The objective as it is written, without the number of a word."""

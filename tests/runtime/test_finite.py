@@ -87,6 +87,16 @@ def test_a_state_that_is_not_finite_is_told_from_a_part(build: Build, model: nn.
     assert build.finite.blame(model, tokens) == "its logits are too large for a loss"
 
 
+def test_an_earlier_checkpoint_is_only_named_where_a_weight_is_at_fault(
+    build: Build, model: nn.Module
+) -> None:
+    tokens = torch.zeros(1, 2, dtype=torch.long)
+    assert "checkpoint" not in build.finite.not_finite("a loss", model, tokens).help
+    with torch.no_grad():
+        model.get_parameter("fast.weight")[0, 0] = float("nan")
+    assert build.finite.not_finite("a loss", model, tokens).help == "use an earlier checkpoint"
+
+
 def test_errors_while_a_text_is_made_are_findings(
     build: Build, model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
