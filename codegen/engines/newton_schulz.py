@@ -4,9 +4,9 @@ Muon's quintic, from X_0 = X / |X| (Nested Learning, Eq. 42-44):
 
     A = X_i X_i^T,  X_{i+1} = (a I + b A + c A^2) X_i
 
-With R = sqrt(c) A + b / (2 sqrt(c)) I the polynomial is P = R^2 + (a - b^2 / 4c) I, so that a round is three
-products and nothing more.  All of it is symmetric: with Y the gradient of X_{i+1} and D = Y X_i^T the
-backward needs four products where autograd takes six,
+With R = sqrt(c) A + b / (2 sqrt(c)) I the polynomial is P = R^2 + (a - b^2 / 4c) I, so that a round is
+three products and nothing more.  All of it is symmetric: with Y the gradient of X_{i+1} and D = Y X_i^T
+the backward needs four products where autograd takes six,
 
     G = D + D^T,  dX_i = P Y + sqrt(c) (G R + R G) X_i
 

@@ -3,7 +3,7 @@
     phi(x) = (a_0, a_1 x_i, a_2 x_i x_j, ...)  over  i <= j <= ...
 
 The a_n are learned and begin at 1 / n!, the weights of the series of exp.  A matrix over phi(k) has
-C(d + n, n) columns for keys of d numbers: capacity that grows with the degree, at no cost in what is learned.
+C(d + n, n) columns for keys of d numbers: it holds more pairs apart, and no more is learned.
 """
 
 from __future__ import annotations
