@@ -4,7 +4,7 @@
 accumulator A, which is what is retained and written: W = softmax(A) over each row (Memora), and
 W = A / |A|_q^(q - 2) (Moneta; both of Miras).  Each is due after every N tokens; in between, accumulators
 run on while the weights stand still.  All tensors are `[M, ...]` or `[B, H, ...]`: `lead` counts the axes
-that tell memories apart.
+that tell memories apart.  Norms and powers of half precision are taken in float32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from nldsl.codegen.engines.parts import full_precision
 
 Constraint = tuple[str, float | None, int]
 MapWeights = dict[str, Tensor]
@@ -30,7 +32,8 @@ def norm_is_due(constrain: tuple[Constraint, ...], count: int) -> bool:
 
 def of_unit_norm(weights: MapWeights, lead: int) -> MapWeights:
     """Each memory's tensors divided by their norms."""
-    return {n: w / entry_norm(w, 2.0, lead).clamp(min=1e-12) for n, w in weights.items()}
+    wide = {n: full_precision(w) for n, w in weights.items()}
+    return {n: (w / entry_norm(w, 2.0, lead).clamp(min=1e-12)).to(weights[n].dtype) for n, w in wide.items()}
 
 
 def linked_weights(link: Constraint, accumulators: MapWeights, lead: int) -> MapWeights:
@@ -40,9 +43,9 @@ def linked_weights(link: Constraint, accumulators: MapWeights, lead: int) -> Map
         return {n: a.softmax(dim=-1) for n, a in accumulators.items()}
     if name != "lq" or order is None:
         raise ValueError(f"unknown constraint {name!r}")
-    return {
-        n: a / entry_norm(a, order, lead).clamp(min=1e-12).pow(order - 2) for n, a in accumulators.items()
-    }
+    wide = {n: full_precision(a) for n, a in accumulators.items()}
+    made = {n: a / entry_norm(a, order, lead).clamp(min=1e-12).pow(order - 2) for n, a in wide.items()}
+    return {n: w.to(accumulators[n].dtype) for n, w in made.items()}
 
 
 def entry_norm(weights: Tensor, order: float, lead: int) -> Tensor:

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.parts import full_precision
+
 
 def map_settings(spec: str | dict[str, Any]) -> dict[str, Any]:
     """The map as a dict with every setting filled in; an unknown kind is a `ValueError`."""
@@ -94,18 +96,20 @@ def fast_linear(z: Tensor, weight: Any) -> Tensor:
 
 
 def rms_normed(z: Tensor, eps: float) -> Tensor:
-    """The last axis divided by its root mean square."""
-    return z * (z.square().mean(-1, keepdim=True) + eps).rsqrt()
+    """The last axis divided by its root mean square; in float32 where z is in half precision."""
+    wide = full_precision(z)  # the slope holds 1 / rms^3, which float16 does not reach
+    return (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()).to(z.dtype)
 
 
 def layer_normed(z: Tensor, eps: float = 1e-5) -> Tensor:
-    """The last axis centred and divided by its deviation.
+    """The last axis centred and divided by its deviation; in float32 where z is in half precision.
 
     Written out, since the third derivatives of torch's own are wrong: those that a loss needs which looks at
     gradients through inner gradients.
     """
-    centred = z - z.mean(-1, keepdim=True)
-    return centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    wide = full_precision(z)
+    centred = wide - wide.mean(-1, keepdim=True)
+    return (centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()).to(z.dtype)
 
 
 def activated(name: str, z: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from nldsl.codegen.engines.parts import full_precision
+
 
 def objective_value(
     objective: Any, read: Callable[[Tensor], Tensor], weights: dict[str, Tensor], key: Tensor, value: Tensor
@@ -45,7 +47,7 @@ def objective_value(
     if name == "l2":
         return 0.5 * error.square().sum(-1)
     if name == "lp":
-        return error.abs().pow(arguments[0]).sum(-1)
+        return full_precision(error).abs().pow(arguments[0]).sum(-1)
     if name == "huber":
         bound = arguments[0].unsqueeze(-1) if isinstance(arguments[0], Tensor) else arguments[0]
         size = error.abs()

@@ -36,6 +36,7 @@ from torch import Tensor
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
 from nldsl.codegen.engines.newton_schulz import newton_schulz
 from nldsl.codegen.engines.objectives import objective_value, parametrised, tokenwise, with_parameters
+from nldsl.codegen.engines.parts import full_precision
 from nldsl.codegen.engines.reference_ridge import ridge_loop
 
 
@@ -298,7 +299,7 @@ def _normed(
     """The weights divided by their norm, where that is due after `count` tokens."""
     if not any(name == "norm" and count % every == 0 for name, _, every in constrain):
         return running
-    return {n: w / _norm(w, 2.0).clamp(min=1e-12) for n, w in running.items()}
+    return {n: (full_precision(w) / _norm(w, 2.0).clamp(min=1e-12)).to(w.dtype) for n, w in running.items()}
 
 
 def _linked(
@@ -312,12 +313,14 @@ def _linked(
         return {n: a.softmax(dim=-1) for n, a in running.items()}
     if name != "lq" or parameter is None:
         raise ValueError(f"unknown constraint {name!r}")
-    return {n: a / _norm(a, parameter).clamp(min=1e-12).pow(parameter - 2) for n, a in running.items()}
+    norms = {n: _norm(a, parameter).clamp(min=1e-12) for n, a in running.items()}
+    return {n: (full_precision(a) / norms[n].pow(parameter - 2)).to(a.dtype) for n, a in running.items()}
 
 
 def _norm(weights: Tensor, order: float) -> Tensor:
-    """The entry-wise norm of each memory's tensor, `[B, H, 1, ...]`."""
-    return torch.linalg.vector_norm(weights, order, dim=tuple(range(2, weights.dim())), keepdim=True)
+    """The entry-wise norm of each memory's tensor, `[B, H, 1, ...]`, in float32 or better."""
+    wide = full_precision(weights)
+    return torch.linalg.vector_norm(wide, order, dim=tuple(range(2, weights.dim())), keepdim=True)
 
 
 def _started(start: Any, shapes: dict[str, tuple[int, ...]], key: Tensor) -> dict[str, Tensor]:

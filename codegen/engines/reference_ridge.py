@@ -30,6 +30,8 @@ def ridge_loop(
         V_t = r_t V_{t-1} + e_t v_t k_t^T,    K_t = r_t K_{t-1} + e_t k_t k_t^T
         y_t = V_t (K_t + a I)^{-1} q_t
 
+    Systems of half precision are solved in float32.
+
     Args:
         query: `[B, H, T, Dk]`.
         key: `[B, H, T, Dk]`.
@@ -60,7 +62,8 @@ def ridge_loop(
     started = now if state is None else {n: state.get(f"{n}_start", x) for n, x in now.items()}
     count = int(state["phase"]) if state is not None and "phase" in state else 0
     cut_every = gradient[1] if isinstance(gradient, tuple) else 0
-    eye = torch.eye(dim_k, dtype=key.dtype, device=key.device)
+    wide = torch.promote_types(key.dtype, torch.float32)
+    eye = torch.eye(dim_k, dtype=wide, device=key.device)
 
     outputs = []
     for t in range(key.shape[2]):
@@ -74,7 +77,8 @@ def ridge_loop(
             now[n] = retain[:, :, t, None, None] * before[n] + added
         count += 1
         chosen = started if update > 1 else {"after": now, "before": before}.get(read, before)
-        solved = torch.linalg.solve(chosen["K"] + strength * eye, query[:, :, t].unsqueeze(-1))
+        system, asked = chosen["K"].to(wide) + strength * eye, query[:, :, t].unsqueeze(-1)
+        solved = torch.linalg.solve(system, asked.to(wide)).to(asked.dtype)
         outputs.append((chosen["W"] @ solved).squeeze(-1))
         if cut_every and count % cut_every == 0:
             now = {n: x.detach() for n, x in now.items()}
