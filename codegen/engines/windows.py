@@ -11,7 +11,9 @@ For a matrix, the squared error and running gradients, each token erases along i
     W_t = W~_t - e_t sum_i c_i (X k_i - v_i) k_i^T,    X = W~_t (retained) or W_{t-1} (current)
 
 The u_ti = e_t c_i (v_i - X k_i) of a tile of C tokens solve one unit lower-triangular system of size C w: a
-pair of one token meets all pairs of the tokens before, and none of its own token's.
+pair of one token meets all pairs of the tokens before, and none of its own token's.  The system grows with
+the square of the window, so tiles shrink as windows grow, and `long_windows` takes those above
+a share of the features of a key.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nldsl.codegen.engines.erasing import erasing_solved
+from nldsl.codegen.engines.long_windows import long_window_delta
 from nldsl.codegen.engines.tiles import (
     cut,
     gate,
@@ -34,6 +37,8 @@ from nldsl.codegen.engines.tiles import (
     tokens_between_cuts,
     with_phase,
 )
+
+ROWS_OF_SOLVE = 64  # pairs of one tile
 
 
 def window_sums(weight: Tensor, before: int, window: int) -> Tensor:
@@ -64,6 +69,7 @@ def window_delta(
     read: str = "after",
     gradient: str | tuple[str, int] = "through",
     tile: int = 16,
+    longest: float = 0.375,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The delta rule on a window of pairs.
 
@@ -81,7 +87,9 @@ def window_delta(
         erase: `retained` or `current`.
         read: `after` or `before` the own write.
         gradient: as `delta`.
-        tile: tokens a solve spans; never changes the function.
+        tile: tokens a solve spans, fewer where windows are long; never changes the function.
+        longest: pairs of one token that a solve takes, as a share of the features of a key (by
+            measurement); never changes the function.
 
     Returns:
         The read `[B, H, T, Dv]` and the state after the last token.
@@ -95,7 +103,24 @@ def window_delta(
     carried = {n: x[:, :, max(0, x.shape[2] - window + 1) :] for n, x in zip(names, seen, strict=True)}
     if tokens == 0:
         return torch.zeros_like(value), with_phase({"W": weights}, {}, phase, 1, cut_every) | carried
-    tiles, _, ends = marked_tiling(tokens, tile, 0, cut_every, phase)
+    now = min(window, seen[0].shape[2])  # no more pairs than there are
+    if now > longest * key.shape[-1]:
+        read_out, weights = long_window_delta(
+            query,
+            (seen[0], seen[1], seen[2]),
+            gate(rate, key),
+            retain,
+            weights,
+            before=held[0].shape[2],
+            window=now,
+            erase=erase,
+            read=read,
+            gradient=gradient,
+            phase=phase,
+        )
+        return read_out, with_phase({"W": weights}, {}, phase + tokens, 1, cut_every) | carried
+    window = now
+    tiles, _, ends = marked_tiling(tokens, max(1, min(tile, ROWS_OF_SOLVE // window)), 0, cut_every, phase)
     pairs = _Pairs(*(_window_pairs(x, held[0].shape[2], window, tiles) for x in seen))
     rates = (cut(gate(rate, key), tiles).unsqueeze(-1) * pairs.weight).flatten(-2)  # [B, H, N, C w]
     keys, values = pairs.key.flatten(3, 4), pairs.value.flatten(3, 4)  # [B, H, N, C w, D]

@@ -113,7 +113,12 @@ def fast_weights(
     beside += (window - 1) * heads * pair
     # Where gradients run, a token takes those of all its pairs; where they stand still, each is taken once.
     gradients = gradient * (window if isinstance(core.anchor, str) else 1)
-    write = core.writes * (gradients + 2 * window * weights + erase + momentum)
+    taught = gradients + 2 * window * weights
+    if window > 1 and (map.kind, core.objective) == ("matrix", "l2") and isinstance(core.anchor, str):
+        # Or from the window's sums of k k^T and v k^T, each kept up by one term in and one out.
+        grams = heads * key_width**2
+        taught = min(taught, 2 * key_width * weights + 4 * (grams + weights) + 2 * weights)
+    write = core.writes * (taught + erase + momentum)
     if core.rule == "muon":
         write += heads * sum(newton_schulz(r, c) for r, c in map.weights(key_width, value_width))
     if core.rule == "ridge":  # a second sum, of keys, and a Cholesky factor with two triangular solves a read

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.any_map import any_map
 from nldsl.codegen.engines.layered import layered
+from nldsl.codegen.engines.long_windows import long_window_delta, sums_of_windows
 from nldsl.codegen.engines.maps import weight_shapes
 from nldsl.codegen.engines.orthogonal import orthogonal
 from nldsl.codegen.engines.reference import token_loop
@@ -65,6 +66,7 @@ def test_window_sums_hold_the_weights_of_the_pairs_in_each_window() -> None:
     st.booleans(),
     cutting,
     st.sampled_from([1, 2, 3, 16]),
+    st.sampled_from([0.0, 9.0]),
 )
 def test_the_delta_rule_on_a_window_is_the_token_loop(
     shape: dict[str, Any],
@@ -75,15 +77,81 @@ def test_the_delta_rule_on_a_window_is_the_token_loop(
     weighted: bool,
     cuts: list[int],
     tile: int,
+    longest: float,
 ) -> None:
     tensors = _case(shape, weighted=weighted, dim_v=3)
     start = rand(shape["heads"], 3, shape["dim_k"], seed=shape["seed"] + 9)
     words: dict[str, Any] = {"start": start, "window": window, "read": read, "gradient": gradient}
     cuts = [min(cut, shape["tokens"]) for cut in cuts]
-    fast = piecewise(window_delta, tensors, cuts, erase=erase, tile=tile, **words)
+    fast = piecewise(window_delta, tensors, cuts, erase=erase, tile=tile, longest=longest, **words)
     slow = token_loop(**tensors, anchor=erase, **words)
     state = {n: x for n, x in fast[1].items() if window > 1 or not n.startswith("window_")}
     assert_same((fast[0], state), slow, tensors | {"start": start})
+
+
+@FEW
+@given(
+    shapes,
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from(["retained", "current"]),
+    reads,
+    st.sampled_from(MODES),
+    st.booleans(),
+)
+def test_a_long_window_is_the_solve_of_its_pairs(
+    shape: dict[str, Any], window: int, before: int, erase: str, read: str, gradient: Any, weighted: bool
+) -> None:
+    tensors = _case(shape | {"tokens": 12}, weighted=weighted, dim_v=3)
+    before = min(before, window - 1)
+    words: dict[str, Any] = {"window": window, "read": read, "gradient": gradient}
+    first = {n: x[:, :, :before] for n, x in tensors.items()}
+    rest = {n: x[:, :, before:] for n, x in tensors.items()}
+    began = window_delta(**first, erase=erase, longest=9.0, **words)[1]
+    slow = window_delta(**rest, erase=erase, state=began, longest=9.0, **words)
+    weight = tensors.get("weight", torch.ones_like(tensors["rate"]))
+    fast = long_window_delta(
+        rest["query"],
+        (tensors["key"], tensors["value"], weight),
+        rest["rate"],
+        rest["retain"],
+        began["W"],
+        before=before,
+        erase=erase,
+        phase=int(began.get("phase", 0)),
+        **words,
+    )
+    assert_same((fast[0], {"W": fast[1]}), (slow[0], {"W": slow[1]["W"]}), tensors)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([4, 12, 1_000_000]),
+    st.sampled_from(["retained", "current"]),
+    reads,
+    st.sampled_from(MODES),
+)
+def test_windows_longer_than_a_solve_takes_are_the_token_loop(
+    window: int, erase: str, read: str, gradient: Any
+) -> None:
+    shape = {"batch": 1, "heads": 2, "tokens": 22, "dim_k": 3, "seed": 3}
+    tensors = _case(shape, weighted=True, dim_v=2)
+    tensors["rate"] = (0.1 * tensors["rate"]).detach().requires_grad_()
+    start = rand(2, 2, 3, seed=12)
+    words: dict[str, Any] = {"start": start, "window": window, "read": read, "gradient": gradient}
+    fast = piecewise(window_delta, tensors, [2, 13, 14], erase=erase, **words)
+    assert_same(fast, token_loop(**tensors, anchor=erase, **words), tensors | {"start": start})
+
+
+@given(st.integers(1, 12), st.integers(0, 11), st.integers(1, 14), st.integers(0, 99))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_sums_of_windows_are_those_of_the_matrix_of_who_counts(
+    places: int, before: int, window: int, seed: int
+) -> None:
+    before = min(before, places)
+    terms = rand(1, 1, places, 2, seed=seed).detach()
+    rows = window_sums(torch.ones(places, dtype=terms.dtype), before, window)
+    assert torch.allclose(sums_of_windows(terms, before, window), rows @ terms)
 
 
 def _starts(spec: Any, shape: dict[str, Any]) -> dict[str, Tensor]:
