@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from bench import engines, layers, memory, models, tool
+from bench import engines, goals, layers, memory, models, tool
 
-WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory")
+WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "goals")
 
 
 def main() -> None:
@@ -19,14 +19,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=512, help="of the engines' sequences")
     parser.add_argument("--only", default="", help="names of engines or models, with `;` between")
-    parser.add_argument("--compile", action="store_true", help="whole models compiled as well")
+    parser.add_argument("--compile", action="store_true", help="engines and whole models compiled as well")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     only = tuple(name.strip() for name in chosen.only.split(";") if name.strip())
     reports: dict[str, Callable[[], str]] = {
         "tool": tool.report,
-        "engines": lambda: engines.report(chosen.rounds, chosen.tokens, only or tuple(engines.MEMORIES)),
+        "engines": lambda: engines.report(
+            chosen.rounds, chosen.tokens, only or tuple(engines.MEMORIES), compile_too=chosen.compile
+        ),
         "long": lambda: engines.long(chosen.rounds),
         "layers": lambda: layers.report(chosen.rounds),
         "models": lambda: (
@@ -36,6 +38,7 @@ def main() -> None:
         ),
         "language": lambda: models.language(chosen.rounds),
         "memory": memory.report,
+        "goals": lambda: goals.report(chosen.rounds, compile_too=chosen.compile),
     }
     print(engines.peak())
     for name in WHAT:

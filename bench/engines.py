@@ -63,24 +63,39 @@ def _inside(core: Any) -> Callable[..., Any]:
     return lambda **tensors: core._run(tensors, None, None)
 
 
-def variants(name: str, tokens: int, *, loop: bool = True) -> dict[str, Callable[[], object]]:
+def variants(
+    name: str, tokens: int, *, loop: bool = True, compile_too: bool = False
+) -> dict[str, Callable[[], object]]:
     """The token loop, the engine, and the peers that are installed, on the same numbers."""
     import nldsl
 
     chunked = nldsl.core(name, dim=256)
     tensors = inputs(chunked, 4, 4, tokens, 64)
     found = {"token loop": step(_inside(nldsl.core(name, "reference", dim=256)), tensors)} if loop else {}
-    found[f"nldsl: {getattr(chunked, 'engine', 'engine')}"] = step(_inside(chunked), tensors)
+    ours = f"nldsl: {getattr(chunked, 'engine', 'engine')}"
+    found[ours] = step(_inside(chunked), tensors)
+    if compile_too:
+        found[f"{ours}, compiled"] = step(torch.compile(_inside(chunked), dynamic=False), tensors)
     for peer in (PEERS[one] for one in MEMORIES.get(name, ()) if installed(PEERS[one].package)):
-        found[f"{peer.name} ({peer.version})"] = step(peer.run, peer.prepare(tensors))
+        native = peer.prepare(tensors)
+        found[f"{peer.name} ({peer.version})"] = step(peer.run, native)
+        if compile_too:
+            fast = torch.compile(peer.run, dynamic=False)
+            found[f"{peer.name} ({peer.version}), compiled"] = step(fast, native)
     return found
 
 
-def report(rounds: int = 3, tokens: int = 512, names: tuple[str, ...] = tuple(MEMORIES)) -> str:
+def report(
+    rounds: int = 3,
+    tokens: int = 512,
+    names: tuple[str, ...] = tuple(MEMORIES),
+    *,
+    compile_too: bool = False,
+) -> str:
     """One table for each memory."""
     parts = []
     for name in names:
-        timings = interleaved(variants(name, tokens), rounds)
+        timings = interleaved(variants(name, tokens, compile_too=compile_too), rounds)
         parts.append(table(f"{name}, B4 H4 D64, T = {tokens}", timings, "token loop"))
     return "\n".join(parts)
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from bench.models import MODEL, build
 from bench.peers import LAYERS, installed
-from bench.timing import interleaved, table
+from bench.timing import Timing, interleaved, table
 
+SIZES = ((64, 512), (16, 256))  # tokens of a chunk and of a sequence
 MEMORY = """
 memory Deep(dim, heads = 4) {{
   key       = x |> linear
@@ -62,25 +63,29 @@ def step(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return run
 
 
+def timings(rounds: int, chunk: int, length: int) -> dict[str, Timing]:
+    """A pass of each module, in turns; the first two are theirs."""
+    layer = LAYERS["titans-pytorch NeuralMemory"]
+    torch.manual_seed(0)
+    x = torch.randn(2, length, 256)
+    at_boundary = f"  update    = every {chunk} tokens\n"
+    with tempfile.TemporaryDirectory() as place:
+        modules = {
+            "titans-pytorch, every chunk": layer.build(256, chunk=chunk, relinearised=True),
+            "titans-pytorch, at the start": layer.build(256, chunk=chunk),
+            "nldsl, reads of every token": ours(Path(place) / "a", chunk, length, ""),
+            "nldsl, reads at the boundary": ours(Path(place) / "b", chunk, length, at_boundary),
+        }
+        return interleaved({name: step(module, x) for name, module in modules.items()}, rounds)
+
+
 def report(rounds: int = 5) -> str:
     """Chunks of 64 and of 16 tokens."""
     if not installed("titans-pytorch"):
         return "titans-pytorch is not installed: `make peers`.\n"
-    layer = LAYERS["titans-pytorch NeuralMemory"]
+    version = LAYERS["titans-pytorch NeuralMemory"].version
     parts = []
-    for chunk, length in ((64, 512), (16, 256)):
-        torch.manual_seed(0)
-        x = torch.randn(2, length, 256)
-        with tempfile.TemporaryDirectory() as place:
-            modules = {
-                "titans-pytorch, every chunk": layer.build(256, chunk=chunk, relinearised=True),
-                "titans-pytorch, at the start": layer.build(256, chunk=chunk),
-                "nldsl, reads of every token": ours(Path(place) / "a", chunk, length, ""),
-                "nldsl, reads at the boundary": ours(
-                    Path(place) / "b", chunk, length, f"  update    = every {chunk} tokens\n"
-                ),
-            }
-            timings = interleaved({name: step(module, x) for name, module in modules.items()}, rounds)
-        title = f"Deep memory, d 256, B 2, T {length}, chunk {chunk} (titans-pytorch {layer.version})"
-        parts.append(table(title, timings, "titans-pytorch, every chunk"))
+    for chunk, length in SIZES:
+        title = f"Deep memory, d 256, B 2, T {length}, chunk {chunk} (titans-pytorch {version})"
+        parts.append(table(title, timings(rounds, chunk, length), "titans-pytorch, every chunk"))
     return "\n".join(parts)

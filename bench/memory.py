@@ -101,6 +101,12 @@ def measure(way: str, hidden: int, tile: int, tokens: int) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
+def apart(way: str, hidden: int, tile: int, tokens: int) -> float:
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "bench.memory", way, *map(str, (hidden, tile, tokens))]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def report() -> str:
     """A table; every figure comes from a process of its own."""
     lines = [
@@ -119,9 +125,7 @@ def report() -> str:
             if way not in ways:
                 row.append("")
                 continue
-            command = [sys.executable, "-m", "bench.memory", way, *map(str, (hidden, tile, tokens))]
-            found = subprocess.run(command, check=True, capture_output=True, text=True)
-            row.append(f"{float(found.stdout):.0f} MB")
+            row.append(f"{apart(way, hidden, tile, tokens):.0f} MB")
         lines.append(f"| hidden {hidden}, {tokens // tile} tiles of {tile} | " + " | ".join(row) + " |")
     return "\n".join([*lines, ""])
 

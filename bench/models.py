@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.timing import costs, interleaved
+from bench.timing import Timing, costs, interleaved
+
+Facts = dict[str, str]
 
 MODEL = """edition 2026
 
@@ -78,6 +80,7 @@ MIXERS: dict[str, tuple[str, str, str]] = {
     "attention": ("SoftmaxAttention(dim)", "SoftmaxAttention", ""),
     "plain linear attention": ("Plain(dim)", "SoftmaxAttention", plain("dot")),
     "plain gated linear attention": ("Plain(dim)", "SoftmaxAttention", plain("dot", RETAIN)),
+    "plain RetNet": ("Plain(dim)", "SoftmaxAttention", plain("dot", "  retain    = 1 - 2 ^ (-5 - head)\n")),
     "plain DeltaNet": ("Plain(dim)", "SoftmaxAttention", plain("l2", RATE)),
     "plain Gated DeltaNet": ("Plain(dim)", "SoftmaxAttention", plain("l2", RATE + RETAIN)),
     "LinearAttention": ("LinearAttention(dim)", "LinearAttention", ""),
@@ -99,6 +102,21 @@ MIXERS: dict[str, tuple[str, str, str]] = {
 FEEDS = {"Hope, every 64": "SelfModifying, every 64", "Hope, every 16": "SelfModifying, every 16"}
 CONTINUUM = "Continuum(dim, hidden = 2 * dim)"
 USUAL = (*MIXERS, *FEEDS)
+# What peers cost over the same Transformer, eager and compiled, as measured on another occasion with two
+# threads; Hope's and the token's peer are goals, as these peers are a hundred times as slow and more.
+PEERS_COST: dict[str, tuple[str, float | None, float | None]] = {
+    "plain linear attention": ("fla naive_chunk_linear_attn", 1.00, 0.74),
+    "plain RetNet": ("fla naive_retention", 1.12, 0.81),
+    "plain gated linear attention": ("fla naive_chunk_simple_gla", 1.36, 0.85),
+    "plain DeltaNet": ("fla delta_rule_chunkwise", 2.08, None),
+    "plain Gated DeltaNet": ("transformers torch_chunk_gated_delta_rule", 1.65, 1.05),
+    "Mamba2": ("transformers Mamba2", 1.85, 1.76),
+    "TTTLinear, every 16": ("fla chunk_ttt_linear_ref", 2.6, 1.25),
+    "Titans, every 64": ("titans-pytorch, every chunk; compiled at the start", 4.9, 2.05),
+    "Titans, every 16": ("goal; titans-pytorch 12.0 eager; compiled at the start", 4.0, 3.2),
+    "Titans, every token": ("goal; titans-pytorch 522", 20.0, None),
+    "Hope, every 16": ("goal; nested-learning 117 to 1,456", 8.0, None),
+}
 
 
 class Reference(nn.Module):
@@ -202,34 +220,49 @@ def compiled(model: nn.Module) -> nn.Module:
     return model
 
 
-def report(rounds: int = 5, names: tuple[str, ...] = USUAL, *, compile_too: bool = False) -> str:
-    """A training step of each model as a multiple of the reference Transformer's, eager."""
+def steps(rounds: int, names: tuple[str, ...], *, compile_too: bool) -> tuple[dict[str, Timing], Facts]:
+    """A training step of each model and of the reference, in turns, and how many parameters they have."""
     models: dict[str, nn.Module] = {"Transformer": Reference()}
     if compile_too:
         models["Transformer, compiled"] = compiled(Reference())
+    runs = {name: trainer(model, 256) for name, model in models.items()}
     with tempfile.TemporaryDirectory() as place:
         for n, name in enumerate(names):
             models[name] = build(Path(place) / str(n), spec(name))
+            runs[name] = trainer(models[name], 256)
             if compile_too:
-                models[f"{name}, compiled"] = compiled(build(Path(place) / f"{n}c", spec(name)))
+                both = f"{name}, compiled"
+                models[both] = compiled(build(Path(place) / f"{n}c", spec(name)))
+                runs[both] = trainer(models[both], 256)
+                runs[both]()  # the compiler looks modules up by name, and the next build takes the names
         sizes = {name: f"{sum(p.numel() for p in m.parameters()):,}" for name, m in models.items()}
-        timings = interleaved({name: trainer(m, 256) for name, m in models.items()}, rounds)
+        return interleaved(runs, rounds), sizes
+
+
+def report(rounds: int = 5, names: tuple[str, ...] = USUAL, *, compile_too: bool = False) -> str:
+    """A training step of each model as a multiple of the reference Transformer's."""
+    timings, sizes = steps(rounds, names, compile_too=compile_too)
     title = "Training step, d 128, 2 layers, T 256, B 4"
     return costs(title, timings, "Transformer", sizes, "parameters")
 
 
+def language_steps(rounds: int, length: int) -> tuple[dict[str, Timing], Facts]:
+    """Gated DeltaNet and Transformer++ of equal parameters (1 %): d 256, 4 layers, B 4."""
+    with tempfile.TemporaryDirectory() as place:
+        ours, theirs = (
+            build(Path(place) / name, spec(name, 256, 4, length, f"swiglu({hidden})"))
+            for name, hidden in (("GatedDeltaNet", 597), ("attention", 683))
+        )
+    models = {"Transformer++": theirs, "GatedDeltaNet": ours}
+    sizes = {name: f"{sum(p.numel() for p in m.parameters()):,}" for name, m in models.items()}
+    return interleaved({name: trainer(m, length) for name, m in models.items()}, rounds), sizes
+
+
 def language(rounds: int = 3, lengths: tuple[int, ...] = (512, 2048)) -> str:
-    """Gated DeltaNet against Transformer++ of equal parameters (1 %): d 256, 4 layers, B 4."""
+    """Gated DeltaNet against Transformer++ of equal parameters, one table for each length."""
     parts = []
     for length in lengths:
-        with tempfile.TemporaryDirectory() as place:
-            ours, theirs = (
-                build(Path(place) / name, spec(name, 256, 4, length, f"swiglu({hidden})"))
-                for name, hidden in (("GatedDeltaNet", 597), ("attention", 683))
-            )
-        models = {"Transformer++": theirs, "GatedDeltaNet": ours}
-        sizes = {name: f"{sum(p.numel() for p in m.parameters()):,}" for name, m in models.items()}
-        timings = interleaved({name: trainer(m, length) for name, m in models.items()}, rounds)
+        timings, sizes = language_steps(rounds, length)
         title = f"Training step, d 256, 4 layers, T {length}, B 4"
         parts.append(costs(title, timings, "Transformer++", sizes, "parameters"))
     return "\n".join(parts)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bench import engines, models
+from bench.goals import Goal, faster
 from bench.memory import deep
-from bench.timing import costs, interleaved, table
+from bench.timing import Timing, costs, interleaved, table
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +56,16 @@ def test_ways_of_the_deep_memory_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     grads = [deep(way, 8, 4, 8)(8) for way in ("closed", "autograd", "per token")]
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(grads[0], grads[2], rtol=1e-3, atol=1e-5)
+
+
+def test_goals_say_whether_they_are_reached() -> None:
+    assert Goal("speed", 4.2, 4).row() == "| speed | 4.20 | 4 | yes |"
+    assert Goal("cost", 4.2, 4, least=False).row() == "| cost | 4.20 | at most 4 | no |"
+
+
+def test_ratios_compare_like_with_like() -> None:
+    seconds = {"nldsl: x": 1.0, "nldsl: x, compiled": 0.5, "peer f (1)": 4.0, "peer f (1), compiled": 3.0}
+    timings = {name: Timing(s, s) for name, s in seconds.items()}
+    assert faster(timings, "peer f") == 4.0
+    assert faster(timings, "peer f", compiled=True) == 6.0
+    assert faster(timings, "another") is None
