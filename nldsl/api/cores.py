@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nldsl.api.block_maps import block_settings
 from nldsl.api.modules import ModuleCore
 from nldsl.api.objectives import objective_function
-from nldsl.api.shapes import check_call, check_state, check_widths, drawn_start
+from nldsl.api.shapes import check_call, check_size, check_state, check_widths, drawn_start
 from nldsl.api.spec import Spec, load
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import expr as e
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nldsl.codegen.plan.engines import Choice
+    from nldsl.resolve.modules import Module
 
 Lowering = Literal["chunked", "reference"]
 State = dict[str, "Tensor"]
@@ -31,8 +32,7 @@ class Core:
     """One memory as a function of keys, values, queries and gates; a value without weights of its own.
 
         read, state = core(query=q, key=k, value=v, rate=e)
-        read, state = core(query=q2, key=k2, value=v2, rate=e2, state=state)      # goes on where the first
-        stopped
+        read, state = core(query=q2, key=k2, value=v2, rate=e2, state=state)  # goes on from there
 
     Attributes:
         inputs: the names it takes: `query`, `key`, `value`, and the gates that the memory has.
@@ -76,17 +76,14 @@ class Core:
             dim_v: features of a value.
             start: the weights to start from, `[heads, ...]` or `[batch, heads, ...]`: one tensor for a matrix
                 (`[.., dim_v, dim_k]`) or vector (`[.., dim_v]`), a tuple with one tensor for each layer of a
-                deep map.
-                By default a matrix starts from zeros, and a deep map, whose start is learned in a model, from
-                one
-                drawn with a fixed seed: from zeros it could not learn.
+                deep map.  By default a matrix starts from zeros, and a deep map, whose start is learned in a
+                model, from one drawn with a fixed seed: from zeros it could not learn.
             dtype: torch's default where not given.
             device: torch's default where not given.
 
         Returns:
             `W` `[batch, heads, dim_v, dim_k]` for a matrix, `W1`, `W2`, ... for a deep map, `S...` with
-            momentum,
-            `..._start` and `phase` with a period, `key` and `value` for a cache (empty at first).
+            momentum, `..._start` and `phase` with a period, `key` and `value` for a cache (empty at first).
 
         Raises:
             ValueError: a size below 1, or a start of another shape.
@@ -94,10 +91,8 @@ class Core:
         """
         import torch
 
-        sizes: dict[str, Any] = {"batch": batch, "heads": heads, "dim_k": dim_k, "dim_v": dim_v}
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
+        for name, size in {"batch": batch, "heads": heads, "dim_k": dim_k, "dim_v": dim_v}.items():
+            check_size(name, size)
         check_widths(self.memory, dim_k, dim_v)
         made = torch.empty(0, dtype=dtype, device=device)
         beside = {one.name: one.kind for one in self._own if not one.field}
@@ -125,23 +120,26 @@ class Core:
 
         Args:
             query: `[batch, heads, tokens, dim_k]`.
-            key: `[batch, heads, tokens, dim_k]`; with `writes = n`, `tokens * n` of them, as of `value`,
-                `rate` and `erase`.
+            key: `[batch, heads, tokens, dim_k]`; with `writes = n` there are `tokens * n` of them, as there
+                are of `value`, `rate` and `erase`.
             value: `[batch, heads, tokens, dim_v]`.
-            state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
+            state: what an earlier call or `init_state` returned, for the same sizes and in the inputs' dtype;
+                a sequence may be cut anywhere.
             start: as in `init_state`; only without `state`.
-            gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each `[batch,
-                heads, tokens]`,
-                or `[batch, heads, tokens, dim_k]` where the memory's gate is per channel; `erase` and
-                `erase_into` like a key; `weight`, how much a pair counts in its windows; what an objective
-                that is an expression reads, by name, `[batch, heads, tokens]` or with features behind.
+            gates: those of `inputs`: `rate` (at least 0), `retain` and `momentum` (0 to 1), each
+                `[batch, heads, tokens]`, or `[batch, heads, tokens, dim_k]` where the memory's gate is per
+                channel; `erase` and `erase_into` like a key; `weight` (at least 0), how much a pair counts in
+                its windows; what an objective that is an expression reads, by name, `[batch, heads, tokens]`
+                or with features behind.
 
         Returns:
             What each query read, `[batch, heads, tokens, dim_v]`, and the state after the last token.
 
         Raises:
-            TypeError: an input is missing, unknown, or no floating-point tensor.
-            ValueError: a shape does not fit, a gate is out of its range, or an input holds NaN.
+            TypeError: an input is missing, unknown, or no floating-point tensor, or `state` is no dict of
+                tensors.
+            ValueError: a shape or dtype does not fit, a gate is out of its range, an input holds NaN or an
+                infinity, or `state` is another memory's.
         """
         tensors = check_call(self.memory, self.inputs, {"query": query, "key": key, "value": value, **gates})
         if state is not None:
@@ -197,8 +195,7 @@ def core(
     """The core of a memory: of the standard library by name, or of a spec.
 
     A memory that writes its own projections, or makes its own targets, cannot be told from what feeds it: its
-    core
-    takes `x` `[batch, tokens, dim]` and holds the projections' weights in `.module`.
+    core takes `x` `[batch, tokens, dim]` and holds the projections' weights in `.module`.
 
     Args:
         name_or_spec: a memory of the library, such as `"DeltaNet"`; the path of a spec; or a `Spec`.
@@ -261,6 +258,7 @@ def _of_library(name: str, dim: int, parameters: dict[str, Any]) -> MemoryInstan
         )
     made, wrong = amendments(parameters)
     file = linked(Source("<core>.nl", f"edition 2026\nimport [{name}] from std\n"), None)
+    _no_block(name, file.module)
     given = tuple(e.Argument(a.value, a.path, span=a.span) for a in made if a.value is not None)
     found, findings = memory(file.module, name, dim=dim, given=given) if not wrong else (None, [])
     errors = [d for d in (*wrong, *findings) if d.severity == "error"]
@@ -268,6 +266,21 @@ def _of_library(name: str, dim: int, parameters: dict[str, Any]) -> MemoryInstan
         said = "; ".join(dict.fromkeys(f"{d.message}{f' ({d.help})' if d.help else ''}" for d in errors))
         raise ValueError(f"`{name}` cannot be made: {said or 'it has no core of its own'}")
     return found
+
+
+def _no_block(name: str, module: Module) -> None:
+    """Raises `ValueError` where a name of the library is a block."""
+    from nldsl.document import model as doc
+
+    declaration, home = module.lookup(name) or (None, module)
+    if not isinstance(declaration, doc.Block):
+        return
+    beside = {n: home.lookup(n) for n in home.names()}
+    inside = [f'`core("{n}")`' for n, found in beside.items() if found and isinstance(found[0], doc.Memory)]
+    raise ValueError(
+        f"`{name}` is a block, and blocks have no core; "
+        f"call that of a memory in it ({', '.join(inside)}), or compile a model that uses `{name}`"
+    )
 
 
 def _of_spec(spec: Spec, wanted: str | None) -> MemoryInstance:

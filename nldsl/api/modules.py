@@ -1,6 +1,4 @@
-"""A memory that makes its own projections or targets, as a module: its core cannot be told from what feeds
-it.
-"""
+"""Memories that make their own projections or targets, as modules with weights."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nldsl.api.shapes import check_sequence, check_size, compare_states
 from nldsl.resolve.expanded import MemoryInstance
 
 if TYPE_CHECKING:
@@ -44,33 +43,39 @@ class ModuleCore:
         """The state before the first token of `batch` sequences; `dtype` is the module's where not given.
 
         Raises:
-            ValueError: fewer than one sequence.
+            ValueError: `batch` is no whole number of at least 1.
         """
         import torch
 
-        if batch < 1:
-            raise ValueError(f"`batch` is {batch!r}; give a whole number of at least 1")
-        like = next(self.module.parameters())
-        with torch.no_grad():
-            x = torch.zeros(batch, 0, int(self.memory.width), dtype=dtype or like.dtype, device=like.device)
+        check_size("batch", batch)
+        like = self._like()
+        kind, place = (None, None) if like is None else (like.dtype, like.device)
+        x = torch.zeros(batch, 0, int(self.memory.width), dtype=dtype or kind, device=place)
         return self.module(x, None)[1]
 
+    def _like(self) -> Tensor | None:
+        """One of the weights, where there are any: inputs have its dtype and device."""
+        return next(self.module.parameters(), None)
+
     def __call__(self, *, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Read and write a sequence `x` `[batch, tokens, dim]`, or go on with one.
+        """Read and write a sequence, or go on with one.
+
+        Args:
+            x: `[batch, tokens, dim]`, in the dtype of the module's weights.
+            state: what an earlier call or `init_state` returned; a sequence may be cut anywhere.
 
         Returns:
             The output `[batch, tokens, dim]` and the state after the last token.
 
         Raises:
-            ValueError: `x` has another width, or holds NaN.
+            TypeError: `x` is no floating-point tensor, or `state` is not built as this core's.
+            ValueError: `x` has another width or dtype, or holds NaN or an infinity; `state` is another
+                memory's, of another batch or dtype.
         """
-        width = int(self.memory.width)
-        if x.dim() != 3 or x.shape[-1] != width:
-            raise ValueError(
-                f"`x` has the shape {tuple(x.shape)}; `{self.memory.name}` takes [batch, tokens, {width}]"
-            )
-        if bool(x.isnan().any()):
-            raise ValueError("`x` holds NaN; look at what made it")
+        check_sequence(self.memory, x, self._like())
+        if state is not None:
+            fresh = self.module(x[:, :0].detach(), None)[1]
+            compare_states(self.memory.name, state, fresh)
         return self.module(x, state)
 
 

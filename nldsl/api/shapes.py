@@ -1,4 +1,4 @@
-"""What a core may be given: names, shapes, ranges; and what a memory starts from when nobody says."""
+"""What a core may be given: names, shapes, ranges, states; and what it starts from when nobody says."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "rate": (0.0, None),
     "retain": (0.0, 1.0),
     "momentum": (0.0, 1.0),
+    "weight": (0.0, None),
 }
 _MEND = {
     "rate": "pass it through `softplus` or `sigmoid`",
     "retain": "pass it through `sigmoid`",
     "momentum": "pass it through `sigmoid`",
+    "weight": "pass it through `sigmoid`",
 }
 
 
 def check_call(memory: MemoryInstance, inputs: tuple[str, ...], given: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a call; raises a `TypeError` or `ValueError` that says what is wrong."""
-    import torch
-
     for name in given:
         if name not in inputs:
             near = get_close_matches(name, inputs, n=1)
@@ -38,14 +38,48 @@ def check_call(memory: MemoryInstance, inputs: tuple[str, ...], given: dict[str,
     if missing:
         raise TypeError(f"`{memory.name}` needs {', '.join(f'`{m}`' for m in missing)}; see its `inputs`")
     for name, tensor in given.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            kind = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise TypeError(f"`{name}` is a `{kind}`; give a floating-point tensor")
+        _floating(name, tensor)
     _one_kind(given)
     _shapes(memory, given)
+    asked = memory.core.expression.parameters if memory.core.expression is not None else ()
+    own = {one.name for one in asked if not one.field}  # names of the spec's author, which promise nothing
     for name, tensor in given.items():
-        _values(name, tensor)
+        _values(f"`{name}`" if name in own else name, tensor)
     return given
+
+
+def check_sequence(memory: MemoryInstance, x: Any, like: Tensor | None) -> None:
+    """Raises where `x` is no input of a core that makes its own projections, with weights such as `like`."""
+    import torch
+
+    _floating("x", x)
+    width = int(memory.width)
+    if x.dim() != 3 or x.shape[-1] != width:
+        raise ValueError(
+            f"`x` has the shape {_shape(x)}; `{memory.name}` takes [batch, tokens, {width}] features"
+        )
+    if like is not None and x.device != like.device:
+        raise ValueError(f"`x` is on {x.device}, and the weights on {like.device}; bring them to one")
+    if like is not None and x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"`x` has the dtype {x.dtype}, and the weights {like.dtype}; bring `x` or `.module` to the other"
+        )
+    _values("x", x)
+
+
+def check_size(name: str, size: Any) -> None:
+    """Raises `ValueError` where a size is no whole number of at least 1."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"`{name}` is {size!r}; give a whole number of at least 1")
+
+
+def _floating(name: str, tensor: Any) -> None:
+    import torch
+
+    if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+        return
+    kind = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    raise TypeError(f"`{name}` is a `{kind}`; give a floating-point tensor")
 
 
 def _one_kind(given: dict[str, Tensor]) -> None:
@@ -150,33 +184,77 @@ def check_state(
     name: str, state: Any, tensors: dict[str, Tensor], fresh: Callable[..., dict[str, Tensor]]
 ) -> None:
     """Raises where a state is not one of this core, or of other sizes."""
-    query, value = tensors["query"], tensors["value"]
-    wanted = fresh(
-        query.shape[0], tensors["key"].shape[1], query.shape[-1], value.shape[-1], dtype=query.dtype
-    )
+    query, key, value = tensors["query"], tensors["key"], tensors["value"]
+    sizes = query.shape[0], key.shape[1], query.shape[-1], value.shape[-1]
+    compare_states(name, state, fresh(*sizes, dtype=query.dtype, device=query.device))
+
+
+def compare_states(name: str, state: Any, wanted: dict[str, Any], within: str = "state") -> None:
+    """Raises where `state` is not built as `wanted`, a fresh state of the memory `name`.
+
+    Args:
+        name: of the memory.
+        state: what a caller gave.
+        wanted: tensors by name, or dicts and tuples of them.  The pairs of a cache or a window may be longer
+            or shorter.
+        within: the expression for `state`, for messages.
+
+    Raises:
+        TypeError: something is not a dict, a tuple or a tensor where `wanted` has one.
+        ValueError: names, sizes, dtypes or devices differ, or a tensor holds NaN or an infinity.
+    """
     if not isinstance(state, dict):
         raise TypeError(
-            f"`state` is a `{type(state).__name__}`; give the dict that a call of this core returned"
+            f"`{within}` is a `{type(state).__name__}`; give the dict that a call of this core returned"
         )
-    grown = {n for n in state if n.startswith("window_")}
-    if set(state) - grown != set(wanted) - {n for n in wanted if n.startswith("window_")}:
+    missing, foreign = [n for n in wanted if n not in state], [n for n in state if n not in wanted]
+    if missing or foreign:
+        lacks = f"lacks {_listed(missing)}" if missing else ""
+        has = f"holds {_listed(foreign)}, which `{name}` does not" if foreign else ""
         raise ValueError(
-            f"`state` holds {', '.join(f'`{n}`' for n in sorted(state)) or 'nothing'}, "
-            f"and a state of `{name}` "
-            f"{', '.join(f'`{n}`' for n in sorted(wanted))}; give what a call of this core returned"
+            f"`{within}` {' and '.join(p for p in (lacks, has) if p)}; "
+            f"give what a call of this core returned, or its `init_state`"
         )
-    for part, tensor in wanted.items():
-        if part in ("key", "value") or part.startswith("window_"):  # as long as what was seen
-            same = state[part].dim() == tensor.dim() and state[part].shape[:2] == tensor.shape[:2]
-        else:
-            same = state[part].shape == tensor.shape
-        if not same:
-            raise ValueError(
-                f'`state["{part}"]` has the shape {_shape(state[part])}, '
-                f"and these inputs need {_shape(tensor)}"
-            )
-        if state[part].is_floating_point():
-            _values(f'`state["{part}"]`', state[part])
+    for part, like in wanted.items():
+        _compared(name, f'{within}["{part}"]', state[part], like, part)
+
+
+def _compared(name: str, within: str, given: Any, like: Any, part: str) -> None:
+    import torch
+
+    if isinstance(like, dict):
+        compare_states(name, given, like, within)
+        return
+    if isinstance(like, tuple | list):
+        if not isinstance(given, tuple | list):
+            raise TypeError(f"`{within}` is a `{type(given).__name__}`; give {len(like)} tensors")
+        if len(given) != len(like):
+            raise ValueError(f"`{within}` holds {len(given)} tensors; give {len(like)}")
+        for n, both in enumerate(zip(given, like, strict=True)):
+            _compared(name, f"{within}[{n}]", *both, part)
+        return
+    if not isinstance(like, torch.Tensor):
+        return
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"`{within}` is a `{type(given).__name__}`; give a tensor")
+    free = 2 if part in ("key", "value") or part.startswith("window_") else None  # as long as what was seen
+    shapes = [list(x.shape) for x in (given, like)]
+    if free is not None and given.dim() == like.dim():
+        shapes = [[n for axis, n in enumerate(shape) if axis != free] for shape in shapes]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"`{within}` has the shape {_shape(given)}, and these inputs need {_shape(like)}")
+    if like.dim() == 0:  # a count, which stays where it was made
+        return
+    if given.device != like.device:
+        raise ValueError(f"`{within}` is on {given.device}, and these inputs need {like.device}")
+    if given.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+        raise ValueError(f"`{within}` has the dtype {given.dtype}, and these inputs need {like.dtype}")
+    if given.is_floating_point():
+        _values(f"`{within}`", given)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{n}`" for n in sorted(names))
 
 
 def drawn_start(memory: MemoryInstance, start: Any, tensors: dict[str, Tensor]) -> Any:

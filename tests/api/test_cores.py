@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,15 @@ def test_a_core_of_a_spec() -> None:
     [
         (("DeltaNett",), "there is no memory called `DeltaNett` in the standard library; maybe `DeltaNet`"),
         (("Continuum",), "`Continuum` cannot be made: `Continuum` learns from the task"),
+        (
+            ("MemoryAsContext",),
+            'call that of a memory in it (`core("SoftmaxAttention")`, `core("Titans")`), or compile a model',
+        ),
         (("DeltaNet", "fast"), "there is no lowering `fast`; use `chunked` or `reference`"),
     ],
 )
 def test_what_has_no_core(arguments: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         nldsl.core(*arguments)
 
 
@@ -166,7 +171,13 @@ def change(**new: Any) -> Any:
             ValueError,
             r"`state\[\"W\"\]` has the shape \[1, 2, 4, 4\]",
         ),
-        (change(state={}), ValueError, "`state` holds nothing, and a state of `DeltaNet` `W`"),
+        (change(state={}), ValueError, "`state` lacks `W`; give what a call of this core returned"),
+        (change(state={"W": None}), TypeError, r"`state\[\"W\"\]` is a `NoneType`; give a tensor"),
+        (
+            change(state={"W": torch.zeros(2, 2, 4, 4)}),
+            ValueError,
+            r"`state\[\"W\"\]` has the dtype torch.float32, and these inputs need torch.float64",
+        ),
         (change(state=3), TypeError, "`state` is a `int`"),
         (
             change(start=0 * ones(2, 3, 5)),
@@ -192,6 +203,15 @@ def test_gates_above_one_and_starts_of_caches() -> None:
         core.init_state(1, 0, 3, 3)
     with pytest.raises(ValueError, match="need one width"):
         made("Titans").init_state(1, 2, 3, 4)
+
+
+def test_a_window_takes_its_pairs_with_it() -> None:
+    core, other = made("Atlas"), made("Titans")
+    given = tensors(core)
+    with pytest.raises(ValueError, match="lacks `window_key`, `window_value`, `window_weight`; give what"):
+        core(**given, state=other.init_state(2, 2, 4, 4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"`weight` goes down to -0\..*, below 0; pass it through `sigmoid`"):
+        core(**given | {"weight": -given["weight"]})
 
 
 def test_cores_work_under_torchs_transforms() -> None:
