@@ -19,7 +19,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import nldsl  # noqa: E402
-from nldsl.api.advice import spelled  # noqa: E402
 from nldsl.api.planned import one_memory  # noqa: E402
 from nldsl.codegen.plan.engines import choose  # noqa: E402
 from nldsl.codegen.plan.projections import looped  # noqa: E402
@@ -28,6 +27,7 @@ from nldsl.document import model as doc  # noqa: E402
 from nldsl.document.printer import print_expr  # noqa: E402
 from nldsl.levels.draw import render  # noqa: E402
 from nldsl.resolve.expanded import BlockInstance, ChainInstance, MemoryInstance  # noqa: E402
+from nldsl.resolve.spelling import spelled  # noqa: E402
 from nldsl.syntax import read  # noqa: E402
 
 Instance = BlockInstance | ChainInstance | MemoryInstance

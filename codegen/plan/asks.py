@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.engine import Obstacles
+from nldsl.resolve import spelling
 from nldsl.resolve.expanded import Core
 
 
@@ -24,7 +25,7 @@ def gradient_apart(core: Core) -> Obstacles:
 
 def no_window(core: Core) -> Obstacles:
     """Each write is for its own token."""
-    return want(core.window is None, f"`window = {core.window} tokens`")
+    return want(core.window is None, f"`window = {spelling.many(core.window or 1)}`")
 
 
 def no_constraint(core: Core) -> Obstacles:
@@ -50,7 +51,7 @@ def gates_per_head(core: Core) -> Obstacles:
 def rule(core: Core, *names: str) -> Obstacles:
     """One of these rules; what steps along gradients takes implicit steps too, by their rate."""
     implicit = core.rule == "gd_implicit" and "gd" in names and not core.normalise
-    return want(implicit or core.rule in names, f"`rule = {core.rule}`")
+    return want(implicit or core.rule in names, f"`rule = {spelling.rule(core)}`")
 
 
 def map_kind(core: Core, *kinds: str) -> Obstacles:
@@ -60,7 +61,7 @@ def map_kind(core: Core, *kinds: str) -> Obstacles:
 
 def objective(core: Core, *names: str) -> Obstacles:
     """One of these objectives."""
-    return want(core.objective in names, f"`objective = {core.lowers}`")
+    return want(core.objective in names, f"`objective = {spelling.objective(core)}`")
 
 
 def one_answer(core: Core) -> Obstacles:

@@ -7,6 +7,7 @@ from math import lcm
 
 from nldsl.codegen.plan.engines import map_settings
 from nldsl.records import record
+from nldsl.resolve import spelling
 from nldsl.resolve.expanded import Adaptive, Core, Map, MemoryInstance
 
 FOLDED = ("gd", "dgd", "dgd_explicit", "dgd_first_layer")
@@ -83,33 +84,31 @@ def obstacles(instance: MemoryInstance) -> list[str]:
     core, found = instance.core, []
     slots = _slots(instance)
     maps = {slot.map.kind: slot.map for slot in slots}
-    found += [f"`map = {kind}` beside adaptive projections" for kind in maps if kind not in ("mlp", "matrix")]
+    looping = "adaptive projections" if instance.adaptives() else "`target = self`"
+    found += [f"`map = {kind}` beside {looping}" for kind in maps if kind not in ("mlp", "matrix")]
     if any(slot.map.norm for slot in slots):
-        found.append("a norm in a map beside adaptive projections")
+        found.append(f"a norm in a map beside {looping}")
     if any(s.rule not in FOLDED for s in slots) or core.objective not in ("dot", "l2"):
-        found.append(f"`rule = {core.rule}` with `objective = {core.lowers}` beside adaptive projections")
+        asked = f"`rule = {spelling.rule(core)}` with `objective = {spelling.objective(core)}`"
+        found.append(f"{asked} beside {looping}")
     if core.update == 1 and isinstance(core.anchor, int):
         found.append("an anchor apart from the update")
     piece = min(slot.period for slot in slots)
     if any(slot.period % piece for slot in slots):
         found.append("adaptive projections whose periods do not nest")
     if core.gradient_tokens is not None and core.gradient_tokens % piece:
-        found.append(
-            f"`gradient = through {core.gradient_tokens} tokens`, which cuts a period of {piece} tokens"
-        )
-    others = (
-        core.window,
-        core.constrain,
-        core.erase,
-        core.normalise,
-        core.partial != "drop",
-        core.writes > 1,
-    )
-    if any(others) or "channel" in (core.rate, core.retain, core.momentum):
-        found.append(
-            "a window, constraint, erase, normaliser, partial period, second write or channel gate "
-            "beside adaptive projections"
-        )
+        found.append(f"`gradient = {spelling.gradient(core)}`, which cuts a period of {piece} tokens")
+    channels = [name for name in ("rate", "retain", "momentum") if getattr(core, name) == "channel"]
+    others = {
+        f"`window = {spelling.many(core.window or 1)}`": core.window is not None,
+        f"`constrain = {spelling.constrain(core)}`": bool(core.constrain),
+        "`erase`": core.erase,
+        "`normalise = sum`": core.normalise,
+        f"`partial = {core.partial}`": core.partial != "drop",
+        f"`writes = {core.writes}`": core.writes > 1,
+        **{f"a `{name}` for each channel": True for name in channels},
+    }
+    found += [f"{what} beside {looping}" for what, there in others.items() if there]
     return found
 
 
@@ -168,7 +167,7 @@ def loop_obstacles(core: Core) -> list[str]:
     if core.rate == "channel" and core.rule == "gd_implicit":
         found.append("a `rate` for each channel in an implicit step")
     if core.erase and (one.kind != "matrix" or core.objective != "l2"):
-        found.append(f"`erase` beside `map = {one.kind}` and `objective = {core.lowers}`")
+        found.append(f"`erase` beside `map = {one.kind}` and `objective = {spelling.objective(core)}`")
     return [*found, *writes_obstacles(core)]
 
 

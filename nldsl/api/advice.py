@@ -10,6 +10,7 @@ from nldsl.codegen.plan.engine import Engine
 from nldsl.codegen.plan.engines import TOKEN_LOOP, choose
 from nldsl.codegen.plan.projections import loop_obstacles
 from nldsl.records import record
+from nldsl.resolve import spelling
 from nldsl.resolve.expanded import Core
 
 PERIOD = 16  # tokens of the periods that are proposed
@@ -46,31 +47,32 @@ def _left_out(core: Core) -> Iterator[Change]:
     """Fields that can be left out."""
     gates = [name for name in ("rate", "retain", "momentum") if getattr(core, name) == "channel"]
     if core.gradient_tokens is not None or core.gradient != "through":
-        now = core.gradient if core.gradient_tokens is None else f"through {core.gradient_tokens} tokens"
         yield Change(
             "gradient",
-            f"`gradient = {now}`",
+            f"`gradient = {spelling.gradient(core)}`",
             "`gradient = through`",
             replace(core, gradient="through", gradient_tokens=None),
         )
     if core.normalise:
         yield _without(core, "normalise", "`normalise = sum`", normalise=False)
     if core.window is not None:
-        yield _without(core, "window", f"`window = {core.window} tokens`", window=None)
+        yield _without(core, "window", f"`window = {spelling.many(core.window)}`", window=None)
     if core.constrain:
-        yield _without(core, "constrain", f"`constrain = {_constraint(core)}`", constrain=())
+        yield _without(core, "constrain", f"`constrain = {spelling.constrain(core)}`", constrain=())
     if core.erase:
         yield _without(core, "erase", "`erase` apart from the key", erase=False)
     for name in gates:
         yield Change(
             name,
             f"a `{name}` for each channel",
-            f"a `{name}` for each head",
+            f"a `{name}` of one number for each head",
             replace(core, **{name: "head"}),
         )
     if core.map.norm:
         plain = replace(core.map, norm=False)
-        yield Change("map", "a norm inside the map", "the map without `norm`", replace(core, map=plain))
+        yield Change(
+            "map", "a norm inside the map", f"`map = {spelling.mapping(plain)}`", replace(core, map=plain)
+        )
 
 
 def _clocks(core: Core) -> Iterator[Change]:
@@ -80,7 +82,10 @@ def _clocks(core: Core) -> Iterator[Change]:
         yield Change("read", f"`read = {core.read}`", f"`read = {read}`", replace(core, read=read))
     for anchor in ("retained", "current") if not boundary else ():
         yield Change(
-            "anchor", f"`anchor = {_anchor(core)}`", f"`anchor = {anchor}`", replace(core, anchor=anchor)
+            "anchor",
+            f"`anchor = {spelling.anchor(core)}`",
+            f"`anchor = {anchor}`",
+            replace(core, anchor=anchor),
         )
     if core.period == 1:
         yield Change(
@@ -92,8 +97,8 @@ def _clocks(core: Core) -> Iterator[Change]:
     if boundary:
         yield Change(
             "update",
-            f"`update = every {core.update} tokens`",
-            "`update` left out",
+            f"`update = {spelling.every(core.update)}`",
+            "`update` left out" + " and `anchor = retained`" * (core.anchor != "retained"),
             replace(core, update=1, anchor="retained", read="after"),
         )
     for name, parameter, every in core.constrain:
@@ -101,8 +106,8 @@ def _clocks(core: Core) -> Iterator[Change]:
             slower = replace(core, anchor=PERIOD, constrain=((name, parameter, PERIOD),))
             yield Change(
                 "constrain",
-                "`constrain` at every token" if every == 1 else f"`constrain` every {every} tokens",
-                f"`constrain` and `anchor` every {PERIOD} tokens",
+                f"`constrain = {spelling.constrain(core)}`",
+                f"`constrain = {spelling.constrain(slower)}` and `anchor = {spelling.every(PERIOD)}`",
                 slower,
             )
 
@@ -112,42 +117,31 @@ def _learning(core: Core) -> Iterator[Change]:
     if core.momentum != "none":
         yield _without(core, "momentum", "`momentum`", momentum="none")
     for rule in ("gd", "dgd"):
-        yield Change("rule", f"`rule = {spelled(core.rule)}`", f"`rule = {rule}`", replace(core, rule=rule))
+        yield Change("rule", f"`rule = {spelling.rule(core)}`", f"`rule = {rule}`", replace(core, rule=rule))
     for objective in ("l2", "dot"):
         other = replace(
             core, objective=objective, objective_parameter=None, expression=None, thresholds=False
         )
-        yield Change("objective", f"`objective = {core.lowers}`", f"`objective = {objective}`", other)
+        yield Change(
+            "objective", f"`objective = {spelling.objective(core)}`", f"`objective = {objective}`", other
+        )
     if core.map.kind != "matrix":
         matrix = replace(core.map, kind="matrix", norm=False, residual=False)
         yield Change(
-            "map", f"`map = {core.map.call or core.map.kind}`", "`map = matrix`", replace(core, map=matrix)
+            "map", f"`map = {spelling.mapping(core.map)}`", "`map = matrix`", replace(core, map=matrix)
         )
     if core.map.kind == "mlp" and core.map.depth != 2:
         two = replace(core.map, depth=2)
         yield Change(
-            "map", f"an `mlp` of depth {core.map.depth}", "an `mlp` of two layers", replace(core, map=two)
+            "map",
+            f"`map = {spelling.mapping(core.map)}`",
+            f"`map = {spelling.mapping(two)}`",
+            replace(core, map=two),
         )
 
 
 def _without(core: Core, field: str, now: str, **values: object) -> Change:
     return Change(field, now, f"`{field}` left out", replace(core, **values))  # type: ignore[arg-type]
-
-
-def _constraint(core: Core) -> str:
-    name, parameter, every = core.constrain[0]
-    number = "" if parameter is None else f"({parameter:g})"
-    return f"{name}{number}" + (f" every {every} tokens" if every > 1 else "")
-
-
-def _anchor(core: Core) -> str:
-    return f"every {core.anchor} tokens" if isinstance(core.anchor, int) else core.anchor
-
-
-def spelled(rule: str) -> str:
-    """A rule as the spec writes it: `gd_implicit` is `gd(implicit)`."""
-    name, _, reading = rule.partition("_")
-    return f"{name}({reading})" if reading else name
 
 
 def ways(core: Core) -> tuple[Way, ...]:
@@ -187,13 +181,13 @@ def rests_on(core: Core, engine: Engine) -> tuple[str, ...]:
 def _usual(core: Core) -> Iterator[tuple[str, str, list[Core]]]:
     """Each field with what it says now and the algebra for other usual values of it."""
     maps = [replace(core.map, kind=kind) for kind in ("matrix", "mlp", "cache") if kind != core.map.kind]  # type: ignore[arg-type]
-    yield "map", f"`map = {core.map.kind}`", [replace(core, map=one) for one in maps]
+    yield "map", f"`map = {spelling.mapping(core.map)}`", [replace(core, map=one) for one in maps]
     others = [o for o in ("l2", "dot", "lp", "oja") if o != core.objective]
     if core.map.kind != "cache":
         usual = [replace(core, objective=o, expression=None, thresholds=False) for o in others]
-        yield "objective", f"`objective = {core.lowers}`", usual
+        yield "objective", f"`objective = {spelling.objective(core)}`", usual
     rules = [r for r in ("gd", "dgd", "muon") if r != core.rule]
-    yield "rule", f"`rule = {spelled(core.rule)}`", [replace(core, rule=r) for r in rules]
+    yield "rule", f"`rule = {spelling.rule(core)}`", [replace(core, rule=r) for r in rules]
     if core.map.kind == "cache":
         return
     if core.period > 1:

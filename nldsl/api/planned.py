@@ -12,9 +12,11 @@ from nldsl.levels import costs
 from nldsl.levels.build import DEFAULT_LENGTH
 from nldsl.levels.draw.words import count, size
 from nldsl.resolve.expanded import Core, Expanded, MemoryInstance
+from nldsl.resolve.spelling import anchor, constrain, every, gradient, many, mapping, objective, rule, setting
 
 if TYPE_CHECKING:
     from nldsl.codegen.plan.engine import Choice, Engine
+    from nldsl.codegen.plan.projections import Group
 
 WIDTH = 100
 HELD = "\N{NO-BREAK SPACE}"
@@ -42,7 +44,9 @@ def one_memory(memory: MemoryInstance, length: int = DEFAULT_LENGTH) -> str:
 
 def _row(label: str, text: str) -> list[str]:
     """A label and its text, wrapped between values and never inside one."""
-    whole = re.sub(r"`[^`]*`| = ", lambda m: m[0].replace(" ", HELD), text)
+    whole = re.sub(
+        r"`[^`]*`| = (every )?(\d+ tokens?\b)?|every \d+ tokens?\b", lambda m: m[0].replace(" ", HELD), text
+    )
     lines = wrap(whole, WIDTH - LABEL, break_on_hyphens=False, break_long_words=False)
     rows = [line.replace(HELD, " ") for line in lines]
     return [f"  {label if n == 0 else '':<{LABEL - 2}}{row}" for n, row in enumerate(rows)]
@@ -60,24 +64,19 @@ def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
         return [*rows, *_missed(memory.core)]
     needed = rests_on(memory.core, engine)
     rows += [("rests on", ", ".join(needed))] if needed else []
-    settings = ", ".join(f"{k} = {_value(v)}" for k, v in _settings(choice, memory.core).items())
+    settings = ", ".join(_settings(choice, memory.core))
     rows += [("settings", settings)] if settings else []
     return [*rows, ("tile", tile_words(choice, memory.core))]
 
 
-def _settings(choice: Choice, core: Core) -> dict[str, object]:
-    """The settings that are a word or a number, an objective as it is written."""
-    plain: dict[str, object] = {k: v for k, v in choice.keywords.items() if not isinstance(v, dict)}
-    return plain | {k: core.lowers for k in plain if k == "objective"}
+def _settings(choice: Choice, core: Core) -> tuple[str, ...]:
+    """The settings of the engine, each as the field that it comes from."""
+    return tuple(dict.fromkeys(setting(name, value, core) for name, value in choice.keywords.items()))
 
 
 def named(engine: Engine) -> str:
     """An engine with its row in the reference."""
     return f"{engine.name} ({engine.reference})"
-
-
-def _value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _missed(core: Core) -> list[tuple[str, str]]:
@@ -102,7 +101,7 @@ def _missed(core: Core) -> list[tuple[str, str]]:
 
 def _self_modifying(memory: MemoryInstance) -> list[tuple[str, str]]:
     """A memory whose projections or targets are its own: read at a period's start, written at its end."""
-    from nldsl.codegen.plan.projections import fold, obstacles
+    from nldsl.codegen.plan.projections import fold, groups, obstacles
 
     found = obstacles(memory)
     if found:
@@ -111,18 +110,27 @@ def _self_modifying(memory: MemoryInstance) -> list[tuple[str, str]]:
             ("in the way", "; ".join(found)),
         ]
     chosen = fold(memory.core)
-    period = _tokens(memory.core.period)
-    names = ", ".join(dict.fromkeys(name for name, _ in memory.adaptives()))
-    how = f"everything of a period of {period} is read at its start, then all memories are written together"
+    stacks = groups(memory)
+    periods = sorted({group.period for group in stacks})
+    spans = " or ".join(many(period) for period in periods)
+    each = "all memories are" if len(periods) == 1 else "those whose period ends are"
+    how = f"everything of a period of {spans} is read at its start, then {each} written together"
     rows = [("engine", f"self-modifying, folded by `{chosen.function}` ({chosen.reference}): {how}")]
-    rows += [
-        ("writes", f"itself, and its projections of {names}" if names else "itself, towards its own answers")
-    ]
-    return [*rows, ("tile", f"{period}, a period")]
+    rows += [("writes", _writes(memory, stacks))]
+    piece = min(periods)
+    return [*rows, ("tile", f"{many(piece)}, {'a' if len(periods) == 1 else 'the shortest'} period")]
 
 
-def _tokens(number: int) -> str:
-    return f"{number} token{'s' * (number != 1)}"
+def _writes(memory: MemoryInstance, stacks: tuple[Group, ...]) -> str:
+    """The memories that are written, with their periods where they have several."""
+    names = list(dict.fromkeys(name for name, _ in memory.adaptives()))
+    if not names:
+        return "itself, towards its own answers"
+    periods = {slot.field: slot.period for group in stacks for slot in group.slots}
+    if len(set(periods.values())) == 1:
+        return f"itself, and its projections of {', '.join(names)}"
+    own = f"itself {every(memory.core.period)}"
+    return ", ".join([own, *(f"its projection of {name} {every(periods[name])}" for name in names)])
 
 
 def cost(memory: MemoryInstance, length: int) -> str:
@@ -148,10 +156,10 @@ def tile_words(choice: Choice, core: Core) -> str:
     """How many tokens the engine works on at once."""
     tile = default_tile(choice.engine)
     if core.period == 1:
-        return "the whole sequence" if tile is None else _tokens(tile)
+        return "the whole sequence" if tile is None else many(tile)
     most = core.period if tile is None else tile_in(core.period, tile)
-    many = core.period // most
-    return f"{_tokens(most)}, {'a period' if many == 1 else f'{many} to a period'}"
+    parts = core.period // most
+    return f"{many(most)}, {'a period' if parts == 1 else f'{parts} to a period'}"
 
 
 def default_tile(engine: Engine) -> int | None:
@@ -183,23 +191,18 @@ def algebra(memory: MemoryInstance) -> str:
         reach = f"the last {core.map.window} tokens" if core.map.window else "all tokens"
         reach += f" and the first {core.map.sinks}" if core.map.window and core.map.sinks else ""
         return f"a cache of {reach}, read by {core.rule}"
-    words = [
-        f"map = {core.map.call or core.map.kind}",
-        f"objective = {core.lowers}",
-        f"rule = {core.rule}",
-    ]
-    words += [
-        f"update = every {core.update} token{'s' * (core.update != 1)}",
-        f"anchor = {core.anchor}",
-        f"read = {core.read}",
-    ]
+    words = [f"map = {mapping(core.map)}", f"objective = {objective(core)}", f"rule = {rule(core)}"]
+    words += [f"update = {every(core.update)}"]
+    words += [] if core.rule == "ridge" else [f"anchor = {anchor(core)}"]  # it solves, and steps from nowhere
+    words += [f"read = {core.read}"]
     others = {
-        f"window = {core.window} tokens": core.window is not None,
+        f"window = {many(core.window or 1)}": core.window is not None,
         "erase apart": core.erase,
         "normalise = sum": core.normalise,
         f"writes = {core.writes}": core.writes > 1,
-        f"gradient = {core.gradient}": core.gradient != "through",
-        "target = self": core.target == "self",
-        **{f"constrain = {name}": True for name, _, _ in core.constrain},
+        f"gradient = {gradient(core)}": gradient(core) != "through",
+        f"target = self{' |> unit' * core.target_unit}": core.target == "self",
+        f"partial = {core.partial}": core.partial != "drop",
+        f"constrain = {constrain(core)}": bool(core.constrain),
     }
     return ", ".join([*words, *gates, *(text for text, there in others.items() if there)])

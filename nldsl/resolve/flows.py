@@ -62,6 +62,7 @@ class Context:
     instantiate: Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Use | Flow]
     heads: Num | None = None
     adaptive_ok: bool = False
+    writes: int = 1  # that `heads` counts each head for
     vocab: list[Num] = field(default_factory=list)
     lets: Lets | None = None
     seen: tuple[Seen, ...] = ()
@@ -105,8 +106,8 @@ def merged(flow: Flow) -> Flow:
     return Apply(shape, "merge heads", flow, {}, "", span=flow.span)
 
 
-def split(flow: Flow, heads: Num, scope: Scope, what: str) -> Flow:
-    """`[B,T,H*d]` to `[B,H,T,d]`."""
+def split(flow: Flow, heads: Num, scope: Scope, what: str, writes: int = 1, help: str = "") -> Flow:
+    """`[B,T,H*d]` to `[B,H,T,d]`; of several `writes`, `heads` has as many for each head."""
     if flow.shape.layout == "heads":
         return flow
     if flow.shape.layout != "flat":
@@ -114,20 +115,25 @@ def split(flow: Flow, heads: Num, scope: Scope, what: str) -> Flow:
             "NL0404", f"{what} is {flow.shape}", flow.span, "features of each token are wanted here"
         )
     if int(flow.shape.width) % int(heads):
+        many = f"{int(heads) // writes} head{'s' * (int(heads) != writes)}"
+        many = many if writes == 1 else f"{writes} writes of {many}"
         raise scope.findings.stop(
             "NL0403",
-            f"{int(flow.shape.width)} features do not divide into {int(heads)} heads",
+            f"{int(flow.shape.width)} features do not divide into {many}",
             flow.span or heads.span,
             what,
-            others=((heads.span, f"{int(heads)} heads"),) if heads.span is not flow.span else (),
-            help=(
-                f"use a number of heads that divides {int(flow.shape.width)}: "
-                f"{_divisors(int(flow.shape.width))}"
-            ),
+            others=((heads.span, many),) if heads.span is not flow.span else (),
+            help=help or _enough(int(flow.shape.width), writes),
         )
     return Apply(
         Shape("heads", share(flow.shape.width, heads), heads), "split heads", flow, {}, "", span=flow.span
     )
+
+
+def _enough(width: int, writes: int) -> str:
+    if writes > 1:
+        return f"give each write features of its own, such as `linear({writes} * dim)`"
+    return f"use a number of heads that divides {width}: {_divisors(width)}"
 
 
 def shared(flow: Flow, heads: Num) -> Flow:
@@ -361,7 +367,7 @@ class Flows:
         if primitive.layout == "merged":
             flow = merged(flow)
         if primitive.layout == "head" and context.heads is not None:
-            flow = split(flow, context.heads, context.scope, f"the input of `{name}`")
+            flow = split(flow, context.heads, context.scope, f"the input of `{name}`", context.writes)
         if name == "rope":
             self._even(node, flow, context)
         shape = self._shape(node, name, flow.shape, arguments, context)
@@ -519,7 +525,8 @@ class Flows:
                 node.span,
                 help="write `adaptive mlp(residual)` or `adaptive linear`",
             )
-        flow = split(flow, context.heads, context.scope, "the input of `adaptive`")
+        several = "leave `writes` out: several writes do not go with `adaptive`" * (context.writes > 1)
+        flow = split(flow, context.heads, context.scope, "the input of `adaptive`", context.writes, several)
         projection = self.map(node.words[1], context.scope, flow.shape.width)
         if projection.kind not in ("mlp", "matrix"):
             raise findings.stop(

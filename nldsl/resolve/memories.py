@@ -14,6 +14,7 @@ from nldsl.resolve.expanded import (
     Apply,
     ChainInstance,
     Constant,
+    Core,
     Flow,
     Map,
     MemoryInstance,
@@ -121,6 +122,7 @@ class _Memory(Algebra):
             )
         flows |= self._asked_of_the_objective(flows)
         core = self._core(mapping, flows)
+        self._as_wide_as_its_answers(core, key, value)
         start, teacher = self._start()
         core = replace(core, writes=int(self.writes), groups=groups_of(flows, heads))
         shape, flows = self._out(flows, heads, value.shape.width)
@@ -184,6 +186,22 @@ class _Memory(Algebra):
                     others=((key.span, "keys"),),
                     help="give both the same width",
                 )
+
+    def _as_wide_as_its_answers(self, core: Core, key: Flow, value: Flow) -> None:
+        """What a memory answers to a value, to make its own target, it takes in as a key."""
+        if core.target != "self" or key.shape.width.value == value.shape.width.value:
+            return
+        raise self.findings.stop(
+            "NL0401",
+            (
+                f"`target = self` asks the memory for its answer to a value, which has "
+                f"{int(value.shape.width)} features in a head, and it takes keys of {int(key.shape.width)}"
+            ),
+            value.span,
+            "values",
+            others=((key.span, "keys"),),
+            help="give keys and values one width, or leave `target` out",
+        )
 
     def _only_what_compiles(self) -> None:
         """Refuse what would change the meaning and that no code can be made for yet."""
@@ -305,12 +323,15 @@ class _Memory(Algebra):
     def _context(self, name: str) -> Context:
         """Where the pipeline of a field stands: what is written has as many heads for each of its writes."""
         context = self.context.at(name)
-        return replace(context, heads=times(self.heads, self.writes)) if name in WRITTEN else context
+        if name not in WRITTEN:
+            return context
+        return replace(context, heads=times(self.heads, self.writes), writes=int(self.writes))
 
     def _of_heads(self, name: str, flow: Flow) -> Flow:
         """A field as features of each head; the keys and values of a cache may stay in groups."""
         many = times(self.heads, self.writes) if name in WRITTEN else self.heads
-        flow = split(flow, many, self.scope, f"the {name}")
+        writes = int(self.writes) if name in WRITTEN else 1
+        flow = split(flow, many, self.scope, f"the {name}", writes)
         if self._map_word() == "cache" and name in ("key", "value"):
             return flow
         return self._in_turn(shared(flow, many)) if name in WRITTEN else shared(flow, many)

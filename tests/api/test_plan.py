@@ -107,3 +107,84 @@ def test_what_several_writes_do_not_go_with(field: str) -> None:
 
 def test_several_writes_by_themselves_are_well() -> None:
     assert [d.code for d in nldsl.check_source(Source("spec.nl", SEVERAL % "read = before"))] == []
+
+
+def said(fields: str) -> str:
+    """What `explain` says of a memory with these fields."""
+    text = (
+        SEVERAL.replace("  writes = 2\n", "").replace("linear(2 * dim)", "linear").replace("Waiting", "Told")
+    )
+    return nldsl.load(Source("spec.nl", text.replace("Waits", "Tells") % fields)).plan()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("rule = ridge(0.5)", ["rule = ridge(0.5)"]),
+        ("rule = dgd(first_layer)", ["rule = dgd(first_layer)"]),
+        ("objective = huber(0.5)", ["objective = huber(0.5)"]),
+        ("anchor = every 4 tokens", ["anchor = every 4 tokens"]),
+        ("gradient = through 32 tokens", ["gradient = through 32 tokens"]),
+        ("constrain = lq(4) every 8 tokens", ["constrain = lq(4) every 8 tokens"]),
+        ("window = 1 token", ["window = 1 token"]),
+        ("map = mlp(12, depth = 3, norm)", ["map = mlp(hidden = 12, depth = 3, norm)"]),
+    ],
+)
+def test_the_algebra_is_said_as_the_language_writes_it(fields: str, words: list[str]) -> None:
+    text = " ".join(said(fields).split())
+    assert all(word in text for word in words)
+    assert not any(leak in text for leak in ("objective_parameter", "('", "None", "first_layer,", "strength"))
+
+
+def test_what_is_solved_has_no_anchor() -> None:
+    assert "anchor" not in said("rule = ridge(0.5)")
+
+
+def test_every_period_of_a_memory_that_writes_its_projections_is_told() -> None:
+    fields = (
+        "rule = dgd\n  update = every 8 tokens\n  retain = x |> adaptive linear { update = every 4 tokens }"
+    )
+    text = " ".join(said(fields + " |> linear(1) |> sigmoid").split())
+    assert "a period of 4 tokens or 8 tokens" in text
+    assert "itself every 8 tokens, its projection of retain every 4 tokens" in text
+
+
+def test_a_period_is_left_together_with_its_anchor() -> None:
+    core = Core(Map("matrix"), rate="channel", erase=True, update=100, anchor=100, read="boundary")
+    instead = [change.instead for way in ways(core) for change in way.changes]
+    assert "`update` left out and `anchor = retained`" in instead
+
+
+PROJECTED = """edition 2026
+memory Told(dim) {
+  key    = x |> %s
+  value  = x |> linear
+  query  = x |> linear%s
+  rate   = 0.01
+  %s
+}
+block Tells(dim) { x = x + (x |> rmsnorm |> Told(dim)) }
+model Small(dim = 16) { tokens |> embed(11, dim) |> Tells(dim) |> rmsnorm |> unembed(tied) }
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "field", "code", "words"),
+    [
+        (
+            "linear |> polynomial(2)",
+            " |> polynomial(2)",
+            "target = self",
+            "NL0401",
+            "and it takes keys of 153",
+        ),
+        ("linear", "", "heads = 2\n  writes = 3", "NL0403", "3 writes of 2 heads"),
+        ("adaptive linear", "", "heads = 2\n  writes = 3", "NL0403", "do not go with `adaptive`"),
+        ("adaptive linear", "", "window = 3 tokens", "NL0701", "for `Told`: `window = 3 tokens` beside"),
+        ("adaptive linear", "", "normalise = sum", "NL0701", "for `Told`: `normalise = sum` beside"),
+        ("linear", "", "target = self\n  window = 3 tokens", "NL0701", "beside `target = self`"),
+    ],
+)
+def test_what_does_not_go_together_is_named(key: str, query: str, field: str, code: str, words: str) -> None:
+    found = nldsl.check_source(Source("spec.nl", PROJECTED % (key, query, field)))
+    assert any(d.code == code and words in f"{d.message}; {d.help}" for d in found)

@@ -51,8 +51,8 @@ ROWS = (
         "window_delta",
         "windows",
         "E7",
-        "one unit lower-triangular solve a tile, with a row for each pair of each token's window; "
-        "the window's sums of keys and values where windows are long",
+        "one unit lower-triangular solve a tile, with a row for each pair of each token's window, "
+        "or sums over the window where it is long",
         _window_delta,
         _words,
         ("rate", "retain", "weight"),

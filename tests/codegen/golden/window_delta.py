@@ -27,7 +27,7 @@ class Mixer(nn.Module):
     """The delta rule on the last pairs, which count as the model says.
 
     Delta tiles on windows (E7): one unit lower-triangular solve a tile, with a row for each pair of each
-    token's window.
+    token's window, or sums over the window where it is long.
     From window_delta.nl:4.
     """
 
