@@ -372,7 +372,7 @@ def _groups(both: Tensor, weights: Tensor) -> list[slice]:
     """Tiles that are worked on at once: as many as keep one matrix of each in a core's cache."""
     count, memories, rows, dim_k = both.shape
     matrix = memories * dim_k * max(rows, weights.shape[-2]) * both.element_size()
-    at_once = max(1, GROUP_BYTES // matrix) if both.device.type == "cpu" else count
+    at_once = max(1, GROUP_BYTES // max(1, matrix)) if both.device.type == "cpu" else count
     return [slice(n, min(n + at_once, count)) for n in range(0, count, at_once)]
 
 

@@ -205,6 +205,17 @@ def test_gates_above_one_and_starts_of_caches() -> None:
         made("Titans").init_state(1, 2, 3, 4)
 
 
+@pytest.mark.parametrize("lowering", ["chunked", "reference"])
+@pytest.mark.parametrize("name", memories())
+def test_no_sequences_are_no_error(name: str, lowering: str) -> None:
+    core = made(name, lowering)
+    read, state = core(**{n: t[:0] for n, t in tensors(core).items()})
+    assert read.shape == (0, 2, 9, 4)
+    assert core.memory.core.map.kind == "cache" or all(
+        t.dim() == 0 or t.shape[0] == 0 for t in state.values()
+    )
+
+
 def test_a_window_takes_its_pairs_with_it() -> None:
     core, other = made("Atlas"), made("Titans")
     given = tensors(core)
