@@ -9,7 +9,8 @@ Inside a tile of C tokens (see `delta`), W the weights before it and D its decay
 
 D_e are the rows of D that the erasure sees and a their column of the boundary; D_r and c the same of the
 read.  Only W passes from tile to tile, so that a tile costs seven products of matrices, and three of them
-wait for the tile before.  The others are made for a group of tiles at once, as many as a core's cache holds.
+wait for the tile before.  The others are made for a group of tiles at once, as many as a core's cache
+holds.
 
 The backward runs the tiles in reverse, dW' the gradient of W':
 
