@@ -7,8 +7,6 @@ library's, with short convolutions and output gates.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -169,19 +167,15 @@ class Reference(nn.Module):
 def build(folder: Path, text: str) -> nn.Module:
     """The model that a spec's build defines; its seed is fixed."""
     import nldsl
+    from nldsl.run.folder import load
 
     folder.mkdir(parents=True)
     source = folder / "model.nl"
     source.write_text(text, encoding="utf-8")
     nldsl.load(source).compile(folder / "build")
-    for name in ("kernels", "model"):
-        sys.modules.pop(name, None)
-    sys.path.insert(0, str(folder / "build"))
-    try:
-        torch.manual_seed(0)
-        return importlib.import_module("model").build()
-    finally:
-        sys.path.pop(0)
+    built = load(folder / "build", ("kernels", "model"))  # each build's modules have names of their own
+    torch.manual_seed(0)
+    return built.modules["model"].build()
 
 
 def spec(name: str, dim: int = 128, depth: int = 2, length: int = 256, ffn: str = "mlp(4 * dim)") -> str:
@@ -234,7 +228,6 @@ def steps(rounds: int, names: tuple[str, ...], *, compile_too: bool) -> tuple[di
                 both = f"{name}, compiled"
                 models[both] = compiled(build(Path(place) / f"{n}c", spec(name)))
                 runs[both] = trainer(models[both], 256)
-                runs[both]()  # the compiler looks modules up by name, and the next build takes the names
         sizes = {name: f"{sum(p.numel() for p in m.parameters()):,}" for name, m in models.items()}
         return interleaved(runs, rounds), sizes
 
