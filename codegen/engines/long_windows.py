@@ -64,12 +64,12 @@ def long_window_delta(
     turns, writes = kept * _identity(grams) - rates * left * grams, rates * shown
     if gradient in ("first_order", "stop"):  # what a write looks at is a constant
         with torch.no_grad():
-            looked = torch.stack(_stepped(turns, writes, weights, 0, 0)[0], dim=2)
+            looked = torch.stack(_turned(turns, writes, weights, 0, 0)[0], dim=2)
         writes = writes - rates * left.detach() * (looked @ grams)
         writes = writes.detach() if gradient == "stop" else writes
         turns = kept * _identity(grams)
     every = gradient[1] if isinstance(gradient, tuple) else 0
-    found, made, last = _stepped(turns, writes, weights, every, phase)
+    found, made, last = _turned(turns, writes, weights, every, phase)
     seen = torch.stack(made if read == "after" else found, dim=2)
     return (seen @ query.unsqueeze(-1)).squeeze(-1), last
 
@@ -94,7 +94,7 @@ def sums_of_windows(terms: Tensor, before: int, window: int) -> Tensor:
     return begun.flatten(2, 3)[:, :, before:places]
 
 
-def _stepped(
+def _turned(
     turns: Tensor, writes: Tensor, weights: Tensor, cut_every: int, phase: int
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """W_t = W_{t-1} `turns` + `writes`: the weights before each token, after each, and what goes on."""

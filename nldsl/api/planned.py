@@ -155,6 +155,8 @@ def cost(memory: MemoryInstance, length: int) -> str:
 def tile_words(choice: Choice, core: Core) -> str:
     """How many tokens the engine works on at once."""
     tile = default_tile(choice.engine)
+    if core.window is not None and core.period == 1 and tile is not None:
+        return f"up to {many(tile)}, fewer where the window is long"
     if core.period == 1:
         return "the whole sequence" if tile is None else many(tile)
     most = core.period if tile is None else tile_in(core.period, tile)

@@ -247,7 +247,7 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
         replace(DELTA, objective="huber", objective_parameter=1.0),
         {"objective": "huber", "objective_parameter": 1.0},
         "delta",
-        "`objective = huber`",
+        "`objective = huber(1)`",
     ),
     "deep, each token": (replace(DELTA, map=DEEP), {"rule": "gd"}, "frozen", "gradients at every token"),
     "boundaries of running gradients": (
@@ -293,13 +293,13 @@ LOOPED: dict[str, tuple[Core, dict[str, Any], str, str]] = {
         replace(DELTA, objective="huber", objective_parameter=1.0, gradient="first_order"),
         {"gradient": "first_order"},
         "delta",
-        "`objective = huber`",
+        "`objective = huber(1)`",
     ),
     "huber, through few tokens": (
         replace(DELTA, objective="huber", objective_parameter=1.0, gradient_tokens=8),
         {"gradient": ("through", 8)},
         "delta",
-        "`objective = huber`",
+        "`objective = huber(1)`",
     ),
     "delta, normalised": (replace(DELTA, normalise=True), {"normalise": True}, "delta", "`normalise`"),
 }
@@ -379,7 +379,7 @@ def test_what_a_self_modifying_memory_cannot_be() -> None:
     one = next(m for m in _memories() if m.adaptives())
     assert looped(one) and obstacles(one) == []
     for change, words in {
-        "window": ({"window": 3}, "a window"),
+        "window": ({"window": 3}, "`window = 3 tokens`"),
         "muon": ({"rule": "muon"}, "`rule = muon`"),
         "anchor": ({"update": 1, "anchor": 4}, "an anchor apart"),
         "cache": ({"map": Map("cache")}, "`map = cache`"),

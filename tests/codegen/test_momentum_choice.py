@@ -82,7 +82,7 @@ LOOPED: dict[str, tuple[Core, str]] = {
     "normalised": (replace(MOVING, normalise=True), "`normalise`"),
     "implicit, normalised": (
         replace(HEBBIAN, rule="gd_implicit", normalise=True),
-        "`rule = gd_implicit`",
+        "`rule = gd(implicit)`",
     ),
     "window": (replace(MOVING, window=3), "`window = 3 tokens`"),
 }
