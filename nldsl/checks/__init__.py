@@ -44,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     steps.gates_at_their_ends,
     learning.retention_underflows,
     learning.steps_that_diverge,
+    steps.deep_steps,
     learning.delta_gradient_descent,
     learning.objectives_and_maps,
     learning.caches,

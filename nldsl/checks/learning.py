@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from nldsl.checks.gates import at_start, bounds, has_unit_length, is_constant
+from nldsl.checks.steps import steps_at_start
 from nldsl.checks.subject import Subject, field_spots, report
 from nldsl.levels.outer import OuterLevel
 from nldsl.resolve.expanded import Apply, ChainLevel, Core, Flow, MemoryInstance
@@ -139,6 +140,8 @@ def steps_that_diverge(subject: Subject, findings: Findings) -> None:
     for one in subject.memories():
         core, flow = one.core, one.flows.get("rate")
         if core.map.kind == "cache" or core.erase or not has_unit_length(one.flows["key"], one):
+            continue
+        if steps_at_start(one) is not None:  # of which `deep_steps` speaks
             continue
         if core.rule == "gd" and core.objective != "l2":
             continue

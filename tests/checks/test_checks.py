@@ -61,7 +61,11 @@ def test_small_runs_of_the_gallery_have_no_errors(path: Path) -> None:
 
 
 def test_the_language_example_has_no_errors() -> None:
+    """Its rate is that of the paper's equations, which leave the numbers within 256 tokens."""
     found = find(Source("language_example.nl", EXAMPLE.read_text(encoding="utf-8")))
+    steps = [d for d in found if d.code == "NL0514"]
+    assert placed(steps) == [(8, "warning", "NL0514")]
+    found = [d for d in found if d not in steps]
     assert placed(found) == [(52, "warning", "NL0605")] * 4
     assert [d.span.text for d in found if d.span] == [
         "SelfModifying.key.adaptive",
