@@ -23,7 +23,7 @@ GATE_RANGES = {"retain": (0.0, 1.0), "momentum": (0.0, 1.0), "rate": (0.0, math.
 
 
 def gates_in_range(subject: Subject, findings: Findings) -> None:
-    """`retain` and `momentum` lie from 0 to 1, and `rate` is not negative.
+    """`retain` and `momentum` lie from 0 to 1, and `rate` and what pairs count in a window are not negative.
 
     Why: a memory that multiplies itself by more than 1 at every token overflows, one that is multiplied
     by a negative number alternates, and a negative rate climbs.  Only numbers known for certain are
@@ -37,6 +37,28 @@ def gates_in_range(subject: Subject, findings: Findings) -> None:
             flow = one.flows.get(name)
             if flow is not None:
                 _gate(subject, findings, one, name, flow, low, high)
+        if "window_weight" in one.flows:
+            _pairs_in_windows(subject, findings, one)
+
+
+def _pairs_in_windows(subject: Subject, findings: Findings, one: MemoryInstance) -> None:
+    """A pair that counts negatively is pushed away from its value, without bound."""
+    flow = one.flows["window_weight"]
+    lies = bounds(flow, one)
+    if lies.low >= 0:
+        return
+    certain = lies.high < 0 or is_constant(flow)
+    number = f"{lies.low:g}" if lies.low == lies.high else f"down to {lies.low:g}"
+    report(
+        subject,
+        findings,
+        "NL0503" if certain else "NL0504",
+        f"the weights of the window of `{one.name}` {f'are {number}' if certain else 'can become negative'}",
+        [(flow.span, "the weights")],
+        fallback=one.span,
+        help="end them with `sigmoid`, which stays from 0 to 1",
+        severity="error" if certain else "warning",
+    )
 
 
 def _gate(
