@@ -31,6 +31,7 @@ from torch import Tensor
 
 from nldsl.codegen.engines.triangular import unit_lower_solve
 
+TRACED_TILES = 8  # so many are as fast for a compiler as in closed form, and it is done within a minute
 GROUP_BYTES = 1 << 19  # for one matrix a tile; about ten of them are in use at once
 
 
@@ -64,7 +65,8 @@ def erasing_tiles(
     both = torch.cat((queries, keys), dim=3)
     rows = [x.movedim(2, 0).flatten(1, 2).contiguous() for x in (both, values, rates, decays)]
     tiles = (rows[0], rows[1], rows[2], rows[3], weights.flatten(0, 1))
-    if closed_form_fits(*tiles):
+    traced = torch.compiler.is_compiling() and len(rows[0]) <= TRACED_TILES
+    if not traced and closed_form_fits(*tiles):
         read, last = _erasing_closed(*tiles, retained, after)  # type: ignore[call-arg]
     else:
         read, last = erasing_plainly(*tiles, retained=retained, after=after)
@@ -74,7 +76,7 @@ def erasing_tiles(
 def closed_form_fits(*tensors: Tensor) -> bool:
     """Whether kernels that write into buffers of their own apply: one full precision, nothing traced.
 
-    A compiler on a CPU steps around them: fusing the steps of a tile gains less than the closed backward,
+    A compiler on a CPU steps around them: fusing the steps of many tiles gains less than the closed backward,
     and takes minutes for long sequences.
     """
     first = tensors[0]

@@ -123,3 +123,21 @@ def test_mixed_and_half_precision_take_the_plain_form() -> None:
     assert not closed_form_fits(half, half)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not closed_form_fits(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, erasing.TRACED_TILES + 1])
+def test_a_compiler_changes_nothing(count: int) -> None:
+    """Few tiles are traced, and it steps around more of them."""
+
+    def run(keys: Tensor, values: Tensor, rates: Tensor, decays: Tensor, weights: Tensor) -> Tensor:
+        return erasing.erasing_tiles(keys, keys, values, rates, decays, weights, retained=True, after=True)[0]
+
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((1, 2, count, 4, 3), (1, 2, count, 4, 5), (1, 2, count, 4))
+    keys, values, rates = (torch.rand(s, generator=generator, dtype=torch.float64) for s in shapes)
+    tensors = [keys, values, rates, decay_matrix(rates), torch.zeros(1, 2, 5, 3, dtype=torch.float64)]
+    tensors = [x.requires_grad_() for x in tensors]
+    found = [way(*tensors) for way in (run, torch.compile(run, dynamic=False))]
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*[torch.autograd.grad(x.sum(), tensors) for x in found])
