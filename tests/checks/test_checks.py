@@ -61,7 +61,7 @@ def test_small_runs_of_the_gallery_have_no_errors(path: Path) -> None:
 
 
 def test_the_language_example_has_no_errors() -> None:
-    """Its rate is too large for its period, as a warning says: a small model of it is NaN within 256 tokens."""
+    """Its rate is too large for its period, as a warning says: a small model of it is soon NaN."""
     found = find(Source("language_example.nl", EXAMPLE.read_text(encoding="utf-8")))
     steps = [d for d in found if d.code == "NL0514"]
     assert placed(steps) == [(8, "warning", "NL0514")]

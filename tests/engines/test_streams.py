@@ -121,7 +121,8 @@ def test_recall_reads_what_the_token_loop_would_read_next(core: dict[str, Any], 
     narrow = core["map"] == "vector" or isinstance(core["map"], dict)
     tensors = inputs(2, 2, 8, 4, 4 if narrow else 3, seed=3)
     _, state = token_loop(**{n: t[:, :, :written] for n, t in tensors.items()}, **core)
-    before = core if "update" in core or core.get("read") == "boundary" else core | {"read": "before"}
+    at_boundaries = "update" in core or core.get("read") == "boundary"
+    before: dict[str, Any] = core if at_boundaries else core | {"read": "before"}
     wanted = []
     for t in range(8):  # a token that writes nothing sees the weights as they are
         one = {n: x[:, :, t : t + 1] for n, x in tensors.items()}
