@@ -251,7 +251,16 @@ class Algebra(Fields):
             self._power_of_lq(number, phrase[0])
         every = 1
         if len(phrase) > 1:
-            every = self.scope.clock(e.Phrase(phrase[1:], span=value.span)).period
+            clock = self.scope.clock(e.Phrase(phrase[1:], span=value.span))
+            if clock.unit != "token":
+                raise self.findings.stop(
+                    "NL0303",
+                    f"a constraint is counted in {clock.unit}s",
+                    value.span,
+                    "this unit does not fit",
+                    help="count it in tokens",
+                )
+            every = clock.period
         return ((name, number, every),)
 
     def _power_of_lq(self, number: float | None, written: e.Expr) -> None:
