@@ -32,6 +32,8 @@ from nldsl.codegen.engines.layers import (
     layers_written,
 )
 
+FROZEN_TRACED_TILES = 16  # so many a compiler fuses whole; with more, compiling takes minutes
+
 
 class FrozenTiling(NamedTuple):
     """What does not change from tile to tile.
@@ -92,7 +94,8 @@ def frozen_tiles(
     tensors = [*pairs, *parts, *running, *anchor, *(moments or ())]
     present = [x for x in tensors if x is not None]
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in present)  # else nothing need be kept
-    if tiling.holds_anchor or any(tiling.ends) or not (learns and closed_form_fits(*present)):
+    traced = torch.compiler.is_compiling() and len(tiling.opens) <= FROZEN_TRACED_TILES
+    if traced or tiling.holds_anchor or any(tiling.ends) or not (learns and closed_form_fits(*present)):
         return frozen_tiles_plainly(pairs, weighing, running, anchor, moments, tiling)
     given = [None if x is None else x.contiguous() for x in tensors[:8]]
     found = _frozen_closed(tiling, moments is not None, *given, *tensors[8:])  # type: ignore[call-arg]
