@@ -10,6 +10,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve import amend
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import (
     Expanded,
     Flow,
@@ -22,7 +23,6 @@ from nldsl.resolve.expanded import (
     Variable,
 )
 from nldsl.resolve.findings import Findings, Unresolved
-from nldsl.resolve.flows import Context
 from nldsl.resolve.instantiate import Builder
 from nldsl.resolve.modules import Library, Linker, Module, Parse, Reader
 from nldsl.resolve.scope import Scope

@@ -10,9 +10,10 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import arguments_of, function_name
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import Flow, Line, Named, Num, Segments, Shape, Use, Variable, WriteApart
 from nldsl.resolve.findings import Unresolved
-from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.flows import Flows
 from nldsl.resolve.lets import Lets
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.scope import Amount, Scope

@@ -1,399 +1,76 @@
 """The expanded spec: every parameter bound, every part an instance with known shapes.
 
-This is what checks, the level graph and code generation read.  Numbers keep the expression
-they were written as (`Num.symbol`, in the parameters of the definition they stand in), so that
-generated classes can say `4 * dim` where the author did.
+This is what checks, the level graph and code generation read, and the one place to import it from: numbers
+and shapes are in `shapes`, what pipelines are made of in `pipelines`, the algebra of a memory in `core`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Literal
 
 from nldsl.diagnostics.model import Span
-from nldsl.document.expr import Expr
 from nldsl.levels.graph import Clock
 from nldsl.records import record
+from nldsl.resolve.core import Core, Expression, FastWeight, Map, Parameter
 from nldsl.resolve.passes import Seen
-
-Layout = Literal["tokens", "flat", "heads", "gate", "per head", "scalar"]
-
-
-@record
-class Num:
-    """A number, the expression it came from in the scope it is used in, and where that stands."""
-
-    value: int | float
-    symbol: Expr | None = None
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-
-@record
-class Joined:
-    """Streams joined in time: how many tokens stand for a position, and how many learned ones before all."""
-
-    streams: int
-    prefix: int
-
-
-@record
-class Shape:
-    """What flows: `tokens` [B,T], `flat` [B,T,width], `heads` [B,H,T,width], `gate` [B,H,T], `per head` [H],
-    `scalar` [].
-    """
-
-    layout: Layout
-    width: Num
-    heads: Num | None = None
-    joined: Joined | None = None
-
-    @property
-    def features(self) -> int:
-        """Numbers per token."""
-        return int(self.width) * (int(self.heads) if self.layout == "heads" and self.heads else 1)
-
-    def __str__(self) -> str:
-        match self.layout:
-            case "tokens":
-                return "[batch, tokens]"
-            case "flat" if self.joined is not None:
-                many = self.joined.streams
-                return f"[batch, tokens of {many} stream{'s' * (many != 1)}, {int(self.width)}]"
-            case "flat":
-                return f"[batch, tokens, {int(self.width)}]"
-            case "heads":
-                return f"[batch, {int(self.heads or 1)} heads, tokens, {int(self.width)}]"
-            case "gate":
-                return f"[batch, {int(self.heads or 1)} heads, tokens]"
-            case "per head":
-                return f"[{int(self.heads or 1)} heads]"
-            case "scalar":
-                return "a number"
-
-
-# --------------------------------------------------------------------------- maps and memories
-
-
-@record
-class FastWeight:
-    """One tensor of a block that is the map of a memory: its shape in one head, and where it begins (`None`:
-    drawn).
-    """
-
-    name: str
-    shape: tuple[Num, ...]
-    begins: float | None
-
-
-@record
-class Map:
-    """The function whose weights change; `hidden` and `depth` of an `mlp`, `window`, `sinks` of a `cache`."""
-
-    kind: Literal["matrix", "vector", "mlp", "swiglu", "block", "cache"]
-    hidden: Num | None = None
-    depth: int = 2
-    residual: bool = False
-    norm: bool = False
-    activation: str = "gelu"
-    window: int | None = None
-    sinks: int = 0
-    span: Span | None = field(default=None, compare=False, repr=False)
-    call: str = ""  # of a block: how it was named
-    block: BlockInstance | None = field(default=None, compare=False, repr=False)
-    fast: tuple[FastWeight, ...] = ()
-
-    def weights(self, key_width: int, value_width: int) -> tuple[tuple[int, int], ...]:
-        """Shapes (rows, columns) of the weights, first applied first; a vector is one row."""
-        match self.kind:
-            case "block":
-                return tuple(
-                    (int(s[0]), int(s[1])) if len(s) == 2 else (1, int(s[0]))
-                    for s in (one.shape for one in self.fast)
-                )
-            case "matrix":
-                return ((value_width, key_width),)
-            case "vector":
-                return ((1, key_width),)
-            case "mlp":
-                hidden = int(self.hidden or 4 * key_width)
-                inner = ((hidden, hidden),) * (self.depth - 2)
-                return (
-                    ((hidden, key_width), *inner, (value_width, hidden))
-                    if self.depth > 1
-                    else ((value_width, key_width),)
-                )
-            case "swiglu":
-                hidden = int(self.hidden or 4 * key_width)
-                return ((hidden, key_width), (hidden, key_width), (value_width, hidden))
-            case "cache":
-                return ()
-
-
-@record
-class Parameter:
-    """What an objective reads besides answers, keys and values: the pipeline `flow`, `name` where it is used.
-
-    One number for each token and head, or as many as a value or a key has in a head.
-    """
-
-    flow: str
-    kind: Literal["head", "value", "key"]
-    name: str
-
-    @property
-    def field(self) -> bool:
-        """Whether it is a field of the memory, such as its rate, and so there without the objective."""
-        return self.flow == self.name
-
-
-@record
-class Expression:
-    """An objective that is written out: computed number by number over an answer's channels, and summed.
-
-    `body` is in numbers, operators, functions, `M(name)`, and names: `key`, `value`, or the flow of a
-    parameter.  `answers` are the names that the memory is asked for, each once.
-    """
-
-    body: Expr
-    parameters: tuple[Parameter, ...]
-    answers: tuple[str, ...]
-    written: str = field(default="", compare=False)
-
-
-@record
-class Core:
-    """The algebra of one memory, free of projections: what engines are chosen by.
-
-    The words are those of the language reference ("Meaning"): `anchor` is `retained`, `current`
-    or a period in tokens; `update` is the period in tokens after which reads see what was written.
-    """
-
-    map: Map
-    objective: str = "l2"
-    objective_parameter: float | None = None
-    expression: Expression | None = None  # with `objective` the word `expression`
-    target: Literal["value", "self"] = "value"
-    target_unit: bool = False  # `self |> unit`: targets keep length 1
-    rule: str = "gd"
-    rule_parameter: float | None = None  # the strength of `ridge`
-    rate: Literal["none", "head", "channel"] = "none"
-    retain: Literal["none", "head", "channel"] = "none"
-    momentum: Literal["none", "head", "channel"] = "none"
-    erase: bool = False
-    erase_into: bool = False  # what is erased goes into a direction of its own, not the key
-    update: int = 1
-    anchor: str | int = "retained"
-    read: Literal["after", "before", "boundary"] = "after"
-    partial: str = "drop"
-    window: int | None = None
-    weighted: bool = False  # pairs count differently in the windows they are in
-    thresholds: bool = False  # of `huber`, one for each token
-    normalise: bool = False
-    constrain: tuple[tuple[str, float | None, int], ...] = ()
-    gradient: str = "through"
-    gradient_tokens: int | None = None
-    start: str = "zeros"
-    writes: int = 1  # pairs that each token writes, one after the other
-    groups: int | None = None  # heads of a cache's keys and values, where the queries have more
-
-    @property
-    def lowers(self) -> str:
-        """The objective without its number: a word, or the expression as it is written."""
-        return self.objective if self.expression is None else self.expression.written
-
-    @property
-    def parametric(self) -> bool:
-        """Whether the objective reads something of its own at every token."""
-        return self.thresholds or bool(self.expression and self.expression.parameters)
-
-    @property
-    def period(self) -> int:
-        """Tokens between the points where gradients or reads are anchored; 1 when every token is one."""
-        return max(self.update, self.anchor if isinstance(self.anchor, int) else 1)
-
-    @property
-    def boundary(self) -> int:
-        """Tokens between the points whose weights `read = boundary` sees: the update's, else the anchor's."""
-        return self.update if self.update > 1 else self.period
-
-
-# --------------------------------------------------------------------------- flows
-
-
-@record
-class Flow:
-    """A value on its way through a pipeline."""
-
-    shape: Shape
-    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return ()
-
-    def walk(self) -> Iterator[Flow]:
-        """This flow and all it is computed from, inputs first."""
-        for one in self.inputs():
-            yield from one.walk()
-        yield self
-
-
-@record
-class Variable(Flow):
-    """A named value: `x`, `tokens`, `read`, a local."""
-
-    name: str
-
-
-@record
-class Constant(Flow):
-    """A number."""
-
-    number: Num
-
-
-@record
-class Apply(Flow):
-    """A primitive applied to its input.  `path` is the spec path of this stage."""
-
-    primitive: str
-    input: Flow
-    arguments: dict[str, Num | str | bool]
-    path: str
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class Adaptive(Flow):
-    """A projection that is a memory (`adaptive mlp(residual)`), read on the head's slice of its input."""
-
-    input: Flow
-    map: Map
-    path: str
-    settings: dict[str, str | int]  # key, target, update overrides
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class Arithmetic(Flow):
-    """`left op right`, element by element."""
-
-    op: str
-    left: Flow
-    right: Flow
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.left, self.right)
-
-
-@record
-class Use(Flow):
-    """A block or memory instance applied to its input; `name` where it is an instance of a `let`."""
-
-    instance: BlockInstance | MemoryInstance | ChainInstance
-    input: Flow
-    name: str | None = None
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class Repeat(Flow):
-    """`repeat(count, [A, B])`: the instances one after the other, `count` times, each time with weights of
-    its own.
-    """
-
-    instances: tuple[BlockInstance | MemoryInstance | ChainInstance, ...]
-    count: Num
-    input: Flow
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-# --------------------------------------------------------------------------- streams and segments
-
-
-@record
-class Persistent(Flow):
-    """`persistent(count)`: learned tokens that stand before a stream."""
-
-    count: Num
-    path: str
-
-
-@record
-class Join(Flow):
-    """`[persistent(n), a, b]`: streams joined in time, what belongs to a position side by side."""
-
-    streams: tuple[Flow, ...]
-    persistent: Persistent | None
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return self.streams if self.persistent is None else (self.persistent, *self.streams)
-
-
-@record
-class Last(Flow):
-    """`last`: of joined streams the tokens of the one that was listed last."""
-
-    input: Flow
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class ReadApart(Flow):
-    """`m.read(q)`.  `written`: what this pass wrote is seen, token by token; else the weights as they are."""
-
-    instance: MemoryInstance
-    input: Flow
-    name: str
-    written: bool
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class WriteApart(Flow):
-    """`m.write(y)`.  `read`: whether a read of this pass sees it."""
-
-    instance: MemoryInstance
-    input: Flow
-    name: str
-    read: bool
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return (self.input,)
-
-
-@record
-class Segments(Flow):
-    """`segments(length) { lines }`: lines that run on a segment at a time; gives their last `x`.
-
-    `begun` are the instances that are declared inside, and begin anew with every segment.
-    """
-
-    length: Num
-    lines: tuple[Line, ...]
-    streams: tuple[Variable, ...]
-    begun: tuple[Named, ...]
-
-    def inputs(self) -> tuple[Flow, ...]:
-        return self.streams
+from nldsl.resolve.pipelines import (
+    Adaptive,
+    Apply,
+    Arithmetic,
+    Constant,
+    Flow,
+    Join,
+    Last,
+    Persistent,
+    ReadApart,
+    Repeat,
+    Segments,
+    Use,
+    Variable,
+    WriteApart,
+)
+from nldsl.resolve.shapes import Joined, Layout, Num, Shape
+
+__all__ = [
+    "Adaptive",
+    "Apart",
+    "Apply",
+    "Arithmetic",
+    "BlockInstance",
+    "ChainInstance",
+    "ChainLevel",
+    "Constant",
+    "Core",
+    "Data",
+    "Evaluate",
+    "Expanded",
+    "Expression",
+    "FastWeight",
+    "Flow",
+    "Join",
+    "Joined",
+    "Last",
+    "Layout",
+    "Line",
+    "Map",
+    "MemoryInstance",
+    "ModelInstance",
+    "Named",
+    "Num",
+    "Parameter",
+    "Persistent",
+    "ReadApart",
+    "Repeat",
+    "Rule",
+    "Segments",
+    "Shape",
+    "TrainLevel",
+    "Training",
+    "Use",
+    "Variable",
+    "WriteApart",
+]
 
 
 # --------------------------------------------------------------------------- instances

@@ -11,12 +11,13 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import Bound, function_name
 from nldsl.resolve.choices import chosen_fields
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import (
     Flow,
     Num,
 )
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.flows import Flows
 from nldsl.resolve.objectives import is_expression, recognised
 from nldsl.resolve.scope import Word
 

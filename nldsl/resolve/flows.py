@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.adaptive import settings
+from nldsl.resolve.bounds import check_arguments, monomials
 from nldsl.resolve.calls import arguments_of, function_name, primitive_arguments
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -26,8 +26,7 @@ from nldsl.resolve.expanded import (
     Use,
 )
 from nldsl.resolve.findings import Unresolved
-from nldsl.resolve.lets import Lets
-from nldsl.resolve.passes import Seen
+from nldsl.resolve.layouts import divisors, merged, split, times
 from nldsl.resolve.primitives import PRIMITIVES, Takes
 from nldsl.resolve.scope import FUNCTIONS, Amount, Scope, Word
 from nldsl.resolve.streams import join, last
@@ -47,104 +46,7 @@ MAP_TAKES: dict[str, tuple[Takes, ...]] = {
 
 
 LEARNED_TAKES = (Takes("width", required=True), Takes("start", default=0))
-MOST_MONOMIALS = 65_536
 POINTWISE = ("exp", "sigmoid", "softplus", "tanh", "silu", "gelu", "relu", "elu")
-
-
-@dataclass(slots=True)
-class Context:
-    """Where a pipeline stands: names it can read, the heads of the memory around it, the path so far."""
-
-    scope: Scope
-    path: str
-    lookup: Callable[[str], Flow | None]
-    known: Callable[[], list[str]]
-    instantiate: Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Use | Flow]
-    heads: Num | None = None
-    adaptive_ok: bool = False
-    writes: int = 1  # that `heads` counts each head for
-    vocab: list[Num] = field(default_factory=list)
-    lets: Lets | None = None
-    seen: tuple[Seen, ...] = ()
-    segment: Num | None = None
-
-    def at(self, part: str) -> Context:
-        return replace(self, path=f"{self.path}.{part}")
-
-
-def times(a: Num, b: Num) -> Num:
-    """The product of two numbers, with its spelling."""
-    if a.value == 1:
-        return b
-    if b.value == 1:
-        return a
-    symbol = e.Binary("*", a.symbol, b.symbol) if a.symbol is not None and b.symbol is not None else None
-    if isinstance(a.symbol, e.Binary) and a.symbol.op == "/" and a.symbol.right == b.symbol:
-        symbol = a.symbol.left  # (dim / heads) * heads is dim
-    return Num(a.value * b.value, symbol)
-
-
-def share(width: Num, heads: Num) -> Num:
-    """`width / heads`, both known to divide."""
-    if heads.value == 1:
-        return width
-    symbol = (
-        e.Binary("/", width.symbol, heads.symbol)
-        if width.symbol is not None and heads.symbol is not None
-        else None
-    )
-    if isinstance(width.symbol, e.Binary) and width.symbol.op == "*" and width.symbol.right == heads.symbol:
-        symbol = width.symbol.left
-    return Num(int(width) // int(heads), symbol)
-
-
-def merged(flow: Flow) -> Flow:
-    """All heads of a token side by side: `[B,H,T,d]` to `[B,T,H*d]`."""
-    if flow.shape.layout != "heads":
-        return flow
-    shape = Shape("flat", times(flow.shape.width, flow.shape.heads or Num(1)))
-    return Apply(shape, "merge heads", flow, {}, "", span=flow.span)
-
-
-def split(flow: Flow, heads: Num, scope: Scope, what: str, writes: int = 1, help: str = "") -> Flow:
-    """`[B,T,H*d]` to `[B,H,T,d]`; of several `writes`, `heads` has as many for each head."""
-    if flow.shape.layout == "heads":
-        return flow
-    if flow.shape.layout != "flat":
-        raise scope.findings.stop(
-            "NL0404", f"{what} is {flow.shape}", flow.span, "features of each token are wanted here"
-        )
-    if int(flow.shape.width) % int(heads):
-        many = f"{int(heads) // writes} head{'s' * (int(heads) != writes)}"
-        many = many if writes == 1 else f"{writes} writes of {many}"
-        raise scope.findings.stop(
-            "NL0403",
-            f"{int(flow.shape.width)} features do not divide into {many}",
-            flow.span or heads.span,
-            what,
-            others=((heads.span, many),) if heads.span is not flow.span else (),
-            help=help or _enough(int(flow.shape.width), writes),
-        )
-    return Apply(
-        Shape("heads", share(flow.shape.width, heads), heads), "split heads", flow, {}, "", span=flow.span
-    )
-
-
-def _enough(width: int, writes: int) -> str:
-    if writes > 1:
-        return f"give each write features of its own, such as `linear({writes} * dim)`"
-    return f"use a number of heads that divides {width}: {_divisors(width)}"
-
-
-def shared(flow: Flow, heads: Num) -> Flow:
-    """Groups of heads `[B,G,T,d]` as `[B,H,T,d]`: each serves `H / G` heads that follow one another."""
-    if flow.shape.layout != "heads" or int(flow.shape.heads or heads) == int(heads):
-        return flow
-    return Apply(Shape("heads", flow.shape.width, heads), "share heads", flow, {}, "", span=flow.span)
-
-
-def _divisors(n: int) -> str:
-    return ", ".join(str(d) for d in range(1, min(n, 64) + 1) if n % d == 0)
 
 
 class Flows:
@@ -324,7 +226,7 @@ class Flows:
             return self._repeat(node, flow, context)
         found = context.scope.module.lookup(name)
         if found is not None and isinstance(found[0], doc.Memory | doc.Block):
-            return context.instantiate(node, found[0], found[1], merged(flow), _joined(context, flow))
+            return context.instantiate(node, found[0], found[1], merged(flow), context.given(flow))
         if name in PRIMITIVES:
             return self._primitive(node, name, flow, context)
         if name == "last":
@@ -393,7 +295,7 @@ class Flows:
                 groups.span or node.span,
                 "groups",
                 others=((heads.span, f"{int(heads)} heads"),),
-                help=f"use a number of groups that divides {int(heads)}: {_divisors(int(heads))}",
+                help=f"use a number of groups that divides {int(heads)}: {divisors(int(heads))}",
             )
         made = split(flow, groups, context.scope, "the input of `grouped`")
         return replace(made, span=node.span)
@@ -437,10 +339,10 @@ class Flows:
                 )
             arguments["vocab"] = vocab
             return Shape("flat", vocab)
-        _check_arguments(name, arguments, context.scope)
+        check_arguments(name, arguments, context.scope)
         degree = arguments.get("degree")
         if name == "polynomial" and isinstance(degree, Num):
-            return replace(shape, width=_monomials(node, shape.width, degree, context.scope))
+            return replace(shape, width=monomials(node, shape.width, degree, context.scope))
         return shape
 
     def _positive(self, number: Num, what: str, context: Context) -> None:
@@ -558,7 +460,7 @@ class Flows:
             if isinstance(only, Word) and only.text == "all":
                 return Map("cache", span=node.span)
         arguments = primitive_arguments(node, name, takes, scope)
-        _check_arguments(name, arguments, scope)
+        check_arguments(name, arguments, scope)
         if name == "cache":
             window = arguments.get("window")
             sinks = arguments.get("sinks")
@@ -585,63 +487,6 @@ class Flows:
             str(arguments.get("activation", "gelu")),
             span=node.span,
         )
-
-
-def _check_arguments(part: str, arguments: dict[str, Num | str | bool], scope: Scope) -> None:
-    """Counts are counts, and shares stay between 0 and 1."""
-    for name, what in _COUNTS.items():
-        number = arguments.get(name)
-        if isinstance(number, Num):
-            scope.counted(number, what)
-    for name, wanted, fits in _RANGES.get(part, ()):
-        number = arguments.get(name)
-        if isinstance(number, Num) and not fits(number.value):
-            raise scope.findings.stop(
-                "NL0205", f"the `{name}` of `{part}` is {number.value}", number.span, f"needs {wanted}"
-            )
-
-
-def _monomials(node: e.Expr, width: Num, degree: Num, scope: Scope) -> Num:
-    """How many products of up to `degree` of `width` numbers there are: C(width + degree, degree)."""
-    least = min(int(width), int(degree))  # C(a + b, b) is at least 2^min(a, b): no need to count so many
-    count = math.comb(int(width) + int(degree), least) if least < MOST_MONOMIALS.bit_length() else None
-    if count is None or count > MOST_MONOMIALS:
-        many = f"{count:,}" if count is not None else f"more than {MOST_MONOMIALS:,}"
-        raise scope.findings.stop(
-            "NL0411",
-            f"`{print_expr(node)}` makes {many} features of each {int(width)}",
-            node.span,
-            f"at most {MOST_MONOMIALS:,} are built",
-            help="lower the degree, or bring each head to fewer features with `linear` before it",
-        )
-    if width.symbol is None or degree.symbol is None:
-        return Num(count)
-    several = e.Binary("+", width.symbol, degree.symbol)
-    arguments = (e.Argument(several), e.Argument(degree.symbol))
-    return Num(count, e.Call(e.Name(("comb",)), arguments))
-
-
-_COUNTS = {
-    "degree": "the degree of a polynomial",
-    "hidden": "a hidden width",
-    "depth": "the depth of an MLP",
-    "window": "a window",
-}
-_RANGES: dict[str, tuple[tuple[str, str, Callable[[float], bool]], ...]] = {
-    "sigmoid": (("start", "a number between 0 and 1", lambda v: 0 < v < 1),),
-    "softplus": (("start", "a number above 0", lambda v: v > 0),),
-    "cache": (("sinks", "a whole number of at least 0", lambda v: v >= 0 and float(v).is_integer()),),
-    "dropout": (("by", "a share of at least 0 and below 1", lambda v: 0 <= v < 1),),
-    "rope": (("theta", "a number above 0", lambda v: v > 0),),
-}
-
-
-def _joined(context: Context, flow: Flow) -> Context:
-    """Where a part stands that is given `flow`, which may be several streams joined in time."""
-    joined = flow.shape.joined
-    if joined is None:
-        return context
-    return replace(context, seen=(*context.seen, Seen("joined", joined.streams, joined.prefix)))
 
 
 def _is_block(scope: Scope, name: str) -> bool:

@@ -9,9 +9,10 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.bodies import Body
 from nldsl.resolve.calls import bind
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import BlockInstance, Flow, ModelInstance, Num, Shape, Use, WriteApart
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.flows import Context, Flows
+from nldsl.resolve.flows import Flows
 from nldsl.resolve.memories import Memories
 from nldsl.resolve.modules import Module
 from nldsl.resolve.passes import Seen

@@ -17,7 +17,7 @@ from nldsl.resolve.passes import Seen
 from nldsl.resolve.streams import single
 
 if TYPE_CHECKING:
-    from nldsl.resolve.flows import Context
+    from nldsl.resolve.context import Context
 
 CODE = "NL0220"
 WAYS = ("read", "write")

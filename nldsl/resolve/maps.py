@@ -17,6 +17,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import bind, function_name
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import (
     Apply,
     Arithmetic,
@@ -32,7 +33,7 @@ from nldsl.resolve.expanded import (
     Use,
     Variable,
 )
-from nldsl.resolve.flows import Context, times
+from nldsl.resolve.layouts import times
 from nldsl.resolve.modules import Module
 from nldsl.resolve.scope import Scope, Word
 

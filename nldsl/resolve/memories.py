@@ -10,6 +10,7 @@ from nldsl.document.printer import print_expr
 from nldsl.resolve.algebra import Algebra
 from nldsl.resolve.calls import Bound
 from nldsl.resolve.chains import ChainFields
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import (
     Apply,
     ChainInstance,
@@ -24,7 +25,8 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Instantiate
 from nldsl.resolve.findings import Unresolved
-from nldsl.resolve.flows import Context, Flows, merged, shared, split, times
+from nldsl.resolve.flows import Flows
+from nldsl.resolve.layouts import merged, shared, split, times
 from nldsl.resolve.maps import block_map, declared_block
 from nldsl.resolve.objectives import Writing
 

@@ -18,9 +18,11 @@ from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.context import Context
 from nldsl.resolve.expanded import Apply, Expression, Flow, Num, Parameter, Shape
 from nldsl.resolve.findings import Findings, Unresolved
-from nldsl.resolve.flows import Context, Flows, shared, split
+from nldsl.resolve.flows import Flows
+from nldsl.resolve.layouts import shared, split
 from nldsl.resolve.primitives import PRIMITIVES
 from nldsl.resolve.scope import Scope
 

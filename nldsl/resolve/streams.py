@@ -11,7 +11,7 @@ from nldsl.resolve.calls import arguments_of, function_name
 from nldsl.resolve.expanded import Flow, Join, Joined, Last, Num, Persistent, Shape
 
 if TYPE_CHECKING:
-    from nldsl.resolve.flows import Context
+    from nldsl.resolve.context import Context
 
 CODE = "NL0410"
 
