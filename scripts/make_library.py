@@ -19,15 +19,16 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import nldsl  # noqa: E402
-from nldsl.api.planned import one_memory  # noqa: E402
+from nldsl.api.planned import named, one_memory  # noqa: E402
 from nldsl.codegen.plan.engines import choose  # noqa: E402
 from nldsl.codegen.plan.projections import looped  # noqa: E402
 from nldsl.diagnostics.model import Source  # noqa: E402
 from nldsl.document import model as doc  # noqa: E402
 from nldsl.document.printer import print_expr  # noqa: E402
+from nldsl.levels.build import DEFAULT_LENGTH  # noqa: E402
 from nldsl.levels.draw import render  # noqa: E402
+from nldsl.resolve import spelling  # noqa: E402
 from nldsl.resolve.expanded import BlockInstance, ChainInstance, MemoryInstance  # noqa: E402
-from nldsl.resolve.spelling import spelled  # noqa: E402
 from nldsl.syntax import read  # noqa: E402
 
 Instance = BlockInstance | ChainInstance | MemoryInstance
@@ -110,8 +111,7 @@ def engine_words(memory: MemoryInstance) -> str:
     """The engine of a memory, short."""
     if looped(memory):
         return "self-modifying"
-    engine = choose(memory.core).engine
-    return f"{engine.name} ({engine.reference})"
+    return named(choose(memory.core).engine)
 
 
 def clock_words(one: Instance) -> str:
@@ -121,7 +121,7 @@ def clock_words(one: Instance) -> str:
     if not isinstance(one, MemoryInstance) or one.core.map.kind == "cache":
         return "always" if isinstance(one, MemoryInstance) else ""
     core = one.core
-    words = f"every {core.update} token{'s' * (core.update != 1)}"
+    words = spelling.every(core.update)
     still = isinstance(core.anchor, int) and core.anchor != core.update
     return f"{words}, gradients every {core.anchor}" if still else words
 
@@ -131,7 +131,7 @@ def row(part: Part) -> str:
     shown = part.memories or part.instances
     chains = [i for i in shown if isinstance(i, ChainInstance)]
     objectives = [m.core.objective if m.core.map.kind != "cache" else "keeps pairs" for m in part.memories]
-    rules = [spelled(m.core.rule) for m in part.memories]
+    rules = [spelling.spelled(m.core.rule) for m in part.memories]
     cells = [
         f"[{part.name}]({part.name}.md)",
         _listed(objectives + ["task"] * len(chains)),
@@ -175,7 +175,8 @@ Rules for levels outside the sequence are [in the language reference](../languag
 def page(part: Part) -> str:
     """The page of one part."""
     spec = part.spec_path.name
-    length = part.spec.expanded.training.data.length if part.spec.expanded.training else 512
+    training = part.spec.expanded.training
+    length = training.data.length if training is not None else DEFAULT_LENGTH
     explained = "\n".join(one_memory(memory, length) for memory in part.memories)
     engine = (
         f"""What `nldsl explain specs/{spec} --variant Tiny` says of it:

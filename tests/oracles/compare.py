@@ -36,7 +36,7 @@ class Case:
         memory: what of ours it is, as the table prints it.
         lowerings: those compared.
         tolerance: the largest relative difference that the tests let pass.
-    gradients: theirs can be differentiated.
+        gradients: theirs can be differentiated.
     """
 
     name: str
