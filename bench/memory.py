@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -96,9 +97,21 @@ def measure(way: str, hidden: int, tile: int, tokens: int) -> float:
     torch.set_flush_denormal(True)
     run = deep(way, hidden, tile, tokens)
     run(tile)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     run(tokens)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak() - before
+
+
+def peak() -> float:
+    """Megabytes this program has held at most.
+
+    `ru_maxrss` begins at the peak of the process that started this one, so Linux is asked for the program's own.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def apart(way: str, hidden: int, tile: int, tokens: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,11 @@ def test_ratios_compare_like_with_like() -> None:
     assert faster(timings, "peer f") == 4.0
     assert faster(timings, "peer f", compiled=True) == 6.0
     assert faster(timings, "another") is None
+
+
+def test_peaks_are_of_the_program_and_not_of_what_started_it() -> None:
+    held = torch.ones(150_000_000)  # 600 MB in this process
+    code = "from bench.memory import peak; at = peak(); x = bytearray(200_000_000); print(peak() - at)"
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
+    assert len(held) and 100 < float(found.stdout) < 250
