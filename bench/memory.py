@@ -105,7 +105,8 @@ def measure(way: str, hidden: int, tile: int, tokens: int) -> float:
 def peak() -> float:
     """Megabytes this program has held at most.
 
-    `ru_maxrss` begins at the peak of the process that started this one, so Linux is asked for the program's own.
+    `ru_maxrss` begins at the peak of the process that started this one, so Linux is asked for the
+    program's own.
     """
     status = Path("/proc/self/status")
     if status.is_file():
