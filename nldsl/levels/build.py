@@ -10,6 +10,7 @@ from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
 from nldsl.levels.graph import Clock, Component, Edge, LevelGraph
 from nldsl.levels.outer import Assignment, OuterLevel, Weights, all_weights, assign
+from nldsl.resolve.adaptive import own_core
 from nldsl.resolve.expanded import Adaptive, Apply, ChainInstance, ChainLevel, Core, Expanded, MemoryInstance
 from nldsl.resolve.passes import Seen, stream
 from nldsl.resolve.rules import RULES
@@ -140,6 +141,7 @@ def _adaptive(
     sketches: list[_Sketch],
     edges: list[Edge],
 ) -> None:
+    core = own_core(node, instance.core)
     cost = costs.adaptive(node, instance.core, int(instance.heads))
     run = stream(instance.seen, facts["sequence"])
     cost = costs.Cost(cost.parameters, cost.state * run.places, round(cost.flops * run.rate))
@@ -153,8 +155,8 @@ def _adaptive(
         clock,
         _tokens(clock, facts),
         0,
-        f"{instance.core.lowers}: key to its own value",
-        instance.core.rule,
+        objective_words(core),
+        core.rule,
         cost.parameters,
         cost.state * costs.BYTES,
         True,

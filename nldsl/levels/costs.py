@@ -7,6 +7,7 @@ form, token by token; an engine's tile changes the real work, never these figure
 from __future__ import annotations
 
 from nldsl.records import record
+from nldsl.resolve.adaptive import own_core
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -173,9 +174,9 @@ def momentum_state(instance: MemoryInstance, length: int) -> int:
 
 
 def adaptive(node: Adaptive, core: Core, heads: int) -> Cost:
-    """An adaptive projection: a memory from a head's features to as many."""
+    """An adaptive projection in a memory of this core: a memory from a head's features to as many."""
     width = int(node.shape.width)
-    return fast_weights(node.map, core, heads, width, width, 0, folded=True)
+    return fast_weights(node.map, own_core(node, core), heads, width, width, 0, folded=True)
 
 
 def adaptive_momentum(node: Adaptive, heads: int) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, cast
 
 from nldsl.document import expr as e
 from nldsl.document.printer import print_expr
+from nldsl.resolve.core import Core
+from nldsl.resolve.pipelines import Adaptive
 from nldsl.resolve.scope import Scope
 
 Setting = str | int
@@ -31,6 +35,13 @@ def settings(node: e.Phrase, scope: Scope) -> dict[str, Setting]:
             )
         found[name] = _READERS[name](statement.value, scope)
     return found
+
+
+def own_core(node: Adaptive, core: Core) -> Core:
+    """The algebra of a projection in a memory with the algebra `core`, but for its clock."""
+    given = node.settings
+    target = cast('Literal["value", "self"]', given.get("target", "self"))
+    return replace(core, map=node.map, rule=str(given.get("rule", core.rule)), target=target)
 
 
 def _update(value: e.Expr, scope: Scope) -> Setting:

@@ -69,6 +69,16 @@ def test_a_memory_of_its_own_projections_keeps_the_weights_of_the_period_too() -
     assert graph(adaptive="adaptive")["Block.own.Own"].state_bytes == 4 * (2 * weights + carried)
 
 
+def test_a_projection_has_the_rule_and_target_that_it_names() -> None:
+    path, weights = "Block.own.Own.value.adaptive", 2 * 4 * 4
+    plain = graph(adaptive="adaptive")[path]
+    taught = graph(adaptive="adaptive linear { rule = gd, target = value } |>")[path]
+    assert (plain.rule, plain.learns_from) == ("dgd", "dot: key to its own value")
+    assert (taught.rule, taught.learns_from) == ("gd", "dot: key to value")
+    # What `dgd` erases is a product with the key, and an outer product.
+    assert plain.flops_per_token - taught.flops_per_token == 4 * weights
+
+
 def test_a_window_keeps_all_but_the_newest_token() -> None:
     assert graph()["Block.kept.Kept"].state_bytes == 4 * 4 * 2 * (4 + 4)
 
