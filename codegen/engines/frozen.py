@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
-from nldsl.codegen.engines.frozen_tiles import FrozenCoefficients, FrozenTiling, frozen_tiles
+from nldsl.codegen.engines.frozen_plain import FrozenCoefficients, FrozenTiling
+from nldsl.codegen.engines.frozen_tiles import frozen_tiles
 from nldsl.codegen.engines.layers import coefficient_rows, layer_names, layer_pairs, layers_folded
 from nldsl.codegen.engines.tiles import (
     cut,

@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nldsl.codegen.engines.frozen import frozen
-from nldsl.codegen.engines.frozen_tiles import (
-    FrozenCoefficients,
-    FrozenTiling,
-    activation_bend,
-    frozen_tiles,
-    frozen_tiles_plainly,
-)
+from nldsl.codegen.engines.frozen_passes import activation_bend
+from nldsl.codegen.engines.frozen_plain import FrozenCoefficients, FrozenTiling, frozen_tiles_plainly
+from nldsl.codegen.engines.frozen_tiles import frozen_tiles
 from nldsl.codegen.engines.layers import activation_slope
 from nldsl.codegen.engines.reference import token_loop
 from tests.engines import compare
