@@ -28,9 +28,13 @@ from torch import Tensor
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.delta import erasing_updates
 from nldsl.codegen.engines.layers import (
+    coefficient_rows,
     coefficients_by_tile,
     layer_names,
     layer_pairs,
+    layers_as_values,
+    layers_at_end,
+    layers_at_start,
     layers_fixed,
     layers_folded,
     layers_written,
@@ -43,7 +47,6 @@ from nldsl.codegen.engines.tiles import (
     opened_at,
     tile_decays,
     tokens_between_cuts,
-    with_phase,
 )
 from nldsl.codegen.engines.triangular import unit_lower_solve
 
@@ -97,15 +100,17 @@ def deep_dgd(
         The read `[B, H, T, Dv]` and the state after the last token.
     """
     names = layer_names(start, state)
-    running, anchor, moments = _deep_start(names, start, state, key, momentum is not None)
+    running, anchor, moments = layers_at_start(names, start, state, key, value, moving=momentum is not None)
     phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
     if tokens == 0:
-        return torch.zeros_like(value), _deep_end(names, running, anchor, moments, phase, period, cut_every)
+        return torch.zeros_like(value), layers_at_end(
+            names, running, anchor, moments, phase, period, cut_every
+        )
     rate, stopped, reads = gate(rate, key), gradient == "stop", []
     if stopped:
         key, value, rate = key.detach(), value.detach(), rate.detach()
         momentum = None if momentum is None else momentum.detach()
-        moments = None if moments is None else _standing_still(moments)
+        moments = None if moments is None else layers_as_values(moments)
     tiles, opens, cuts = marked_tiling(tokens, tile, period, cut_every, phase)
     queries, keys, values, rates = cut(query, tiles), cut(key, tiles), cut(value, tiles), cut(rate, tiles)
     decays = tile_decays(retain, tiles, keys)
@@ -120,11 +125,11 @@ def deep_dgd(
     pieces = zip(*(x.unbind(2) for x in (queries, keys, values, rates, decays, reach)), strict=True)
     for n, (q, k, v, e, decay, reached) in enumerate(pieces):
         anchor = running if opens[n] else anchor
-        at = _standing_still(anchor) if stopped or gradient == "first_order" else anchor
+        at = layers_as_values(anchor) if stopped or gradient == "first_order" else anchor
         pairs = layer_pairs(at, k, v, objective=objective, residual=residual, activation=activation)
         if stopped:
             still, gone = decay.detach(), reached.detach()
-            written, gained = _deep_writes(_standing_still(running), moments, pairs, e, still, gone, reading)
+            written, gained = _deep_writes(layers_as_values(running), moments, pairs, e, still, gone, reading)
         else:
             written, gained = _deep_writes(running, moments, pairs, e, decay, reached, reading)
         if read == "boundary":
@@ -138,11 +143,12 @@ def deep_dgd(
         running = layers_folded(running, moments, written, ends[n])
         moments = None if moments is None else _pushed_on(moments, gained, tails[n])
         if cuts[n]:
-            running, moments = _standing_still(running), None if moments is None else _standing_still(moments)
+            running = layers_as_values(running)
+            moments = None if moments is None else layers_as_values(moments)
 
     phase += tokens
     anchor = running if phase % period == 0 else anchor
-    new = _deep_end(names, running, anchor, moments, phase, period, cut_every)
+    new = layers_at_end(names, running, anchor, moments, phase, period, cut_every)
     return joined(torch.stack(reads, dim=2), tiles), new
 
 
@@ -185,11 +191,15 @@ def deep_dgd_fold(
     pairs = layer_pairs(anchor, key, target, objective=objective, residual=residual, activation=activation)
     if moments is None or momentum is None:
         written = erased_pairs(running, pairs, rate, decays, reading)
-        return layers_folded(running, None, written, _last_shares(_shares(decays, None))), None
+        return layers_folded(
+            running, None, written, coefficient_rows(_shares(decays, None), slice(-1, None))
+        ), None
     pushes = decay_matrix(momentum)
     reach = momentum_matrix(decays, pushes)
     written, gained = _deep_writes(running, moments, pairs, rate, decays, reach, reading)
-    after = layers_folded(running, moments, written, _last_shares(_shares(decays, reach)))
+    after = layers_folded(
+        running, moments, written, coefficient_rows(_shares(decays, reach), slice(-1, None))
+    )
     return after, _pushed_on(moments, gained, pushes[..., -1, :])
 
 
@@ -288,47 +298,6 @@ def _shares(decays: Tensor, reach: Tensor | None) -> tuple[Tensor, Tensor | None
     return decays[..., :1], reach[..., :1], torch.cat((decays[..., 1:], reach[..., 1:]), dim=-1)
 
 
-def _last_shares(
-    shares: tuple[Tensor, Tensor | None, Tensor],
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    kept, moved, taken = shares
-    return kept[..., -1:, :], None if moved is None else moved[..., -1:, :], taken[..., -1:, :]
-
-
 def _pushed_on(moments: FastLayers, gained: LayerPairs, pushes: Tensor) -> FastLayers:
     """S after a tile, from the last row of B, `[..., C + 1]`."""
     return layers_folded(moments, None, gained, (pushes[..., None, :1], None, pushes[..., None, 1:]))
-
-
-def _standing_still(weights: FastLayers) -> FastLayers:
-    """The same values, through which no gradient flows."""
-    return tuple(w.detach() for w in weights)
-
-
-def _deep_start(
-    names: list[str], start: FastLayers, state: dict[str, Tensor] | None, key: Tensor, moving: bool
-) -> tuple[FastLayers, FastLayers, FastLayers | None]:
-    """Weights, the open period's weights, and momentum before the first token."""
-    if state is None:
-        running = tuple(w.expand(*key.shape[:2], *w.shape[-2:]) for w in start)
-        return running, running, tuple(torch.zeros_like(w) for w in running) if moving else None
-    running = tuple(state[f"W{n}"] for n in names)
-    anchor = tuple(state.get(f"W{n}_start", state[f"W{n}"]) for n in names)
-    return running, anchor, tuple(state[f"S{n}"] for n in names) if moving else None
-
-
-def _deep_end(
-    names: list[str],
-    running: FastLayers,
-    anchor: FastLayers,
-    moments: FastLayers | None,
-    phase: int,
-    period: int,
-    cut_every: int,
-) -> dict[str, Tensor]:
-    """The state after the last token."""
-    state = {f"W{n}": w for n, w in zip(names, running, strict=True)}
-    if moments is not None:
-        state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
-    anchors = {f"W{n}": w for n, w in zip(names, anchor, strict=True)}
-    return with_phase(state, anchors, phase, period, cut_every)

@@ -25,17 +25,23 @@ from torch import Tensor
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.frozen_plain import FrozenCoefficients, FrozenTiling
 from nldsl.codegen.engines.frozen_tiles import frozen_tiles
-from nldsl.codegen.engines.layers import coefficient_rows, layer_names, layer_pairs, layers_folded
+from nldsl.codegen.engines.layers import (
+    coefficient_rows,
+    layer_names,
+    layer_pairs,
+    layers_as_values,
+    layers_at_end,
+    layers_at_start,
+    layers_folded,
+)
 from nldsl.codegen.engines.tiles import (
     cut,
     gate,
     joined,
     marked_tiling,
     opened_at,
-    start_weights,
     tile_decays,
     tokens_between_cuts,
-    with_phase,
 )
 
 
@@ -88,14 +94,16 @@ def frozen(
     """
     residual = residual and map == "mlp"
     names = layer_names(start, state)
-    running, anchor, moments = _begin(names, start, state, key, value, momentum is not None)
+    running, anchor, moments = layers_at_start(names, start, state, key, value, moving=momentum is not None)
     phase, tokens, cut_every = opened_at(state), key.shape[2], tokens_between_cuts(gradient)
     if tokens == 0:
-        return torch.zeros_like(value), _end(names, running, anchor, moments, phase, period, cut_every)
+        return torch.zeros_like(value), layers_at_end(
+            names, running, anchor, moments, phase, period, cut_every
+        )
     if gradient == "stop":
         key, value, rate = key.detach(), value.detach(), gate(rate, key).detach()
         momentum = None if momentum is None else momentum.detach()
-        moments = None if moments is None else _without_past(moments)
+        moments = None if moments is None else layers_as_values(moments)
     tiles, opens, cuts = marked_tiling(tokens, tile, period, cut_every, phase)
     queries, keys, values = cut(query, tiles), cut(key, tiles), cut(value, tiles)
     rates = cut(gate(rate, key), tiles)
@@ -136,7 +144,7 @@ def frozen(
 
     phase += tokens
     anchor = running if phase % period == 0 else anchor
-    new = _end(names, running, anchor, moments, phase, period, cut_every)
+    new = layers_at_end(names, running, anchor, moments, phase, period, cut_every)
     return joined(reads.unflatten(1, heads).movedim(0, 2), tiles), new
 
 
@@ -215,43 +223,6 @@ def _stepped(
     return after, None if moments is None or pushed is None else layers_folded(moments, None, pairs, pushed)
 
 
-def _begin(
-    names: list[str],
-    start: Tensor | tuple[Tensor, ...] | None,
-    state: dict[str, Tensor] | None,
-    key: Tensor,
-    value: Tensor,
-    moving: bool,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """Weights, the open period's weights, and momentum before the first token."""
-    if state is None:
-        if isinstance(start, tuple):
-            running = tuple(w.expand(*key.shape[:2], *w.shape[-2:]) for w in start)
-        else:
-            running = (start_weights(start, key, value),)
-        return running, running, tuple(torch.zeros_like(w) for w in running) if moving else None
-    running = tuple(state[f"W{n}"] for n in names)
-    anchor = tuple(state.get(f"W{n}_start", state[f"W{n}"]) for n in names)
-    return running, anchor, tuple(state[f"S{n}"] for n in names) if moving else None
-
-
-def _end(
-    names: list[str],
-    running: tuple[Tensor, ...],
-    anchor: tuple[Tensor, ...],
-    moments: tuple[Tensor, ...] | None,
-    phase: int,
-    period: int,
-    cut_every: int,
-) -> dict[str, Tensor]:
-    """The state after the last token."""
-    state = {f"W{n}": w for n, w in zip(names, running, strict=True)}
-    if moments is not None:
-        state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
-    anchors = {f"W{n}": w for n, w in zip(names, anchor, strict=True)}
-    return with_phase(state, anchors, phase, period, cut_every)
-
-
 def _tiles_first(x: Tensor) -> Tensor:
     """`[B, H, N, ...]` to `[N, B * H, ...]`."""
     return x.movedim(2, 0).flatten(1, 2)
@@ -265,8 +236,3 @@ def _memories(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _by_heads(weights: tuple[Tensor, ...], heads: torch.Size) -> tuple[Tensor, ...]:
     """The inverse of `_memories`."""
     return tuple(w.unflatten(0, heads) for w in weights)
-
-
-def _without_past(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same values, through which no gradient flows."""
-    return tuple(w.detach() for w in weights)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nldsl.codegen.engines.constraints import Constraint, MapWeights
+from nldsl.codegen.engines.layers import folded_layer, written_layer
 from nldsl.codegen.engines.maps import traced
 from nldsl.codegen.engines.objectives import objective_value, with_parameters
 from nldsl.codegen.engines.standing import Piece, check_standing, standing
@@ -161,11 +162,7 @@ class WrittenLayer:
 
     def __call__(self, z: Tensor) -> Tensor:
         """W_t z_t for `z` `[M, C, in]`."""
-        (entered, error), (kept, moved, taken) = self.pair, self.share
-        signal = kept * (z @ self.weight.transpose(-1, -2))
-        if moved is not None:
-            signal = signal + moved * (z @ self.moment.transpose(-1, -2))
-        return signal - (taken * (z @ entered.transpose(-1, -2))) @ error
+        return written_layer(self.weight, self.moment, self.pair, self.share, z)
 
 
 def standing_pairs(
@@ -223,12 +220,12 @@ def _after(
     end: tuple[Tensor, Tensor | None, Tensor],
 ) -> Tensor:
     """The weights `[M, ...]` from the last row of the coefficients."""
-    (entered, error), (kept, moved, taken) = pair, end
-    if entered is None:
-        made = (kept * weight.unsqueeze(1) - taken @ error)[:, 0]
-        return made if moved is None else made + moved[:, 0] * moment
-    made = kept * weight - (taken.transpose(-1, -2) * error).transpose(-1, -2) @ entered
-    return made if moved is None else made + moved * moment
+    entered, error = pair
+    if entered is not None:
+        return folded_layer(weight, moment, (entered, error), end)
+    kept, moved, taken = end
+    made = (kept * weight.unsqueeze(1) - taken @ error)[:, 0]
+    return made if moved is None else made + moved[:, 0] * moment
 
 
 def _facing(weight: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ import math
 import torch
 from torch import Tensor
 
+from nldsl.codegen.engines.tiles import start_weights, with_phase
+
 
 def activation_value(name: str, z: Tensor) -> Tensor:
     """act(z) for `gelu` (exact), `silu`, `relu` or `tanh`."""
@@ -59,6 +61,59 @@ def layer_names(start: Tensor | tuple[Tensor, ...] | None, state: dict[str, Tens
     if isinstance(start, tuple):
         return [str(n) for n in range(1, len(start) + 1)]
     return [""]
+
+
+def layers_at_start(
+    names: list[str],
+    start: Tensor | tuple[Tensor, ...] | None,
+    state: dict[str, Tensor] | None,
+    key: Tensor,
+    value: Tensor,
+    *,
+    moving: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """Weights, the open period's weights, and momentum (if `moving`) before the first token.
+
+    Args:
+        names: as `layer_names` gives them.
+        start: a tuple of `[H, out, in]` or `[B, H, out, in]`, one per layer; for a matrix a tensor, or zeros
+            where not given.
+        state: what an earlier call returned.
+        key: `[B, H, T, Dk]`.
+        value: `[B, H, T, Dv]`.
+        moving: whether there is momentum.
+    """
+    if state is None:
+        if isinstance(start, tuple):
+            running = tuple(w.expand(*key.shape[:2], *w.shape[-2:]) for w in start)
+        else:
+            running = (start_weights(start, key, value),)
+        return running, running, tuple(torch.zeros_like(w) for w in running) if moving else None
+    running = tuple(state[f"W{n}"] for n in names)
+    anchor = tuple(state.get(f"W{n}_start", state[f"W{n}"]) for n in names)
+    return running, anchor, tuple(state[f"S{n}"] for n in names) if moving else None
+
+
+def layers_at_end(
+    names: list[str],
+    running: tuple[Tensor, ...],
+    anchor: tuple[Tensor, ...],
+    moments: tuple[Tensor, ...] | None,
+    phase: int,
+    period: int,
+    cut_every: int,
+) -> dict[str, Tensor]:
+    """The state after the last token; see `tiles.with_phase`."""
+    state = {f"W{n}": w for n, w in zip(names, running, strict=True)}
+    if moments is not None:
+        state |= {f"S{n}": s for n, s in zip(names, moments, strict=True)}
+    anchors = {f"W{n}": w for n, w in zip(names, anchor, strict=True)}
+    return with_phase(state, anchors, phase, period, cut_every)
+
+
+def layers_as_values(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same values, through which no gradient flows."""
+    return tuple(w.detach() for w in weights)
 
 
 def layer_pairs(
@@ -125,15 +180,27 @@ def layers_written(
         residual: the map adds its input to its output.
         activation: see `activation_value`.
     """
-    kept, moved, taken = coefficients
     signal = query
-    for n, (weights, (entered, error)) in enumerate(zip(running, pairs, strict=True)):
+    for n, (weights, pair) in enumerate(zip(running, pairs, strict=True)):
         entering = activation_value(activation, signal) if n > 0 else signal
-        signal = kept * (entering @ weights.transpose(-1, -2))
-        if moments is not None and moved is not None:
-            signal = signal + moved * (entering @ moments[n].transpose(-1, -2))
-        signal = signal - (taken * (entering @ entered.transpose(-1, -2))) @ error
+        moment = None if moments is None else moments[n]
+        signal = written_layer(weights, moment, pair, coefficients, entering)
     return query + signal if residual else signal
+
+
+def written_layer(
+    weights: Tensor,
+    moment: Tensor | None,
+    pair: tuple[Tensor, Tensor],
+    coefficients: tuple[Tensor, Tensor | None, Tensor],
+    z: Tensor,
+) -> Tensor:
+    """W_t z_t of one layer for `z` `[..., C, in]`; the others as for `layers_written`, of this layer."""
+    (entered, error), (kept, moved, taken) = pair, coefficients
+    signal = kept * (z @ weights.transpose(-1, -2))
+    if moment is not None and moved is not None:
+        signal = signal + moved * (z @ moment.transpose(-1, -2))
+    return signal - (taken * (z @ entered.transpose(-1, -2))) @ error
 
 
 def layers_folded(
@@ -143,12 +210,21 @@ def layers_folded(
     coefficients: tuple[Tensor, Tensor | None, Tensor],
 ) -> tuple[Tensor, ...]:
     """Weights after a tile, from the last row of its coefficients, `[..., 1, 1]`, `[..., 1, C]`."""
-    kept, moved, taken = coefficients
-    folded = []
-    for n, (weights, (entered, error)) in enumerate(zip(running, pairs, strict=True)):
-        after = kept * weights - (taken.transpose(-1, -2) * error).transpose(-1, -2) @ entered
-        folded.append(after if moments is None or moved is None else after + moved * moments[n])
-    return tuple(folded)
+    held = [None] * len(running) if moments is None else moments
+    layers = zip(running, held, pairs, strict=True)
+    return tuple(folded_layer(weights, moment, pair, coefficients) for weights, moment, pair in layers)
+
+
+def folded_layer(
+    weights: Tensor,
+    moment: Tensor | None,
+    pair: tuple[Tensor, Tensor],
+    coefficients: tuple[Tensor, Tensor | None, Tensor],
+) -> Tensor:
+    """`layers_folded` of one layer."""
+    (entered, error), (kept, moved, taken) = pair, coefficients
+    after = kept * weights - (taken.transpose(-1, -2) * error).transpose(-1, -2) @ entered
+    return after if moment is None or moved is None else after + moved * moment
 
 
 def coefficient_rows(

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.tiles import tokens_between_cuts
+
 
 def long_window_delta(
     query: Tensor,
@@ -68,8 +70,7 @@ def long_window_delta(
         writes = writes - rates * left.detach() * (looked @ grams)
         writes = writes.detach() if gradient == "stop" else writes
         turns = kept * _identity(grams)
-    every = gradient[1] if isinstance(gradient, tuple) else 0
-    found, made, last = _turned(turns, writes, weights, every, phase)
+    found, made, last = _turned(turns, writes, weights, tokens_between_cuts(gradient), phase)
     seen = torch.stack(made if read == "after" else found, dim=2)
     return (seen @ query.unsqueeze(-1)).squeeze(-1), last
 

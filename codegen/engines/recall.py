@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.constraints import weights_at_start
 from nldsl.codegen.engines.maps import map_settings, traced, weight_shapes
 
 
@@ -52,7 +53,7 @@ def recall(
         grouped = key.shape[1] != heads
         return F.scaled_dot_product_attention(query, key, value, scale=1.0, enable_gqa=grouped)
     shapes = weight_shapes(map, features, width)
-    seen = _started_weights(start, shapes, query) if state is None else _seen_weights(state, shapes, boundary)
+    seen = weights_at_start(start, shapes, query) if state is None else _seen_weights(state, shapes, boundary)
 
     def one(weights: dict[str, Tensor], z: Tensor) -> Tensor:
         return traced(map, weights, z)[0]
@@ -72,13 +73,3 @@ def _seen_weights(
     """The weights that a token would read now, by name."""
     names = {n: f"{n}_start" if boundary and f"{n}_start" in state else n for n in shapes}
     return {n: state[name] for n, name in names.items()}
-
-
-def _started_weights(start: Any, shapes: dict[str, tuple[int, ...]], query: Tensor) -> dict[str, Tensor]:
-    """The start `[B, H, ...]` by name."""
-    lead = query.shape[:2]
-    if start is None:
-        return {n: query.new_zeros(*lead, *shape) for n, shape in shapes.items()}
-    listed = (start,) if isinstance(start, Tensor) else start
-    given = listed if isinstance(listed, dict) else dict(zip(shapes, listed, strict=True))
-    return {n: given[n].expand(*lead, *shape) for n, shape in shapes.items()}

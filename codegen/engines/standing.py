@@ -42,6 +42,7 @@ from nldsl.codegen.engines.constraints import (
 from nldsl.codegen.engines.decay import decay_matrix, momentum_matrix
 from nldsl.codegen.engines.maps import weight_shapes
 from nldsl.codegen.engines.objectives import parametrised, tokenwise
+from nldsl.codegen.engines.tiles import opened_at, tokens_between_cuts
 from nldsl.codegen.engines.windows import window_sums
 
 
@@ -137,7 +138,7 @@ def standing(
     link = link_of(constrain)
     frozen = anchor if isinstance(anchor, int) else 1
     period = update if update > 1 else frozen
-    cut = gradient[1] if isinstance(gradient, tuple) else 0
+    cut = tokens_between_cuts(gradient)
     read = "boundary" if update > 1 else read
     due = tuple(every for _, _, every in constrain)
     bounds = (*due, *(n for n in (update, cut) if n > 1), *((frozen,) if isinstance(anchor, int) else ()))
@@ -150,7 +151,7 @@ def standing(
     running = {n: state.get(beside("A", n), state[n]).flatten(0, 1) for n in shapes}
     started = {n: state.get(f"{n}_start", state[n]).flatten(0, 1) for n in shapes}
     anchored = {n: state.get(f"{n}_anchor", state.get(f"{n}_start", state[n])).flatten(0, 1) for n in shapes}
-    count = int(state["phase"]) if "phase" in state else 0
+    count = opened_at(state)
 
     own = link is None and read != "boundary"  # whether tokens read weights of their own
     longest = tile or (writer.tile if own else 128)
