@@ -16,7 +16,7 @@ from pathlib import Path
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from nldsl.syntax.parse import computed, fingerprint
+from nldsl.syntax.parser_tables import computed, fingerprint
 
 TARGET = Path(__file__).resolve().parents[1] / "grammar" / "tables.json"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit.classes import Namespace, Written, gives, reserved, signature
-from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, docstring, setting
+from nldsl.codegen.emit.classes import Namespace, Written, gives, reserved
+from nldsl.codegen.emit.memories import MemoryWriter, UseWriter, constructor, docstring, setting
 from nldsl.codegen.emit.printer import statement
 from nldsl.codegen.plan.engines import Choice, map_settings
 from nldsl.resolve.expanded import Flow, MemoryInstance
@@ -32,16 +32,9 @@ class ApartWriter(MemoryWriter):
         ]
         owner, instance = self.owner, self.instance
         parameters = tuple(p for p in owner.values if p in owner.used)
-        annotations: list[c.Step] = [c.Verbatim(f"    {b}: Tensor") for b in owner.buffers]
-        init = c.Function(
-            "__init__",
-            signature(parameters, owner.values),
-            "None",
-            (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules),
-        )
         engine = choice.engine
         summary = f"{engine.name[0].upper()}{engine.name[1:]} ({engine.reference}), read and written apart."
-        body = (*annotations, *((c.Blank(),) if annotations else ()), init, *made, *self.methods)
+        body = (*constructor(owner, parameters), *made, *self.methods)
         step = c.Class(instance.name, ("nn.Module",), body, docstring(instance.declared, summary))
         return Written(instance.name, parameters, True, step, owner.own, owner.children), owner.kernels
 
@@ -55,9 +48,7 @@ class ApartWriter(MemoryWriter):
         self.names = Namespace(
             frozenset(self.local.values()), kept=lambda name: name in self.kept or reserved(name)
         )
-        turned = any(getattr(n, "primitive", "") == "rope" for f in flows.values() for n in f.walk())
-        if turned:
-            self.begin()
+        self.begin(flows)
         for name in flows:
             if name in self.flows:
                 self.field(name)
@@ -69,8 +60,6 @@ class ApartWriter(MemoryWriter):
         self._side(self.written)
         inputs = [("key", c.name("key")), ("value", c.name("value"))]
         inputs += [(name, self._input(name)) for name in choice.inputs]
-        if choice.engine.function == "deep_dgd" and "rate" not in choice.inputs:
-            inputs.append(("rate", c.call("torch.ones_like", "key[..., 0]")))
         pairs = c.name("pairs")
         self.steps.append(c.Assign(pairs, c.Mapping(tuple(inputs))))
         self.steps += gives(pairs, self.owner.state())

@@ -65,9 +65,9 @@ class Method:
     def hold(self, key: str, *, carried: bool) -> tuple[c.Code, c.Code]:
         """Where a state comes from, and the variable for the new one, which is handed on."""
         new = c.name(self.names.fresh(key))
-        goes_on = carried and self.carried is not None
-        (self.carried if goes_on and self.carried is not None else self.states).append((key, new))
-        return c.call(f"{'carried' if goes_on else 'state'}.get", f'"{key}"'), new
+        goes_on = self.carried if carried else None
+        (self.states if goes_on is None else goes_on).append((key, new))
+        return c.call(f"{'state' if goes_on is None else 'carried'}.get", f'"{key}"'), new
 
 
 @dataclass(slots=True)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-STANDARD = ("torch", "math", "typing", "collections", "functools")
-
 
 @dataclass(frozen=True, slots=True)
 class Definition:

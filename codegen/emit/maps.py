@@ -8,6 +8,7 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace, origin, reserved, snake, spelled, trimmed
 from nldsl.codegen.emit.flows import MAX_NESTING, depth
 from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.emit.printer import flat
 from nldsl.resolve.expanded import (
     Apply,
     Arithmetic,
@@ -155,8 +156,8 @@ class MapWriter:
         activation = _FUNCTIONS[str(flow.arguments.get("activation", "gelu"))]
         whole = value = self._named(x, scratch)
         if flow.arguments.get("norm"):
-            least = c.call("torch.finfo", c.name(f"{_text(whole)}.dtype"))
-            value = self._normed("rms_normed", whole, c.name(f"{_text(least)}.eps"))
+            least = c.call("torch.finfo", c.name(f"{flat(whole)}.dtype"))
+            value = self._normed("rms_normed", whole, c.name(f"{flat(least)}.eps"))
             value, weights = c.Infix("*", value, weights[0]), weights[1:]
         for n, weight in enumerate(weights):
             value = self._linear(self._kept(c.call(activation, value) if n else value, scratch), weight)
@@ -167,12 +168,6 @@ class MapWriter:
 
     def _normed(self, kernel: str, x: c.Code, eps: c.Code) -> c.Code:
         return c.Invoke(self.owner.kernel(kernel, "maps"), (x, eps))
-
-
-def _text(value: c.Code) -> str:
-    from nldsl.codegen.emit.printer import flat
-
-    return flat(value)
 
 
 def block_start(owner: ClassWriter, one: Map, heads: c.Code) -> c.Code:

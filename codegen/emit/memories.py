@@ -40,18 +40,6 @@ from nldsl.resolve.expanded import (
 )
 
 LOCALS = frozenset({"x", "state", "read", "y", "core", "position", "head"})
-INPUTS = (
-    "key",
-    "value",
-    "query",
-    "rate",
-    "retain",
-    "momentum",
-    "erase",
-    "erase_into",
-    "window_weight",
-    "objective_threshold",
-)
 
 UseWriter = Callable[[FlowWriter, Use | Repeat, c.Code], c.Code]
 
@@ -84,7 +72,7 @@ class MemoryWriter:
 
     def write(self, choice: Choice) -> tuple[Written, dict[str, str]]:
         """A memory whose core is one engine."""
-        self.begin()
+        self.begin(self.flows)
         for name in self.flows:
             self.field(name)
         self._core(choice)
@@ -93,8 +81,9 @@ class MemoryWriter:
         summary = f"{engine.name[0].upper()}{engine.name[1:]} ({engine.reference}): {engine.summary}."
         return self.finish(summary)
 
-    def begin(self) -> None:
-        if any(getattr(n, "primitive", "") == "rope" for f in self.flows.values() for n in f.walk()):
+    def begin(self, flows: dict[str, Flow]) -> None:
+        """The position of the first token, where these pipelines turn features by theirs."""
+        if any(getattr(n, "primitive", "") == "rope" for f in flows.values() for n in f.walk()):
             self.steps.append(c.Assign(c.name("position"), c.call("state.get", '"position"', 0)))
             self.owner.keep(
                 "position", c.call("torch.as_tensor", c.Infix("+", c.name("position"), c.name("x.shape[1]")))
@@ -372,11 +361,8 @@ def docstring(declared: Span | None, summary: str = "") -> str:
     return f"{said}\n\n{summary}\n{place}" if said else f"{summary}\n\n{place}"
 
 
-def finished(
-    owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool
-) -> tuple[Written, dict[str, str]]:
-    """The class of a part: constructor and `forward`."""
-    parameters = tuple(p for p in owner.values if p in owner.used)
+def constructor(owner: ClassWriter, parameters: tuple[str, ...]) -> tuple[c.Step, ...]:
+    """How the class of a part begins: the types of its buffers, and `__init__`."""
     annotations: list[c.Step] = [c.Verbatim(f"    {b}: Tensor") for b in owner.buffers]
     init = c.Function(
         "__init__",
@@ -384,13 +370,21 @@ def finished(
         "None",
         (c.Do(c.Atom("super().__init__()")), *owner.sizes, *owner.modules),
     )
+    return (*annotations, *((c.Blank(),) if annotations else ()), init)
+
+
+def finished(
+    owner: ClassWriter, name: str, text: str, steps: list[c.Step], *, stateful: bool
+) -> tuple[Written, dict[str, str]]:
+    """The class of a part: constructor and `forward`."""
+    parameters = tuple(p for p in owner.values if p in owner.used)
     if stateful:
         takes, gives = ("self", "x: Tensor", "state: State | None = None"), "tuple[Tensor, State]"
         say = "`x` `[B, T, d]` and what an earlier call handed on; gives the same shape and the new state."
     else:
         takes, gives, say = ("self", "x: Tensor"), "Tensor", ""
     forward = c.Function("forward", takes, gives, tuple(steps), say)
-    body = (*annotations, *((c.Blank(),) if annotations else ()), init, c.Blank(), forward)
+    body = (*constructor(owner, parameters), c.Blank(), forward)
     return Written(
         name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children
     ), owner.kernels

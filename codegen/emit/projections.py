@@ -60,7 +60,7 @@ class ProjectionWriter(MemoryWriter):
         owner = self.owner
         self.groups = groups(self.instance, fold.lowering)
         self.kept = self.kept | {f"{name}_of_{g.name}" for g in self.groups for name in OWN}
-        self.begin()
+        self.begin(self.flows)
         starts = self._starts()
         outer = [name for name in self.flows if name not in self.inside]
         for name in outer:

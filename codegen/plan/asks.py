@@ -6,6 +6,8 @@ from nldsl.codegen.plan.engine import Obstacles
 from nldsl.resolve import spelling
 from nldsl.resolve.expanded import Core
 
+DESCENT = ("dgd", "dgd_explicit", "dgd_first_layer")  # the readings of delta gradient descent
+
 
 def want(ok: bool, obstacle: str) -> Obstacles:
     """One obstacle, unless it is well."""
@@ -80,12 +82,16 @@ def every_token(core: Core) -> Obstacles:
     return want(core.period == 1, f"a period of {core.period} tokens")
 
 
+def frozen(core: Core) -> bool:
+    """Whether gradients are taken at the weights of a period's start."""
+    return isinstance(core.anchor, int) and core.anchor > 1
+
+
 def stands_still(core: Core) -> Obstacles:
     """Gradients are taken at the weights of a period's start, and reads know no other period."""
-    frozen = isinstance(core.anchor, int) and core.anchor > 1
     return [
-        *want(frozen, "gradients at every token"),
-        *want(not frozen or core.update in (1, core.anchor), "an anchor apart from the update"),
+        *want(frozen(core), "gradients at every token"),
+        *want(not frozen(core) or core.update in (1, core.anchor), "an anchor apart from the update"),
     ]
 
 

@@ -6,7 +6,8 @@ token loop runs, and the obstacles say why (`nldsl explain`).
 
 from __future__ import annotations
 
-from nldsl.codegen.plan.engine import GATES, Choice, Engine, Setting
+from nldsl.codegen.plan.engine import GATES, Choice, Engine
+from nldsl.codegen.plan.keywords import map_settings, reference_keywords
 from nldsl.codegen.plan.rows import ENGINES
 from nldsl.resolve.expanded import Core
 
@@ -17,7 +18,7 @@ TOKEN_LOOP = Engine(
     "f",
     "the definition itself, token by token: exact, and slow",
     lambda c: [],
-    lambda core: reference_keywords(core),  # noqa: PLW0108 -- defined below
+    reference_keywords,
     (*GATES, "erase", "weight", "objective_parameter"),
 )
 
@@ -46,53 +47,6 @@ def _given(engine: Engine, core: Core) -> tuple[str, ...]:
         "objective_parameter": core.parametric,
     }
     return tuple(name for name in engine.inputs if gates[name])
-
-
-def reference_keywords(core: Core) -> dict[str, Setting]:
-    """All settings of the token loop that differ from its defaults."""
-    words: dict[str, object] = {"map": map_settings(core), "objective": core.objective, "rule": core.rule}
-    if core.objective_parameter is not None:
-        words["objective_parameter"] = core.objective_parameter
-    if core.rule_parameter is not None:
-        words["rule_parameter"] = core.rule_parameter
-    defaults: dict[str, object] = {
-        "update": 1,
-        "anchor": "retained",
-        "read": "after",
-        "window": None,
-        "normalise": False,
-        "constrain": (),
-        "partial": "drop",
-    }
-    words |= {
-        name: getattr(core, name) for name, default in defaults.items() if getattr(core, name) != default
-    }
-    if core.gradient != "through":
-        words["gradient"] = core.gradient
-    elif core.gradient_tokens is not None:
-        words["gradient"] = ("through", core.gradient_tokens)
-    return words  # type: ignore[return-value]
-
-
-def map_settings(core: Core) -> dict[str, str | int | bool | None]:
-    """The map as plain settings."""
-    one = core.map
-    match one.kind:
-        case "mlp":
-            return {
-                "kind": "mlp",
-                "hidden": int(one.hidden or 0),
-                "depth": one.depth,
-                "residual": one.residual,
-                "norm": one.norm,
-                "activation": one.activation,
-            }
-        case "swiglu":
-            return {"kind": "swiglu", "hidden": int(one.hidden or 0)}
-        case "cache":
-            return {"kind": "cache", "window": one.window} | ({"sinks": one.sinks} if one.sinks else {})
-        case _:
-            return {"kind": one.kind}
 
 
 __all__ = [

@@ -23,9 +23,9 @@ def gradient_note(engine: Engine, core: Core) -> str:
     if core.gradient_tokens is not None:
         return f"cut every {core.gradient_tokens} tokens, where tiles end"
     match core.gradient, engine.function:
-        case "first_order", "hebbian" | "channel_hebbian" | "attention":
+        case "first_order", "hebbian" | "channel_hebbian" | "attention" | "ridge":
             return "`first_order` is the full gradient: nothing that is written depends on the weights"
-        case "first_order", "delta" if core.objective == "dot":
+        case "first_order", "delta" | "delta_frozen" if core.objective == "dot":
             return "`first_order` is the full gradient: only the erasure depends on the weights"
         case "first_order", "delta":
             return "the solve runs without gradient, then its writes as Hebbian tiles, with live keys"

@@ -56,6 +56,7 @@ def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
     """A memory that is fed from outside: one engine does all of it."""
     from nldsl.api.advice import rests_on
     from nldsl.codegen.plan.engines import TOKEN_LOOP, choose
+    from nldsl.codegen.plan.gradients import gradient_note
 
     choice = choose(memory.core)
     engine = choice.engine
@@ -66,6 +67,8 @@ def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
     rows += [("rests on", ", ".join(needed))] if needed else []
     settings = ", ".join(_settings(choice, memory.core))
     rows += [("settings", settings)] if settings else []
+    note = gradient_note(engine, memory.core)
+    rows += [("gradient", note)] if note else []
     return [*rows, ("tile", tile_words(choice, memory.core))]
 
 

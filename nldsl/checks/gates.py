@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from nldsl.checks.subject import inner_flows
 from nldsl.records import record
 from nldsl.resolve.expanded import Apply, Arithmetic, Constant, Flow, MemoryInstance, Num, Variable
+from nldsl.resolve.sides import inner_flows
 
 INF = math.inf
 LAYOUTS = ("split heads", "merge heads", "share heads", "gate of heads", "in turn")

@@ -7,7 +7,7 @@ every primitive to that, and `nldsl verify` probes the code that was generated.
 
 from __future__ import annotations
 
-from nldsl.checks.subject import Subject, inner_flows, reads, report
+from nldsl.checks.subject import Subject, report
 from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
 from nldsl.resolve.expanded import (
@@ -23,6 +23,7 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.fields import PAIRED
 from nldsl.resolve.findings import Findings
+from nldsl.resolve.sides import inner_flows, reached, reads
 
 WRITES = ("key", "value", "rate", "momentum", "erase", "erase_into", "window_weight", "objective_threshold")
 
@@ -37,10 +38,11 @@ def stopped_gradients(subject: Subject, findings: Findings) -> None:
     for one in subject.memories():
         if one.core.gradient != "stop":
             continue
+        learned = reached(inner_flows(one), ("query", "retain", "out"))
         unreached = [
             PAIRED.get(name, "objective" if name.startswith("objective_") else name)
             for name in (*WRITES, *asked_by_objective(one))
-            if name in one.flows and _weights(one, one.flows[name], _seen(one, ("query", "retain", "out")))
+            if name in one.flows and _weights(one, one.flows[name], learned)
         ]
         dead = list(dict.fromkeys(unreached))
         if dead:
@@ -66,25 +68,11 @@ def asked_by_objective(one: MemoryInstance) -> tuple[str, ...]:
     return tuple(p.flow for p in written.parameters if p.flow != "query") if written is not None else ()
 
 
-def _seen(one: MemoryInstance, names: tuple[str, ...]) -> set[str]:
-    """The pipelines that these read, and those that they read in turn."""
+def _weights(one: MemoryInstance, flow: Flow, known: set[str]) -> int:
+    """Learned numbers in a pipeline and in what it reads, apart from the pipelines that are `known`."""
     flows = inner_flows(one)
-    seen: set[str] = set()
-    waiting = [n for n in names if n in flows]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            waiting += [n for n in reads(flows[name]) if n in flows]
-    return seen
-
-
-def _weights(one: MemoryInstance, flow: Flow, reached: set[str]) -> int:
-    """Learned numbers in a pipeline and in what it reads, apart from what is `reached` anyway."""
-    flows = inner_flows(one)
-    names = {n for n in reads(flow) if n in flows}
     found = costs.static(flow).parameters + sum(isinstance(n, Adaptive) for n in flow.walk())
-    for name in _seen(one, tuple(names)) - reached:
+    for name in reached(flows, reads(flow)) - known:
         found += costs.static(flows[name]).parameters + sum(
             isinstance(n, Adaptive) for n in flows[name].walk()
         )

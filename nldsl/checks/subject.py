@@ -20,7 +20,6 @@ from nldsl.resolve.expanded import (
     Repeat,
     Training,
     Use,
-    Variable,
 )
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.instantiate import Builder
@@ -249,16 +248,6 @@ def _argument(call: e.Call | None, name: str, index: int) -> e.Expr | None:
 
 
 # --------------------------------------------------------------------------- flows
-
-
-def inner_flows(instance: MemoryInstance) -> dict[str, Flow]:
-    """Every pipeline of a memory by name, local ones too."""
-    return {**dict(instance.locals), **instance.flows}
-
-
-def reads(flow: Flow) -> set[str]:
-    """The names that a flow reads."""
-    return {node.name for node in flow.walk() if isinstance(node, Variable)}
 
 
 def errors(found: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nldsl.diagnostics.suggest import nearest
@@ -10,15 +10,13 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import arguments_of, function_name
-from nldsl.resolve.context import Context
-from nldsl.resolve.expanded import Flow, Line, Named, Num, Segments, Shape, Use, Variable, WriteApart
+from nldsl.resolve.context import Context, Instantiate
+from nldsl.resolve.expanded import Flow, Line, Named, Num, Segments, Shape, Variable, WriteApart
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Flows
 from nldsl.resolve.lets import Lets
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.scope import Amount, Scope
-
-Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Use | Flow]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.resolve.scope import Scope, Word
 
@@ -24,7 +23,7 @@ def chosen_fields(given: dict[str, e.Expr], scope: Scope) -> dict[str, e.Expr]:
     for call in calls:
         known.setdefault(call.function.text, []).extend(a.name or "" for a in call.arguments)  # type: ignore[attr-defined]
     for name, choices in known.items():
-        _known_word(name, words[name], list(dict.fromkeys(choices)), scope)
+        scope.word(e.Name((name,), span=words[name].span), f"`{name}`", tuple(dict.fromkeys(choices)))
     made = {name: _chosen(value, words) for name, value in given.items()}
     return {name: value for name, value in made.items() if value is not None}
 
@@ -35,16 +34,6 @@ def _is_choice(node: e.Expr, words: dict[str, Word]) -> bool:
         and node.function.text in words
         and bool(node.arguments)
         and all(a.name is not None for a in node.arguments)
-    )
-
-
-def _known_word(name: str, word: Word, choices: list[str], scope: Scope) -> None:
-    if word.text in choices:
-        return
-    near = nearest(word.text, choices)
-    hint = f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{c}`' for c in choices)}"
-    raise scope.findings.stop(
-        "NL0203", f"`{name}` cannot be `{word.text}`", word.span, "not a choice", help=hint
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nldsl.document import expr as e
 from nldsl.document import model as doc
-from nldsl.resolve.expanded import Flow, Num, Use
+from nldsl.resolve.expanded import Flow, Num
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.scope import Scope
 
@@ -24,7 +24,7 @@ class Context:
     path: str
     lookup: Callable[[str], Flow | None]
     known: Callable[[], list[str]]
-    instantiate: Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Use | Flow]
+    instantiate: Instantiate
     heads: Num | None = None
     adaptive_ok: bool = False
     writes: int = 1  # that `heads` counts each head for
@@ -42,3 +42,7 @@ class Context:
         if joined is None:
             return self
         return replace(self, seen=(*self.seen, Seen("joined", joined.streams, joined.prefix)))
+
+
+Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]
+"""Makes the instance that a call names: the call, its declaration, the module it stands in, and its input."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
+from nldsl.records import record
 from nldsl.resolve.calls import Bound, function_name
 from nldsl.resolve.choices import chosen_fields
-from nldsl.resolve.context import Context
-from nldsl.resolve.expanded import (
-    Flow,
-    Num,
-)
+from nldsl.resolve.context import Instantiate
+from nldsl.resolve.expanded import Num
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.flows import Flows
 from nldsl.resolve.objectives import is_expression, recognised
@@ -61,30 +57,32 @@ OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
 RULES = ("gd", "dgd", "muon", "momentum", "ridge", "softmax")
 READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}
 
-Instantiate = Callable[[e.Expr, doc.Memory | doc.Block, object, Flow, Context], Flow]
+
+@record
+class Called:
+    """A memory declaration with its parameters bound, for an input of `width` features, and what makes its
+    pipelines and the instances in them.
+    """
+
+    flows: Flows
+    instantiate: Instantiate
+    call: e.Expr
+    declaration: doc.Memory
+    bound: Bound
+    width: Num
+    path: str
 
 
 class Fields:
-    """One memory declaration with its parameters bound, on its way to an instance.
+    """One memory declaration on its way to an instance."""
 
-    `instantiate` makes the instances that its pipelines use.
-    """
-
-    def __init__(
-        self,
-        flows: Flows,
-        instantiate: Instantiate,
-        call: e.Expr,
-        declaration: doc.Memory,
-        bound: Bound,
-        width: Num,
-        path: str,
-    ) -> None:
-        self.flows, self.instantiate = flows, instantiate
-        self.call, self.declaration, self.path, self.width = call, declaration, path, width
-        self.scope, self.arguments = bound.scope, bound.arguments
-        self.findings: Findings = bound.scope.findings
-        self.fields = chosen_fields(declaration.fields, bound.scope)
+    def __init__(self, called: Called) -> None:
+        self.flows, self.instantiate = called.flows, called.instantiate
+        self.call, self.declaration = called.call, called.declaration
+        self.path, self.width = called.path, called.width
+        self.scope, self.arguments = called.bound.scope, called.bound.arguments
+        self.findings: Findings = self.scope.findings
+        self.fields = chosen_fields(self.declaration.fields, self.scope)
         self.objective, self.objective_parameter = self._objective()
 
     def _field(self, name: str) -> e.Expr | None:
@@ -183,7 +181,7 @@ class Fields:
         if not isinstance(value, e.Call) or value.function.text != "huber" or len(value.arguments) != 1:
             return None
         given = value.arguments[0].value
-        flows = {"x", *(name for name in self.fields if name not in FIELDS or name in FLOWS)}
+        flows = self._local()
         reads = any(
             isinstance(n, e.Pipe) or (isinstance(n, e.Name) and n.text in flows) for n in given.walk()
         )

@@ -184,9 +184,7 @@ class Lets:
         findings = context.scope.findings
         if one.instance is None:
             own = one.context
-            seen = own.seen
-            if flow.shape.joined is not None:
-                seen = (*seen, Seen("joined", flow.shape.joined.streams, flow.shape.joined.prefix))
+            seen = own.given(flow).seen
             if one.whole > 1:
                 seen = (*seen, Seen("places", one.whole))
             made = own.instantiate(one.call, one.declaration, one.module, flow, replace(own, seen=seen))

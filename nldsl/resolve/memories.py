@@ -10,7 +10,7 @@ from nldsl.document.printer import print_expr
 from nldsl.resolve.algebra import Algebra
 from nldsl.resolve.calls import Bound
 from nldsl.resolve.chains import ChainFields
-from nldsl.resolve.context import Context
+from nldsl.resolve.context import Context, Instantiate
 from nldsl.resolve.expanded import (
     Apply,
     ChainInstance,
@@ -23,7 +23,7 @@ from nldsl.resolve.expanded import (
     Shape,
     Variable,
 )
-from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Instantiate
+from nldsl.resolve.fields import FIELDS, FLOWS, GATES, PAIRED, RULES, Called
 from nldsl.resolve.findings import Unresolved
 from nldsl.resolve.flows import Flows
 from nldsl.resolve.layouts import merged, shared, split, times
@@ -44,25 +44,16 @@ class Memories:
         self, call: e.Expr, declaration: doc.Memory, bound: Bound, width: Num, path: str
     ) -> MemoryInstance | ChainInstance:
         """The instance of a memory declaration whose input has `width` features."""
-        given = (self.flows, self.instantiate, call, declaration, bound, width, path)
-        one = _Memory(*given)
-        return ChainFields(*given).chain() if one.objective == "task" else one.memory()
+        called = Called(self.flows, self.instantiate, call, declaration, bound, width, path)
+        one = _Memory(called)
+        return ChainFields(called).chain() if one.objective == "task" else one.memory()
 
 
 class _Memory(Algebra):
     """A memory with an objective of its own."""
 
-    def __init__(
-        self,
-        flows: Flows,
-        instantiate: Instantiate,
-        call: e.Expr,
-        declaration: doc.Memory,
-        bound: Bound,
-        width: Num,
-        path: str,
-    ) -> None:
-        super().__init__(flows, instantiate, call, declaration, bound, width, path)
+    def __init__(self, called: Called) -> None:
+        super().__init__(called)
         self.made: dict[str, Flow] = {}
         self.making: list[str] = []
         self.used: set[str] = set()

@@ -7,16 +7,11 @@ feeds `ERROR` in its place, so that the rest of the file is still read.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
-import zlib
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import lark
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
@@ -27,6 +22,7 @@ from nldsl.grammar import messages
 from nldsl.syntax.build import Builder
 from nldsl.syntax.comments import CommentBook, find_comments
 from nldsl.syntax.nesting import shallow
+from nldsl.syntax.parser_tables import parser
 from nldsl.syntax.recover import indent_at, matching_close, statement_end, unclosed_by_indent
 
 MAX_FINDINGS = 50
@@ -37,61 +33,6 @@ _CLOSERS = {"RPAR": "(", "RSQB": "[", "RBRACE": "{"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NEW_STATEMENT = re.compile(r"[ \t\r]*(?:[A-Za-z_][A-Za-z0-9_.]*[ \t]*(?:=|:|[A-Za-z_])|\}|\Z)")
 _LOCK = threading.Lock()
-
-
-class _Newlines:
-    """Makes the contextual lexer read line ends everywhere; which of them count is decided in `_Reader`."""
-
-    always_accept = ("_NL",)
-
-    def process(self, stream: Any) -> Any:
-        return stream
-
-
-def grammar_text() -> str:
-    """The grammar, as written in `nl.lark`."""
-    return _grammar_file("nl.lark")
-
-
-def _grammar_file(name: str) -> str:
-    return resources.files("nldsl.grammar").joinpath(name).read_text(encoding="utf-8")
-
-
-def fingerprint() -> str:
-    """What the parse tables depend on: the grammar and the version of lark."""
-    return f"lark {lark.__version__}, grammar {zlib.crc32(grammar_text().encode()):08x}"
-
-
-@cache
-def _parser() -> tuple[Lark, Builder]:
-    """The parser from its tables, or from the grammar where that or lark has changed since they were made."""
-    made = json.loads(_grammar_file("tables.json"), object_hook=_unpaired)
-    if made["fingerprint"] != fingerprint():
-        return computed()
-    builder = Builder()
-    load: Any = Lark._load_from_dict  # pyright: ignore[reportPrivateUsage] -- as lark's own standalone parsers do
-    loaded = load(made["data"], made["memo"], transformer=builder, postlex=_Newlines())
-    return loaded, builder
-
-
-def _unpaired(value: dict[str, Any]) -> dict[Any, Any]:
-    """A dict whose keys are numbers stands in JSON as `{"pairs": [[key, value], ...]}`."""
-    return dict(value["pairs"]) if value.keys() == {"pairs"} else value
-
-
-def computed() -> tuple[Lark, Builder]:
-    """The parser from the grammar, which takes much longer than from its tables."""
-    builder = Builder()
-    made = Lark(
-        grammar_text(),
-        parser="lalr",
-        lexer="contextual",
-        start="document",
-        transformer=builder,
-        postlex=_Newlines(),  # type: ignore[arg-type]
-        maybe_placeholders=False,
-    )
-    return made, builder
 
 
 def parse_nl(source: Source) -> tuple[e.Body, list[Diagnostic]]:
@@ -180,12 +121,12 @@ def _limited(source: Source, findings: list[Diagnostic]) -> list[Diagnostic]:
 
 
 def _parse(source: Source, text: str, *, one_value: bool = False) -> tuple[e.Body, list[Diagnostic]]:
-    parser, builder = _parser()
+    lark, builder = parser()
     with _LOCK:
-        reader = _Reader(parser, builder, source, text, one_value=one_value)
+        reader = _Reader(lark, builder, source, text, one_value=one_value)
         body = reader.run({})
         if reader.unclosed and not one_value:
-            body = _second_reading(parser, builder, source, text, reader) or body
+            body = _second_reading(lark, builder, source, text, reader) or body
             findings = reader.findings
         else:
             findings = reader.findings

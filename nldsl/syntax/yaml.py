@@ -43,9 +43,10 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from nldsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Source, Span
+from nldsl.diagnostics.model import Diagnostic, Label, Source, Span
 from nldsl.document import expr as e
 from nldsl.syntax.comments import Comment, CommentBook, Draft, comment_text
+from nldsl.syntax.moving import move_tree, moved_finding
 from nldsl.syntax.nesting import MAX_NESTING, nested_too_deep
 from nldsl.syntax.parse import parse_statements
 from nldsl.syntax.yaml_writer import assigns_list, joins_value, to_yaml
@@ -421,10 +422,10 @@ class _Reader:
         if key is not None:
             place = self._behind(key, place)
         exact = node.style in (None, "'", '"', "|")
-        self.findings += [_moved(d, place, exact) for d in findings]
+        self.findings += [moved_finding(d, place, exact) for d in findings]
         if findings:
             return None
-        _move_tree(body, place)
+        move_tree(body, place)
         return body
 
     def _behind(self, key: _Node, place: Callable[[Span], Span]) -> Callable[[Span], Span]:
@@ -480,24 +481,3 @@ def _block_lines(text: str, node: _Node) -> list[int] | None:
         starts.append(begin + min(indent, len(line)))
         begin += len(line) + 1
     return starts
-
-
-def _moved(finding: Diagnostic, place: Callable[[Span], Span], exact: bool) -> Diagnostic:
-    labels = tuple(replace(label, span=place(label.span)) for label in finding.labels)
-    fix = None
-    if finding.fix is not None and exact:
-        edits = tuple(Edit(place(edit.span), edit.text) for edit in finding.fix.edits)
-        fix = Fix(finding.fix.title, edits, finding.fix.safe)
-    return replace(finding, labels=labels, fix=fix)
-
-
-def _move_tree(body: e.Body, place: Callable[[Span], Span]) -> None:
-    """Point every span below `body`, which was just read and is not shared, into the file."""
-    stack: list[e.Expr] = [body]
-    while stack:
-        node = stack.pop()
-        if node.span is not None:
-            object.__setattr__(node, "span", place(node.span))
-        if isinstance(node, e.Call):
-            stack.append(node.function)
-        stack.extend(c for c in node.children() if not (isinstance(node, e.Call) and c is node.function))

@@ -14,7 +14,8 @@ from lark import Lark
 from nldsl.diagnostics.model import Source
 from nldsl.document import expr as e
 from nldsl.grammar import messages
-from nldsl.syntax.parse import MAX_FINDINGS, _parser, grammar_text, parse_expression, parse_nl
+from nldsl.syntax.parse import MAX_FINDINGS, parse_expression, parse_nl
+from nldsl.syntax.parser_tables import grammar_text, parser
 
 GOOD = sorted((Path(__file__).parent / "good").glob("*.nl"))
 
@@ -48,7 +49,7 @@ def test_grammar_is_strict() -> None:
 
 
 def test_every_parser_state_has_a_position() -> None:
-    lark, _ = _parser()
+    lark, _ = parser()
     table = lark.parser.parser._parse_table.states
     terminals = {t.name for t in lark.terminals} | {"$END", "ERROR"}
     sets = {frozenset(name for name in actions if name in terminals) for actions in table.values()}
@@ -56,7 +57,7 @@ def test_every_parser_state_has_a_position() -> None:
 
 
 def test_every_terminal_has_words() -> None:
-    lark, _ = _parser()
+    lark, _ = parser()
     ignored = {"WHITE", "COMMENT"}
     assert {t.name for t in lark.terminals} - ignored <= set(messages.TERMINALS)
 

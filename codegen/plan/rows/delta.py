@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.asks import (
+    DESCENT,
     every_token,
     gradient_apart,
     map_kind,
@@ -34,7 +35,7 @@ def _delta_retained(core: Core) -> Obstacles:
 
 
 def _delta_current(core: Core) -> Obstacles:
-    dgd_dot = core.rule in ("dgd", "dgd_explicit", "dgd_first_layer") and core.objective == "dot"
+    dgd_dot = core.rule in DESCENT and core.objective == "dot"
     gd_l2 = core.rule in ("gd", "gd_implicit") and core.objective == "l2" and core.anchor == "current"
     return [
         *map_kind(core, "matrix"),
@@ -54,7 +55,7 @@ def _delta_frozen(core: Core) -> Obstacles:
     return [
         *map_kind(core, "matrix"),
         *objective(core, "l2", "dot"),
-        *rule(core, "dgd", "dgd_explicit", "dgd_first_layer"),
+        *rule(core, *DESCENT),
         *no_momentum(core),
         *stands_still(core),
         *not_normalised(core),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from nldsl.codegen.plan.asks import (
+    DESCENT,
+    frozen,
     gradient_apart,
     map_kind,
     not_normalised,
@@ -13,8 +15,6 @@ from nldsl.codegen.plan.asks import (
 from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
 from nldsl.codegen.plan.gradients import gradient_setting, settled_gradient
 from nldsl.resolve.expanded import Core
-
-DESCENT = ("dgd", "dgd_explicit", "dgd_first_layer")
 
 
 def _matrix(core: Core) -> Obstacles:
@@ -50,8 +50,7 @@ def _words(core: Core) -> dict[str, Setting]:
     if core.rule in DESCENT:
         words["erase"] = True
     if core.objective != "dot" and core.anchor != "retained":
-        frozen = isinstance(core.anchor, int) and core.anchor > 1
-        words["anchor"] = "frozen" if frozen else "current"
+        words["anchor"] = "frozen" if frozen(core) else "current"
     if core.period > 1:
         words["period"] = core.period
     read = "boundary" if core.update > 1 else core.read

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nldsl.codegen.plan.asks import (
     drops_partial_periods,
     erases_the_key,
+    frozen,
     gates_per_head,
     map_kind,
     no_constraint,
@@ -15,16 +16,16 @@ from nldsl.codegen.plan.asks import (
     want,
 )
 from nldsl.codegen.plan.engine import GATES, Engine, Obstacles, Setting
+from nldsl.codegen.plan.keywords import reference_keywords
 from nldsl.resolve.expanded import Core
 
 
 def _standing(core: Core) -> Obstacles:
     linked = any(name != "norm" for name, _, _ in core.constrain)
-    frozen = isinstance(core.anchor, int) and core.anchor > 1
     return [
         *want(core.map.kind != "cache", "`map = cache`"),
         *rule(core, "gd"),
-        *want(frozen or linked, "gradients at every token"),
+        *want(frozen(core) or linked, "gradients at every token"),
         *want(all(every > 1 for _, _, every in core.constrain), "a constraint after every token"),
         *not_normalised(core),
         *erases_the_key(core),
@@ -47,7 +48,7 @@ def _orthogonal(core: Core) -> Obstacles:
         *map_kind(core, "matrix", "mlp", "swiglu"),
         *_of_answers(core),
         *rule(core, "muon"),
-        *want(isinstance(core.anchor, int) and core.anchor > 1, "gradients at every token"),
+        *want(frozen(core), "gradients at every token"),
         *not_normalised(core),
         *no_constraint(core),
         *erases_the_key(core),
@@ -57,8 +58,6 @@ def _orthogonal(core: Core) -> Obstacles:
 
 
 def _words(core: Core) -> dict[str, Setting]:
-    from nldsl.codegen.plan.engines import reference_keywords  # which reads these rows itself
-
     return {name: value for name, value in reference_keywords(core).items() if name != "rule"}
 
 
