@@ -62,8 +62,8 @@ class ChainFields(Fields):
                 "sequential",
                 tuple(levels),
                 Shape("flat", self.width),
-                self.call.span,
-                declaration.where(),
+                span=self.call.span,
+                declared=declaration.where(),
             )
         if chain.variant != "sequential":
             near = nearest(chain.variant, ["sequential"])
@@ -107,8 +107,8 @@ class ChainFields(Fields):
             chain.variant,
             tuple(levels),
             Shape("flat", self.width),
-            self.call.span,
-            declaration.where(),
+            span=self.call.span,
+            declared=declaration.where(),
         )
 
     def _level(self, name: str, fields: dict[str, e.Expr], where: Span | None, path: str) -> ChainLevel:
@@ -154,4 +154,4 @@ class ChainFields(Fields):
             else "mean"
         )
         clock_span = fields["update"].span if "update" in fields else where
-        return ChainLevel(name, path, mapping, clock, reduce, where, clock_span)
+        return ChainLevel(name, path, mapping, clock, reduce, span=where, clock_span=clock_span)

@@ -12,6 +12,7 @@ from dataclasses import field
 from nldsl.diagnostics.model import Span
 from nldsl.levels.graph import Clock
 from nldsl.records import record
+from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.core import Core, Expression, FastWeight, Map, Parameter
 from nldsl.resolve.passes import Seen
 from nldsl.resolve.pipelines import (
@@ -176,20 +177,39 @@ class MemoryInstance:
 
 @record
 class ChainLevel:
-    """One set of shared weights with its clock (Nested Learning, Eq. 70-74)."""
+    """One set of weights of the task with its clock (Nested Learning, Eq. 70-74).
+
+    `start` is where the weights begin: `learned`, `learned in` or `copy of` the level `teacher`,
+    `pretrained`. They return there on `reset`, or whenever the level `reset_with` changes; None: never.
+    `rule`, `rate`, `retain`, `momentum` and `gradient` are those of levels with weights of each sequence.
+    """
 
     name: str
     path: str
     map: Map
     clock: Clock
     reduce: str
+    start: str = "learned"
+    teacher: str | None = None
+    reset: Clock | None = None
+    reset_with: str | None = None
+    plastic: bool = False
+    rule: Rule | None = None
+    rate: float | None = None
+    retain: float = 1.0
+    momentum: float = 0.0
+    gradient: str = "first_order"
     span: Span | None = field(default=None, compare=False, repr=False)
     clock_span: Span | None = field(default=None, compare=False, repr=False)
 
 
 @record
 class ChainInstance:
-    """A memory with `objective = task`: shared weights that learn from the model's own loss."""
+    """A memory with `objective = task`: weights that learn from the model's own loss.
+
+    `variant` is `sequential`, `nested` or `independent`; `combine` how the answers of independent levels
+    become one; `scope` whose the weights are, `shared` or `sequence`.
+    """
 
     name: str
     path: str
@@ -198,6 +218,8 @@ class ChainInstance:
     variant: str
     levels: tuple[ChainLevel, ...]
     shape: Shape
+    combine: str = "weighted"
+    scope: str = "shared"
     span: Span | None = field(default=None, compare=False, repr=False)
     declared: Span | None = field(default=None, compare=False, repr=False)
     seen: tuple[Seen, ...] = ()
@@ -226,6 +248,7 @@ class Rule:
     stages: tuple[tuple[str, tuple[float, ...]], ...] = ()
     options: dict[str, float | int | str] = field(default_factory=dict)
     span: Span | None = field(default=None, compare=False, repr=False)
+    algorithm: Algorithm | None = None
 
 
 @record
