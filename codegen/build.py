@@ -225,7 +225,7 @@ def readme(request: Request, made: model_file.ModelFile) -> str:
     ]
     if training is not None:
         lines += [
-            "- `settings.py`: the run; `schedule.py`, `learners.py`, `train.py`: the clocked loop",
+            "- `settings.py`: the run; `schedule.py`, `learners.py`, `loop.py`, `train.py`: the clocked loop",
             "- `rules.py`: learning rules",
             "",
             "## Commands",

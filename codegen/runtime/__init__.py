@@ -12,7 +12,10 @@ FILES = (
     "checkpoint.py",
     "generate.py",
     "measures.py",
+    "assign.py",
     "learners.py",
     "session.py",
+    "loop.py",
+    "amend.py",
     "train.py",
 )

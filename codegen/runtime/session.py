@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from checkpoint import NAME
 from data import bits
@@ -35,6 +37,29 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no CUDA device can be reached", help="use `--device cpu`", code=2, kind="device")
     return torch.device(name)
+
+
+def pick_precision(settings: Settings, device: torch.device) -> str:
+    """`float32` or `bfloat16`; for `auto`, bfloat16 where the device has it."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def compile_regions(model: nn.Module, settings: Settings, device: torch.device) -> str | None:
+    """Compile each module whose class says `compile_region = True`; returns why not if it cannot.
+
+    Blocks are compiled one by one: modules of one class share their code, so its compilation is paid once.
+    """
+    wanted = device.type == "cuda" if settings.compile is None else settings.compile
+    if not wanted:
+        return None
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return "nothing is compiled: torch.compile needs a C++ compiler, and none is installed"
+    regions = [module for module in model.modules() if getattr(type(module), "compile_region", False)]
+    for module in regions or [model]:
+        module.compile()
+    return None
 
 
 def pick_folder(out: Path | None, resume: bool) -> Path:

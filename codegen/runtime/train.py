@@ -21,11 +21,21 @@ from typing import Any
 
 import torch
 
+from amend import amend
 from checkpoint import NAME, load, save
 from data import baselines
-from learners import Trainer, compile_regions
-from schedule import Settings, UserError, idle_levels, override
-from session import Journal, Pace, Printer, interruptions, pick_device, pick_folder, surroundings
+from loop import Trainer
+from schedule import Settings, UserError, idle_levels
+from session import (
+    Journal,
+    Pace,
+    Printer,
+    compile_regions,
+    interruptions,
+    pick_device,
+    pick_folder,
+    surroundings,
+)
 from settings import SETTINGS
 
 Event = dict[str, Any]
@@ -200,27 +210,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-def amend(
-    settings: Settings,
-    pairs: list[str] | tuple[str, ...],
-    *,
-    steps: int | None = None,
-    seed: int | None = None,
-    regions: bool | None = None,
-) -> Settings:
-    """`settings` with `path=value` pairs applied, and the options that have flags of their own."""
-    for pair in pairs:
-        path, sign, value = pair.partition("=")
-        if not sign:
-            raise UserError(f"`{pair}` sets nothing", help="write path=value, as in `data.batch=4`", code=2)
-        settings = override(settings, path, value)
-    flags = {"steps": steps, "seed": seed, "data.seed": seed, "compile": regions}
-    for path, value in flags.items():
-        if value is not None:
-            settings = override(settings, path, str(value))
-    return settings
 
 
 if __name__ == "__main__":

@@ -27,8 +27,11 @@ ORDER = (
     "checkpoint",
     "generate",
     "measures",
+    "assign",
     "learners",
     "session",
+    "loop",
+    "amend",
     "train",
 )
 OPTIONAL = frozenset({"kernels"})

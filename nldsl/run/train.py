@@ -45,7 +45,7 @@ def train(
             listen(event)
 
     with as_run_errors(build), shown:
-        settings = build.train.amend(build.settings, changes, steps=steps, regions=compile)
+        settings = build.amend.amend(build.settings, changes, steps=steps, regions=compile)
         try:
             result = build.train.train(
                 settings,

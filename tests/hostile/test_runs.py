@@ -117,7 +117,7 @@ def test_sequences_shorter_than_a_period_run(
     )
     assert main(["compile", "a.nl", "-o", "out"]) == 0
     made: Any = load(Path("out"))
-    settings = made.train.amend(made.settings, [f"data.length={length}"])
+    settings = made.amend.amend(made.settings, [f"data.length={length}"])
     result = made.train.train(settings, device="cpu", out=tmp_path / "run", listen=lambda _: None)
     assert (result.code, result.step) == (0, 4)
     assert 0 < result.loss_after < 10

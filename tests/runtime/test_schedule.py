@@ -18,7 +18,7 @@ def s(build: Build):
 
 
 def test_examples_in_docstrings_run(build: Build) -> None:
-    for name in ("schedule", "rules", "data", "generate", "session"):
+    for name in ("schedule", "rules", "data", "generate", "session", "amend"):
         failed, tried = doctest.testmod(build.modules[name])
         assert (failed, tried > 0) == (0, True), name
 
@@ -122,7 +122,7 @@ def test_two_levels_of_one_name_are_an_error(build: Build) -> None:
     ],
 )
 def test_one_setting_is_replaced(build: Build, path: str, text: str, read) -> None:
-    assert read(build.schedule.override(build.settings, path, text))
+    assert read(build.amend.override(build.settings, path, text))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_one_setting_is_replaced(build: Build, path: str, text: str, read) -> No
 )
 def test_what_cannot_be_set_is_said(build: Build, path: str, text: str, words: str) -> None:
     with pytest.raises(build.schedule.UserError) as caught:
-        build.schedule.override(build.settings, path, text)
+        build.amend.override(build.settings, path, text)
     assert words in str(caught.value)
     assert caught.value.code == 2
 

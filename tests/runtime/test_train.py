@@ -17,7 +17,7 @@ Events = list[dict[str, Any]]
 
 
 def _settings(build: Build, *pairs: str, **changes: Any) -> Any:
-    return dataclasses.replace(build.train.amend(build.settings, pairs), **changes)
+    return dataclasses.replace(build.amend.amend(build.settings, pairs), **changes)
 
 
 def _train(build: Build, settings: Any, **options: Any) -> tuple[Any, Events]:
@@ -62,7 +62,7 @@ def test_gradients_wait_for_their_clock(build: Build) -> None:
     slow = dataclasses.replace(settings.level("slow"), options={})
     for reduce, factor in (("mean", 1 / 4), ("sum", 1.0)):
         levels = (settings.levels[0], dataclasses.replace(slow, reduce=reduce))
-        trainer = build.learners.Trainer(dataclasses.replace(settings, levels=levels), torch.device("cpu"))
+        trainer = build.loop.Trainer(dataclasses.replace(settings, levels=levels), torch.device("cpu"))
         before = trainer.model.slow.weight.detach().clone()
         total = torch.zeros_like(before)
         sampler = build.data.Sampler(trainer.corpus.train, 16, 4, 0)
@@ -82,7 +82,7 @@ def test_clipping_holds_the_norm_of_what_is_due(build: Build) -> None:
         dataclasses.replace(settings.levels[0], options={}, rate=build.schedule.Rate(1.0)),
         settings.levels[1],
     )
-    trainer = build.learners.Trainer(dataclasses.replace(settings, levels=levels), torch.device("cpu"))
+    trainer = build.loop.Trainer(dataclasses.replace(settings, levels=levels), torch.device("cpu"))
     before = [p.detach().clone() for p in trainer.learners[0].parameters.values()]
     facts = trainer.train_step()
     moved = [p.detach() - b for p, b in zip(trainer.learners[0].parameters.values(), before, strict=True)]
@@ -93,7 +93,7 @@ def test_clipping_holds_the_norm_of_what_is_due(build: Build) -> None:
 def test_token_clocks_cut_the_sequence_and_carry_the_state(build: Build) -> None:
     settings = _settings(build, "levels.slow.clock=4 tokens", "steps=2")
     seen: list[tuple[int, bool]] = []
-    trainer = build.learners.Trainer(settings, torch.device("cpu"))
+    trainer = build.loop.Trainer(settings, torch.device("cpu"))
     forward = trainer.model.forward
 
     def spy(tokens: torch.Tensor, state: Any = None) -> Any:
@@ -116,7 +116,7 @@ def test_segments_without_updates_between_change_nothing_for_the_others(build: B
         settings = _settings(
             build, f"levels.slow.clock={clock}", "levels.slow.rate=0", "steps=1", "model.dim=8"
         )
-        trainer = build.learners.Trainer(settings, torch.device("cpu"))
+        trainer = build.loop.Trainer(settings, torch.device("cpu"))
         losses.append(trainer.train_step()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
@@ -250,7 +250,7 @@ def test_a_level_that_leaves_the_numbers_is_named(build: Build, tmp_path: Path) 
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(build: Build) -> None:
-    trainer = build.learners.Trainer(_settings(build), torch.device("cpu"))
+    trainer = build.loop.Trainer(_settings(build), torch.device("cpu"))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.model.fast.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(
@@ -284,7 +284,7 @@ def test_each_weight_has_one_level(build: Build) -> None:
 
 
 def test_frozen_weights_stand_still(build: Build, tmp_path: Path) -> None:
-    trainer = build.learners.Trainer(_settings(build, frozen=("embed",)), torch.device("cpu"))
+    trainer = build.loop.Trainer(_settings(build, frozen=("embed",)), torch.device("cpu"))
     before = trainer.model.embed.weight.detach().clone()
     trainer.train_step()
     assert torch.equal(before, trainer.model.embed.weight)
@@ -346,9 +346,9 @@ def test_only_regions_are_compiled(build: Build, monkeypatch: pytest.MonkeyPatch
         compiled.append(module)
 
     monkeypatch.setattr(torch.nn.Module, "compile", note)
-    monkeypatch.setattr(build.learners.shutil, "which", lambda name: name)
+    monkeypatch.setattr(build.session.shutil, "which", lambda name: name)
     model = build.checkpoint.construct({"vocab": 16, "dim": 2})
-    compile_regions = build.learners.compile_regions
+    compile_regions = build.session.compile_regions
     assert compile_regions(model, _settings(build), cpu) is None
     assert compiled == []  # left to the device, a CPU compiles nothing
     compile_regions(model, _settings(build, "compile=true"), cpu)
@@ -358,7 +358,7 @@ def test_only_regions_are_compiled(build: Build, monkeypatch: pytest.MonkeyPatch
     assert compiled[1:] == [model.fast, model.slow]
     compile_regions(model, _settings(build, "compile=false"), torch.device("cuda"))
     assert len(compiled) == 3
-    monkeypatch.setattr(build.learners.shutil, "which", lambda name: None)
+    monkeypatch.setattr(build.session.shutil, "which", lambda name: None)
     assert "C++ compiler" in compile_regions(model, _settings(build, "compile=true"), cpu)
 
 
@@ -366,13 +366,13 @@ def test_running_out_of_memory_is_said(build: Build, monkeypatch: pytest.MonkeyP
     def full(trainer: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(build.learners.Trainer, "train_step", full)
+    monkeypatch.setattr(build.loop.Trainer, "train_step", full)
     with pytest.raises(build.schedule.UserError, match="out of memory at step 1 on cpu"):
         _train(build, _settings(build))
 
 
 def test_no_rate_changes_weights_that_a_level_does_not_learn(build: Build) -> None:
-    trainer = build.learners.Trainer(_settings(build, "levels.pretrain.rate=0"), torch.device("cpu"))
+    trainer = build.loop.Trainer(_settings(build, "levels.pretrain.rate=0"), torch.device("cpu"))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     for _ in range(4):
         trainer.train_step()
