@@ -235,9 +235,15 @@ def _conv(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
 
 def _norm(kind: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:
     def write(w: FlowWriter, f: Apply, x: c.Code) -> c.Code:
-        return c.Invoke(w.weights(f, c.call(f"nn.{kind}", w.owner.number(f.shape.width), eps="1e-6")), (x,))
+        return c.Invoke(w.weights(f, c.call(f"nn.{kind}", w.owner.number(f.shape.width), eps=least(f))), (x,))
 
     return write
+
+
+def least(flow: Apply) -> str:
+    """What a norm adds to the square before its root: its `eps` as a literal."""
+    eps = flow.arguments.get("eps")
+    return repr(float(eps)).replace("e-0", "e-") if isinstance(eps, Num) else "1e-6"
 
 
 def _function(name: str) -> Callable[[FlowWriter, Apply, c.Code], c.Code]:

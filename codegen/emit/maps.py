@@ -6,7 +6,7 @@ import re
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace, origin, reserved, snake, spelled, trimmed
-from nldsl.codegen.emit.flows import MAX_NESTING, depth
+from nldsl.codegen.emit.flows import MAX_NESTING, depth, least
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import flat
 from nldsl.resolve.expanded import (
@@ -129,9 +129,9 @@ class MapWriter:
                 value = self._linear(x, weights[0])
                 return c.Infix("+", self._short(value, scratch), weights[1]) if len(weights) > 1 else value
             case "rmsnorm":
-                return c.Infix("*", self._normed("rms_normed", x, c.Atom("1e-6")), weights[0])
+                return c.Infix("*", self._normed("rms_normed", x, c.Atom(least(flow))), weights[0])
             case "layernorm":
-                value = self._normed("layer_normed", x, c.Atom("1e-6"))
+                value = self._normed("layer_normed", x, c.Atom(least(flow)))
                 return c.Infix("+", c.Infix("*", value, weights[0]), weights[1])
             case "learned":
                 return weights[0] if isinstance(flow.input, Constant) else c.Infix("*", x, weights[0])
@@ -156,8 +156,8 @@ class MapWriter:
         activation = _FUNCTIONS[str(flow.arguments.get("activation", "gelu"))]
         whole = value = self._named(x, scratch)
         if flow.arguments.get("norm"):
-            least = c.call("torch.finfo", c.name(f"{flat(whole)}.dtype"))
-            value = self._normed("rms_normed", whole, c.name(f"{flat(least)}.eps"))
+            finest = c.call("torch.finfo", c.name(f"{flat(whole)}.dtype"))
+            value = self._normed("rms_normed", whole, c.name(f"{flat(finest)}.eps"))
             value, weights = c.Infix("*", value, weights[0]), weights[1:]
         for n, weight in enumerate(weights):
             value = self._linear(self._kept(c.call(activation, value) if n else value, scratch), weight)

@@ -59,4 +59,6 @@ _RANGES: dict[str, tuple[tuple[str, str, Callable[[float], bool]], ...]] = {
     "cache": (("sinks", "a whole number of at least 0", lambda v: v >= 0 and float(v).is_integer()),),
     "dropout": (("by", "a share of at least 0 and below 1", lambda v: 0 <= v < 1),),
     "rope": (("theta", "a number above 0", lambda v: v > 0),),
+    "rmsnorm": (("eps", "a number above 0", lambda v: v > 0),),
+    "layernorm": (("eps", "a number above 0", lambda v: v > 0),),
 }
