@@ -98,7 +98,8 @@ def _memory(
     core, path = instance.core, instance.path
     cost = costs.memory(instance, facts["sequence"])
     cache = core.map.kind == "cache"
-    clock = Clock(0, "always") if cache else Clock(core.update, "token", partial=core.partial)  # type: ignore[arg-type]
+    partial = "" if core.partial == "drop" else core.partial
+    clock = Clock(0, "always") if cache else Clock(core.update, "token", partial=partial)  # type: ignore[arg-type]
     level = teacher.get(path)
     made = Component(
         path,

@@ -32,6 +32,8 @@ Unit = Literal["token", "step", "sequence", "document", "never", "always"]
 class Clock:
     """When a component changes: every `period` units, first after `offset` units.
 
+    `partial` says what becomes of a period that a sequence cuts; "" is what its kind does: what belongs to a
+    sequence drops it, and what all sequences share carries it over.
     `always` is the clock of a non-parametric component (frequency infinite),
     `never` that of frozen weights (frequency 0); both have period 0.
     """
@@ -39,7 +41,7 @@ class Clock:
     period: int
     unit: Unit
     offset: int = 0
-    partial: Literal["drop", "carry", "flush"] = "drop"
+    partial: Literal["", "drop", "carry", "flush"] = ""
 
     def tokens(self, facts: dict[str, int]) -> Fraction | float:
         """Tokens of one stream between updates; needs the facts a spec declares (`step`, `sequence` in
@@ -60,7 +62,7 @@ class Clock:
             return self.unit
         plural = self.unit if self.period == 1 else f"{self.unit}s"
         offset = f" offset {self.offset}" if self.offset else ""
-        partial = f" {self.partial}" if self.partial != "drop" else ""
+        partial = f" {self.partial}" if self.partial else ""
         return f"every {self.period} {plural}{offset}{partial}"
 
 

@@ -107,9 +107,12 @@ def _instance(
             _line(line, instance.path, instance, copies, found)
     elif isinstance(instance, ChainInstance):
         for level in instance.levels:
-            found.append(
-                Weights(level.path, level, instance, copies, len(found), "chain level", (), level.clock)
-            )
+            if level.memory is not None:
+                _instance(level.memory, copies, found)
+                continue
+            # Weights of each sequence keep their clock inside it; what is learned outside is their start.
+            clock = level.clock if instance.scope == "shared" else None
+            found.append(Weights(level.path, level, instance, copies, len(found), "chain level", (), clock))
     else:
         flows = tuple(f for _, f in (*instance.locals, *instance.flows.items()))
         found.append(

@@ -172,7 +172,7 @@ class Algebra(Fields):
 
     def _partial(self) -> str:
         value = self._field("update")
-        return self.scope.clock(value).partial if value is not None else "drop"
+        return (self.scope.clock(value).partial or "drop") if value is not None else "drop"
 
     def _anchor(self, update: int) -> str | int:
         value = self._field("anchor")

@@ -16,7 +16,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import function_name
-from nldsl.resolve.fields import FIELDS
+from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 from nldsl.resolve.primitives import PRIMITIVES
@@ -203,7 +203,7 @@ def _level(
     parts: list[str], chain: doc.Chain | None, level: doc.Level, module: Module, change: Change
 ) -> None:
     if parts:
-        _fields(parts, level.fields, ("map", "update", "reduce"), module, change)
+        _fields(parts, level.fields, (*LEVEL_FIELDS, *SEQUENCE_FIELDS), module, change)
         return
     if chain is not None and change(e.Name((level.name,))) is None:
         chain.levels.remove(level)

@@ -1,157 +1,178 @@
-"""Chains of shared weights that learn from the task."""
+"""Chains of weights that learn from the task: their variants, and what all levels have in common."""
 
 from __future__ import annotations
 
-from nldsl.diagnostics.model import Span
+from collections.abc import Callable
+
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
-from nldsl.levels.graph import Clock
-from nldsl.resolve.expanded import (
-    ChainInstance,
-    ChainLevel,
-    Shape,
-)
-from nldsl.resolve.fields import FIELDS, Fields
+from nldsl.document import model as doc
+from nldsl.resolve.calls import function_name
+from nldsl.resolve.chain_levels import LevelFields
+from nldsl.resolve.expanded import ChainInstance, ChainLevel, MemoryInstance, Shape
+from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS, Called, Fields
 from nldsl.resolve.findings import Unresolved
+
+VARIANTS = ("sequential", "nested", "independent")
+COMBINATIONS = ("weighted", "mean", "sum", "gated")
+
+Local = Callable[[Called], MemoryInstance]
+"""Makes the memory of a level that has an objective of its own."""
 
 
 class ChainFields(Fields):
     """A memory with `objective = task`."""
 
-    def chain(self) -> ChainInstance:
-        """A memory that learns from the model's own loss (`objective = task`)."""
+    def chain(self, local: Local) -> ChainInstance:
+        """The chain of this memory; a memory without one is a chain of one level."""
         declaration = self.declaration
         chain = declaration.chain
-        allowed = ("objective", "scope", "plastic", *(("map", "update", "reduce") if chain is None else ()))
-        for name, value in self.fields.items():
-            if name not in allowed and name in FIELDS:
-                self.findings.add(
-                    "NL0507",
-                    f"`{name}` means nothing to a memory that learns from the task",
-                    value.span,
-                    "not used",
-                    others=((self._span("objective"), "the objective"),),
-                    help=f"remove `{name}`, or give the memory an objective of its own such as `l2`",
-                )
-            elif name not in allowed:
-                self._unknown_field(name)
-        if self._word("scope", "the scope", ("shared", "sequence"), "shared") == "sequence":
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for task weights of each sequence",
-                self._span("scope"),
-                "per sequence",
-                help="leave `scope` out: the weights are then shared by all sequences",
-            )
-        if self._flag("plastic", False):
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for shared weights that go on learning at test time",
-                self._span("plastic"),
-                "plastic",
-                help="leave `plastic` out: shared weights stand still after training",
-            )
-        if chain is None:
-            fields = {k: v for k, v in self.fields.items() if k in ("map", "update", "reduce")}
-            levels = [self._level(declaration.name, fields, declaration.where(), self.path)]
-            return ChainInstance(
-                declaration.name,
-                self.path,
-                self.arguments,
-                self.width,
-                "sequential",
-                tuple(levels),
-                Shape("flat", self.width),
-                span=self.call.span,
-                declared=declaration.where(),
-            )
-        if chain.variant != "sequential":
-            near = nearest(chain.variant, ["sequential"])
-            known = chain.variant in ("nested", "independent")
-            code, text = (
-                ("NL0701", f"no code can be made yet for a `{chain.variant}` chain")
-                if known
-                else ("NL0203", f"a chain cannot be `{chain.variant}`")
-            )
-            raise self.findings.stop(
-                code,
-                text,
-                chain.where(),
-                "the kind of chain",
-                help=f"maybe `{near[0]}`" if near and not known else "use `chain sequential`",
-            )
-        levels = []
-        failed = False
-        for level in chain.levels:
-            try:
-                levels.append(
-                    self._level(level.name, level.fields, level.where(), f"{self.path}.{level.name}")
-                )
-            except Unresolved:
-                failed = True
-        if failed:
-            raise Unresolved(declaration.name)
-        if not levels:
+        scope = self._word("scope", "the scope", ("shared", "sequence"), "shared")
+        self._no_fields_of_other_objectives(scope)
+        variant = self._variant() if chain is not None else "sequential"
+        combine = self._combine(variant)
+        shared = {name: value for name, value in self.fields.items() if name in self._level_fields(scope)}
+        written = chain.levels if chain is not None else [self._alone()]
+        if not written:
             raise self.findings.stop(
                 "NL0211",
                 f"the chain of `{declaration.name}` has no level",
-                chain.where(),
+                chain.where() if chain is not None else declaration.where(),
                 "an empty chain",
                 help="write `level fast { map = mlp(4 * dim), update = every 1 step }`",
             )
-        return ChainInstance(
+        names = [level.name for level in written]
+        levels: list[ChainLevel] = []
+        for index, level in enumerate(written):
+            slower = names[index + 1] if variant == "nested" and index + 1 < len(names) else None
+            path = self.path if chain is None else f"{self.path}.{level.name}"
+            one = LevelFields(self, level, shared, path, scope, slower)
+            try:
+                levels.append(one.level(local))
+            except Unresolved:
+                continue
+        if len(levels) < len(written):
+            raise Unresolved(declaration.name)
+        made = ChainInstance(
             declaration.name,
             self.path,
             self.arguments,
             self.width,
-            chain.variant,
+            variant,
             tuple(levels),
             Shape("flat", self.width),
+            combine,
+            scope,
             span=self.call.span,
             declared=declaration.where(),
         )
+        self._only_what_compiles(made)
+        return made
 
-    def _level(self, name: str, fields: dict[str, e.Expr], where: Span | None, path: str) -> ChainLevel:
-        for field, value in fields.items():
-            if field not in ("map", "update", "reduce"):
-                near = nearest(field, ["map", "update", "reduce"])
-                raise self.findings.stop(
-                    "NL0214",
-                    f"a level has no field `{field}`",
-                    value.span,
-                    "unknown field",
-                    help=f"maybe `{near[0]}`" if near else "it has `map`, `update` and `reduce`",
-                )
-        if "map" not in fields:
-            raise self.findings.stop(
-                "NL0206",
-                f"the level `{name}` has no `map`",
-                where,
-                "nothing to learn",
-                help="write `map = mlp(4 * dim)`",
+    def _alone(self) -> doc.Level:
+        """The one level of a memory that is no chain."""
+        one = self.declaration
+        return doc.Level.model_construct(name=one.name, fields={}, span=one.span, name_span=one.name_span)
+
+    def _level_fields(self, scope: str) -> tuple[str, ...]:
+        return LEVEL_FIELDS + SEQUENCE_FIELDS if scope == "sequence" else LEVEL_FIELDS
+
+    def _no_fields_of_other_objectives(self, scope: str) -> None:
+        """Say which fields mean nothing here; those of levels are defaults for all of them."""
+        allowed = ("objective", "scope", *self._level_fields(scope))
+        for name, value in self.fields.items():
+            if name in allowed:
+                continue
+            if name not in FIELDS and name not in LEVEL_FIELDS:
+                self._unknown_field(name)
+                continue
+            only = name in SEQUENCE_FIELDS
+            self.findings.add(
+                "NL0507",
+                f"`{name}` means nothing to a memory that learns from the task"
+                + (", unless each sequence has weights of its own" if only else ""),
+                value.span,
+                "not used",
+                others=((self._span("objective"), "the objective"),),
+                help=f"remove `{name}`, or "
+                + ("write `scope = sequence`" if only else "give the memory an objective such as `l2`"),
             )
-        mapping = self.flows.map(fields["map"], self.scope, self.width)
-        if mapping.kind not in ("mlp", "swiglu", "matrix"):
-            raise self.findings.stop(
-                "NL0506",
-                f"`{mapping.kind}` cannot learn from the task",
-                fields["map"].span,
-                "not a map from features to features",
-                help="use `mlp(...)`, `swiglu(...)` or `matrix`",
-            )
-        clock = self.scope.clock(fields["update"]) if "update" in fields else Clock(1, "step")
-        if clock.unit in ("sequence", "document"):
-            raise self.findings.stop(
-                "NL0303",
-                f"the level `{name}` counts in {clock.unit}s",
-                fields["update"].span,
-                "this unit does not fit",
-                help="a level that learns from the task counts steps or tokens",
-            )
-        reduce = (
-            self.scope.word(fields["reduce"], "how gradients add up", ("mean", "sum"))
-            if "reduce" in fields
-            else "mean"
+
+    def _variant(self) -> str:
+        chain = self.declaration.chain
+        assert chain is not None
+        if chain.variant in VARIANTS:
+            return chain.variant
+        near = nearest(chain.variant, list(VARIANTS))
+        raise self.findings.stop(
+            "NL0203",
+            f"a chain cannot be `{chain.variant}`",
+            chain.where(),
+            "the kind of chain",
+            help=f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{v}`' for v in VARIANTS)}",
         )
-        clock_span = fields["update"].span if "update" in fields else where
-        return ChainLevel(name, path, mapping, clock, reduce, span=where, clock_span=clock_span)
+
+    def _combine(self, variant: str) -> str:
+        """How the answers of independent levels become one: `weighted`, `weighted softmax`, `mean`, ..."""
+        chain = self.declaration.chain
+        given = dict(chain.arguments) if chain is not None else {}
+        value = given.pop("combine", None) or given.pop("0", None)
+        for name, extra in given.items():
+            raise self.findings.stop(
+                "NL0202",
+                f"a chain has no argument `{name}`" if not name.isdigit() else "a chain takes one argument",
+                extra.span,
+                "unknown argument",
+                help="`chain independent(combine = weighted)` says how the answers become one",
+            )
+        if value is None:
+            return "weighted"
+        if variant != "independent":
+            raise self.findings.stop(
+                "NL0202",
+                f"the levels of a `{variant}` chain follow one another, so there is nothing to combine",
+                value.span,
+                "not used",
+                help="remove `combine`, or write `chain independent`",
+            )
+        word = function_name(value)
+        if word == "weighted" and isinstance(value, e.Call) and value.arguments:
+            self.scope.word(value.arguments[0].value, "the weights of levels", ("softmax",))
+            return "weighted softmax"
+        return self.scope.word(value, "how levels are combined", COMBINATIONS)
+
+    def _only_what_compiles(self, chain: ChainInstance) -> None:
+        """Refuse what has a meaning that no code can be made for yet."""
+        if chain.scope == "shared":
+            return
+        local = [level for level in chain.levels if level.memory is not None]
+        written = self.declaration.chain.where() if self.declaration.chain is not None else chain.span
+        if chain.variant == "nested":
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for a nested chain inside the sequence",
+                written,
+                "nested",
+                others=((self._span("scope"), "weights of each sequence"),),
+                help="use `chain sequential`, or leave `scope` out",
+            )
+        if chain.variant == "independent" and len(local) < len(chain.levels):
+            raise self.findings.stop(
+                "NL0701",
+                "no code can be made yet for independent levels that learn from the task inside the sequence",
+                written,
+                "independent",
+                others=((self._span("scope"), "weights of each sequence"),),
+                help="use `chain sequential`, or give each level an objective of its own",
+            )
+        if local and len(local) < len(chain.levels):
+            raise self.findings.stop(
+                "NL0701",
+                f"no code can be made yet for a chain in which `{local[0].name}` alone has an objective",
+                local[0].span,
+                "learns from keys and values",
+                help="give every level an objective of its own, or none",
+            )
+
+
+__all__ = ["COMBINATIONS", "VARIANTS", "ChainFields"]

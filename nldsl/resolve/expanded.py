@@ -181,7 +181,9 @@ class ChainLevel:
 
     `start` is where the weights begin: `learned`, `learned in` or `copy of` the level `teacher`,
     `pretrained`. They return there on `reset`, or whenever the level `reset_with` changes; None: never.
-    `rule`, `rate`, `retain`, `momentum` and `gradient` are those of levels with weights of each sequence.
+    `rule`, `rate`, `retain`, `momentum` and `gradient` are those of levels with weights of each sequence,
+    which always return to their start with the next one.  `memory` is a level that has an objective of its
+    own: a memory that stands in the chain, whose map and clock are repeated here.
     """
 
     name: str
@@ -199,8 +201,14 @@ class ChainLevel:
     retain: float = 1.0
     momentum: float = 0.0
     gradient: str = "first_order"
+    memory: MemoryInstance | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
     clock_span: Span | None = field(default=None, compare=False, repr=False)
+    fields: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def where(self, name: str) -> Span | None:
+        """The span of the value of field `name`, or of the level."""
+        return self.fields.get(name) or self.span
 
 
 @record
@@ -208,7 +216,8 @@ class ChainInstance:
     """A memory with `objective = task`: weights that learn from the model's own loss.
 
     `variant` is `sequential`, `nested` or `independent`; `combine` how the answers of independent levels
-    become one; `scope` whose the weights are, `shared` or `sequence`.
+    become one (`weighted`, `weighted softmax`, `mean`, `sum` or `gated`); `scope` whose the weights are,
+    `shared` or `sequence`.
     """
 
     name: str
@@ -349,3 +358,7 @@ def _below(
             yield from _below(one.instance, copies)
         for line in instance.every_line():
             yield from _instances(line.flow, copies)
+    elif isinstance(instance, ChainInstance):
+        for level in instance.levels:
+            if level.memory is not None:
+                yield from _below(level.memory, copies)

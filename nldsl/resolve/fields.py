@@ -53,6 +53,10 @@ FIELDS = (
     "heads",
     "writes",
 )
+LEVEL_FIELDS = ("map", "update", "reduce", "start", "reset", "plastic")
+"""Fields of a level of a chain."""
+SEQUENCE_FIELDS = ("rule", "rate", "retain", "momentum", "gradient")
+"""Fields of a level whose weights belong to each sequence, beside those."""
 OBJECTIVES = ("dot", "l2", "lp", "huber", "oja", "task")
 RULES = ("gd", "dgd", "muon", "momentum", "ridge", "softmax")
 READINGS = {"gd": ("implicit",), "dgd": ("explicit", "first_layer"), "muon": (), "softmax": ()}

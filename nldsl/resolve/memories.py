@@ -46,7 +46,11 @@ class Memories:
         """The instance of a memory declaration whose input has `width` features."""
         called = Called(self.flows, self.instantiate, call, declaration, bound, width, path)
         one = _Memory(called)
-        return ChainFields(called).chain() if one.objective == "task" else one.memory()
+        return (
+            ChainFields(called).chain(lambda inner: _Memory(inner).memory())
+            if one.objective == "task"
+            else one.memory()
+        )
 
 
 class _Memory(Algebra):

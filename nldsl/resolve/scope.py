@@ -353,7 +353,7 @@ class Scope:
                 "needs a whole number of at least 1",
                 others=_used(node.words[1], number.span, "a period"),
             )
-        offset, partial, rest = 0, "drop", list(node.words[2:])
+        offset, partial, rest = 0, "", list(node.words[2:])
         while rest:
             word = rest.pop(0)
             text = word.text if isinstance(word, e.Name) else ""

@@ -67,7 +67,7 @@ def component_data(component: Component) -> dict[str, object]:
             "period": clock.period,
             "unit": clock.unit,
             "offset": clock.offset,
-            "partial": clock.partial,
+            "partial": clock.partial or ("drop" if component.per_sequence else "carry"),
         },
         "tokens_per_update": _finite(component.tokens_per_update),
         "updates_per_token": _finite(component.frequency),

@@ -173,8 +173,7 @@ def clock_lines(clock: Clock, tokens_per_update: float) -> list[tuple[str, str]]
     words = str(Clock(clock.period, clock.unit))
     lines = [(words, "ink")]
     extra = " ".join(
-        ([f"offset {clock.offset}"] if clock.offset else [])
-        + ([clock.partial] if clock.partial != "drop" else [])
+        ([f"offset {clock.offset}"] if clock.offset else []) + ([clock.partial] if clock.partial else [])
     )
     if extra:
         lines.append((extra, "soft"))
