@@ -110,7 +110,7 @@ def test_json_says_where_a_component_stands_in_the_spec() -> None:
         "period": 16,
         "unit": "step",
         "offset": 0,
-        "partial": "drop",
+        "partial": "carry",
     }
 
 
