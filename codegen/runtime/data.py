@@ -43,9 +43,14 @@ def load(data: Data, folder: Path = HERE) -> Corpus:
         raise UserError(
             f"there is no tokenizer `{data.tokenizer}`", help="use `bytes`, which has 256 tokens", kind="data"
         )
-    path, manifest_path = _find(data.source, folder)
-    text = _read(path)
-    train, held_out = _split(text, data.split, manifest_path, path)
+    return corpus(data.source, data, folder)
+
+
+def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] | None = None) -> Corpus:
+    """The text `source`, or what its manifest dates in `years`, both included; raises `UserError`."""
+    path, manifest_path = find(source, folder)
+    text = read(path)
+    train, held_out = _split(text, data.split, manifest_path, path, years)
     warnings = _warnings(text, path)
     least = data.length + 1
     longest = min(len(train), len(held_out)) - 1
@@ -57,7 +62,7 @@ def load(data: Data, folder: Path = HERE) -> Corpus:
                 help=f"use more text{shorter}",
                 kind="data",
             )
-    return Corpus(data.source, _tensor(train), _tensor(held_out), warnings)
+    return Corpus(source, _tensor(train), _tensor(held_out), warnings)
 
 
 def check_vocabulary(corpus: Corpus, vocabulary: int) -> None:
@@ -84,6 +89,11 @@ class Sampler:
         self._epoch = -1
         self._starts = torch.empty(0, dtype=torch.int64)
         self._per_epoch = max(1, (len(stream) - length) // length)  # the offset takes up to one window
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """The next inputs and, one place later, their targets: `[batch, length]` of int64 each."""
+        windows = self.next()
+        return windows[:, :-1], windows[:, 1:]
 
     def next(self) -> Tensor:
         """The next windows, `[batch, length + 1]` of int64: inputs and, one place later, targets."""
@@ -137,26 +147,32 @@ def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:
 def baselines(corpus: Corpus, windows: Tensor | None = None) -> dict[str, float]:
     """What counting gives on the held-out text, in nats per byte; a model that is below has learnt more.
 
-    `unigram`: bytes by their frequency in the training text, one added to each count.
-    `bigram`: bytes by the one before, smoothed after Witten and Bell:
-    P(b | a) = (count(ab) + kinds(a) P(b)) / (count(a) + kinds(a)), where `kinds(a)` is how many
-    different bytes follow a.  With `windows` (`[n, length + 1]`) the very bytes that a model is asked for.
+    See `counted`.  With `windows` (`[n, length + 1]`) the very bytes that a model is asked for.
     """
-    counts = _pair_counts(corpus.train)
-    singles = torch.bincount(corpus.train.int(), minlength=VOCABULARY).double() + 1
-    unigram = singles / singles.sum()
-    kinds = (counts > 0).sum(1, keepdim=True).double()
-    seen = counts.sum(1, keepdim=True)
-    bigram = torch.where(seen > 0, (counts + kinds * unigram) / (seen + kinds).clamp_min(1), unigram)
     if windows is None:
-        asked = _pair_counts(corpus.held_out)
+        asked = stream_pairs(corpus.held_out)
     else:
-        pairs = windows[:, :-1] * VOCABULARY + windows[:, 1:]
-        asked = torch.bincount(pairs.flatten(), minlength=VOCABULARY**2).double().view(VOCABULARY, VOCABULARY)
-    total = asked.sum()
+        asked = pairs(windows[:, :-1], windows[:, 1:], VOCABULARY)
+    singles = torch.bincount(corpus.train.int(), minlength=VOCABULARY).double()
+    return counted(singles, stream_pairs(corpus.train), asked)
+
+
+def counted(singles: Tensor, seen: Tensor, asked: Tensor) -> dict[str, float]:
+    """Losses of counting, in nats, from how often token b followed a in training (`seen`) and is asked for
+    (`asked`), `[tokens, tokens]` each.
+
+    `unigram`: tokens by their frequency `singles`, one added to each count.
+    `bigram`: tokens by the one before, smoothed after Witten and Bell:
+    P(b | a) = (count(ab) + kinds(a) P(b)) / (count(a) + kinds(a)), where `kinds(a)` is how many
+    different tokens follow a.
+    """
+    unigram = (singles + 1) / (singles + 1).sum()
+    kinds = (seen > 0).sum(1, keepdim=True).double()
+    total = seen.sum(1, keepdim=True)
+    bigram = torch.where(total > 0, (seen + kinds * unigram) / (total + kinds).clamp_min(1), unigram)
     return {
-        "unigram": float(-(asked.sum(0) * unigram.log()).sum() / total),
-        "bigram": float(-(asked * bigram.log()).sum() / total),
+        "unigram": float(-(asked.sum(0) * unigram.log()).sum() / asked.sum()),
+        "bigram": float(-(asked * bigram.log()).sum() / asked.sum()),
     }
 
 
@@ -177,7 +193,7 @@ def bits(nats: float) -> float:
 # --------------------------------------------------------------------------- reading
 
 
-def _find(source: str, folder: Path) -> tuple[Path, Path | None]:
+def find(source: str, folder: Path) -> tuple[Path, Path | None]:
     """The file of a source and its manifest, if it has one."""
     packed, manifest = folder / f"{source}.txt.xz", folder / f"{source}.json"
     if packed.is_file():
@@ -195,7 +211,8 @@ def _find(source: str, folder: Path) -> tuple[Path, Path | None]:
     )
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of a file, unpacked; `UserError` if it is unreadable, damaged or empty."""
     try:
         raw = path.read_bytes()
         text = lzma.decompress(raw) if path.suffix == ".xz" else raw
@@ -212,16 +229,24 @@ def _read(path: Path) -> bytes:
     return text
 
 
-def _split(text: bytes, rule: str, manifest_path: Path | None, path: Path) -> tuple[bytes, bytes]:
+def _split(
+    text: bytes, rule: str, manifest_path: Path | None, path: Path, years: tuple[int, int] | None
+) -> tuple[bytes, bytes]:
     """Training and held-out text by `rule` (see `schedule.Data`)."""
-    if rule == "manifest" or (rule == "auto" and manifest_path is not None):
+    if years is not None and manifest_path is None:
+        raise UserError(
+            f"{path.name} has no manifest that says when its documents were written",
+            help="leave the years out, and give each task a file of its own",
+            kind="data",
+        )
+    if years is not None or rule == "manifest" or (rule == "auto" and manifest_path is not None):
         if manifest_path is None:
             raise UserError(
                 f"{path.name} has no manifest that says what is held out",
                 help="use `tail`, which holds out the last tenth (`--set data.split=tail`)",
                 kind="data",
             )
-        return _split_documents(text, manifest_path)
+        return _split_documents(text, manifest_path, years)
     found = re.fullmatch(r"(?:auto|tail)(?:\(([\d.]+)\))?", rule)
     share = float(found[1] or 0.1) if found else 0.0
     if not 0 < share < 1:
@@ -232,23 +257,42 @@ def _split(text: bytes, rule: str, manifest_path: Path | None, path: Path) -> tu
     return text[:cut], text[cut:]
 
 
-def _split_documents(text: bytes, manifest_path: Path) -> tuple[bytes, bytes]:
-    """Documents whose index is `remainder` modulo `every` are held out."""
+def _split_documents(text: bytes, manifest_path: Path, years: tuple[int, int] | None) -> tuple[bytes, bytes]:
+    """Documents of `years` (of all, by default); those of index `remainder` modulo `every` are held out."""
+    every, remainder, documents = manifest(manifest_path)
+    train: list[bytes] = []
+    held_out: list[bytes] = []
+    for index, document in enumerate(documents):
+        if years is not None and not years[0] <= document.year <= years[1]:
+            continue
+        side = held_out if index % every == remainder else train
+        side.append(text[document.offset : document.offset + document.size])
+    return SEPARATOR.join(train), SEPARATOR.join(held_out)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of a corpus by its manifest; `offset` and `size` are bytes of the text."""
+
+    offset: int
+    size: int
+    year: int
+    author: str
+
+
+def manifest(path: Path) -> tuple[int, int, list[Document]]:
+    """What a manifest says: documents whose index is `remainder` modulo `every` are held out."""
     try:
-        manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
-        every, remainder = manifest["split"]["every"], manifest["split"]["remainder"]
-        spans = [(entry["offset"], entry["bytes"]) for entry in manifest["documents"]]
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        documents = [
+            Document(e["offset"], e["bytes"], int(e.get("date", "0")[:4]), e.get("author", ""))
+            for e in found["documents"]
+        ]
+        return int(found["split"]["every"]), int(found["split"]["remainder"]), documents
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{manifest_path} is damaged ({error!r})",
-            help="write the folder again from its spec",
-            code=2,
-            kind="data",
+            f"{path} is damaged ({error!r})", help="write the folder again from its spec", code=2, kind="data"
         ) from error
-    documents = [text[offset : offset + size] for offset, size in spans]
-    held_out = [d for i, d in enumerate(documents) if i % every == remainder]
-    train = [d for i, d in enumerate(documents) if i % every != remainder]
-    return SEPARATOR.join(train), SEPARATOR.join(held_out)
 
 
 def _warnings(text: bytes, path: Path) -> tuple[str, ...]:
@@ -267,10 +311,16 @@ def _windows(stream: Tensor, starts: Tensor, length: int) -> Tensor:
     return stream[starts[:, None] + torch.arange(length + 1)].long()
 
 
-def _pair_counts(stream: Tensor) -> Tensor:
+def stream_pairs(stream: Tensor) -> Tensor:
     """How often byte b follows byte a: `[256, 256]`, float64."""
-    counts = torch.zeros(VOCABULARY**2, dtype=torch.int64)
+    counts = torch.zeros(VOCABULARY, VOCABULARY, dtype=torch.float64)
     for part in range(0, len(stream) - 1, 1 << 20):  # in pieces: bincount wants eight bytes for each
         piece = stream[part : part + (1 << 20) + 1].long()
-        counts += torch.bincount(piece[:-1] * VOCABULARY + piece[1:], minlength=VOCABULARY**2)
-    return counts.double().view(VOCABULARY, VOCABULARY)
+        counts += pairs(piece[:-1], piece[1:], VOCABULARY)
+    return counts
+
+
+def pairs(inputs: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
+    """How often each target stood after each input: `[vocabulary, vocabulary]`, float64."""
+    both = inputs.flatten() * vocabulary + targets.flatten()
+    return torch.bincount(both, minlength=vocabulary**2).double().view(vocabulary, vocabulary)

@@ -13,15 +13,15 @@ from torch.nn.functional import cross_entropy
 
 from assign import assign
 from checkpoint import construct, load_weights
-from data import Sampler, check_vocabulary, encode, held_out_windows
-from data import load as load_corpus
+from data import encode
 from finite import first_not_finite
 from generate import generate, text
 from learners import Learner, scale
 from measures import check as check_measures
 from measures import evaluate
-from schedule import Settings, UserError, due, segment_length, validate
+from schedule import Measure, Settings, UserError, due, segment_length, validate
 from session import pick_precision
+from tasks import Course, share
 
 State = Any  # nested dicts, lists and tuples of tensors
 Event = dict[str, Any]
@@ -38,17 +38,14 @@ class Trainer:
         check_measures(settings.measures)
         self.settings = settings
         self.device = device
-        self.corpus = load_corpus(settings.data)
-        check_vocabulary(self.corpus, int(settings.model.get("vocab", 256)))
+        vocabulary = int(settings.model.get("vocab", 256))
+        self.course = Course(settings.data, vocabulary, settings.evaluate_windows)
         torch.manual_seed(settings.seed)
         self.model = construct(settings.model).to(device)
         self.learners = [
             Learner(settings.level(name), parameters, settings)
             for name, parameters in assign(self.model, settings).items()
         ]
-        data = settings.data
-        self.sampler = Sampler(self.corpus.train, data.length, data.batch, data.seed)
-        self.windows = held_out_windows(self.corpus, data.length, settings.evaluate_windows)
         self.segment = segment_length(settings)
         self.precision = pick_precision(settings, device)
         self.step = 0
@@ -61,8 +58,7 @@ class Trainer:
     def train_step(self) -> Event:
         """One batch: forward and backward by segments, and the updates that are due."""
         self.model.train()
-        batch = self.sampler.next().to(self.device)
-        inputs, targets = batch[:, :-1], batch[:, 1:]
+        inputs, targets = (part.to(self.device) for part in self.course.sampler.draw())
         length = self.settings.data.length
         state: State = None
         facts: Event = {"loss": 0.0, "norm": 0.0, "updated": [], "updates": {}, "rates": {}}
@@ -70,9 +66,11 @@ class Trainer:
             part = slice(begin, begin + self.segment)
             with self.context():
                 logits, state = self.model(inputs[:, part], state)
-            loss = cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten())
-            share = self.segment / length
-            (loss if share == 1 else loss * share).backward()
+            weight = share(targets, begin, begin + self.segment)
+            reduction = "mean" if weight else "sum"  # a mean over nothing is no number
+            flat = logits.flatten(0, 1).float()
+            loss = cross_entropy(flat, targets[:, part].flatten(), reduction=reduction)
+            (loss if weight == 1 else loss * weight).backward()
             self.tokens += self.segment
             last = begin + self.segment == length
             for learner in self.learners:
@@ -80,7 +78,7 @@ class Trainer:
             value = loss.item()
             if not math.isfinite(value):
                 raise self._blame_loss(f"the loss is {value} at step {self.step + 1}", inputs)
-            facts["loss"] += value * share
+            facts["loss"] += value * weight
             self._update(self._due(last), facts)
             if not last:
                 state = cut(state)
@@ -169,8 +167,18 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss and measures."""
-        batch, measures = self.settings.data.batch, self.settings.measures
-        return evaluate(self.model, self.windows, measures, batch=batch, context=self.context)
+        return self._measured(self.course.windows, self.course.targets, self.settings.measures)
+
+    def evaluate_tasks(self) -> list[dict[str, float]]:
+        """Held-out loss and accuracy of each task."""
+        asked = [self.course.asked([task]) for task in range(len(self.course.tasks))]
+        return [self._measured(windows, targets, (Measure("accuracy"),)) for windows, targets in asked]
+
+    def _measured(
+        self, windows: Tensor, targets: Tensor | None, measures: tuple[Measure, ...]
+    ) -> dict[str, float]:
+        batch = self.settings.data.batch
+        return evaluate(self.model, windows, measures, batch=batch, context=self.context, targets=targets)
 
     def sample(self) -> str:
         """A text by the model, as the settings ask for it."""
@@ -199,7 +207,7 @@ class Trainer:
             "tokens": self.tokens,
             "weights": self.model.state_dict(),
             "levels": {learner.level.name: learner.state_dict() for learner in self.learners},
-            "data": self.sampler.state_dict(),
+            "data": self.course.sampler.state_dict(),
             "random": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
@@ -218,7 +226,7 @@ class Trainer:
             )
         for learner in self.learners:
             learner.load_state_dict(content["levels"][learner.level.name])
-        self.sampler.load_state_dict(content["data"])
+        self.course.sampler.load_state_dict(content["data"])
         self.step, self.tokens = content["step"], content["tokens"]
         torch.set_rng_state(content["random"]["cpu"])
         if self.device.type == "cuda" and content["random"]["cuda"] is not None:

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from data import batches, bits, encode
 from finite import all_finite, not_finite
+from items import IGNORED
 from schedule import Measure, UserError
 
 NEEDLE = " The number of the vault is {}. "
@@ -33,13 +34,18 @@ def evaluate(
     *,
     batch: int,
     context: Callable[[], AbstractContextManager[Any]],
+    targets: Tensor | None = None,
 ) -> dict[str, float]:
-    """The held-out loss in nats per token, and what `measures` ask; every forward runs inside `context()`."""
+    """The held-out loss in nats per token, and what `measures` ask; every forward runs inside `context()`.
+
+    `targets` (`[n, length]`) says what is asked for where that is not just the next token: see `items`.
+    """
     trained = model.training
     model.eval()
     try:
         with torch.no_grad():
-            loss, right = _losses(model, windows, batch, context)
+            asked = windows[:, 1:] if targets is None else targets
+            loss, right = _losses(model, windows[:, :-1], asked, batch, context)
             found = {"loss": loss}
             for measure in measures:
                 match measure.name:
@@ -127,13 +133,17 @@ def needle(
 
 
 def _losses(
-    model: nn.Module, windows: Tensor, batch: int, context: Callable[[], AbstractContextManager[Any]]
+    model: nn.Module,
+    windows: Tensor,
+    asked: Tensor,
+    batch: int,
+    context: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[float, float]:
-    """Mean loss in nats and share of tokens guessed right."""
+    """Mean loss in nats and share of tokens guessed right, of those that count."""
     device = next(model.parameters()).device
     loss, right, tokens = 0.0, 0, 0
-    for part in batches(windows, batch):
-        inputs, targets = part[:, :-1].to(device), part[:, 1:].to(device)
+    for part, wanted in zip(batches(windows, batch), batches(asked, batch), strict=True):
+        inputs, targets = part.to(device), wanted.to(device)
         with context():
             logits, _ = model(inputs, None)
         flat = logits.flatten(0, 1).float()
@@ -143,5 +153,5 @@ def _losses(
                 raise not_finite(f"the held-out loss is {added}", model, inputs)
         loss += added
         right += int((flat.argmax(-1) == targets.flatten()).sum())
-        tokens += targets.numel()
+        tokens += int((targets != IGNORED).sum())
     return loss / tokens, right / tokens

@@ -65,7 +65,7 @@ def test_gradients_wait_for_their_clock(build: Build) -> None:
         trainer = build.loop.Trainer(dataclasses.replace(settings, levels=levels), torch.device("cpu"))
         before = trainer.model.slow.weight.detach().clone()
         total = torch.zeros_like(before)
-        sampler = build.data.Sampler(trainer.corpus.train, 16, 4, 0)
+        sampler = build.data.Sampler(trainer.course.corpus.train, 16, 4, 0)
         for _ in range(4):
             batch = sampler.next()
             logits, _ = trainer.model(batch[:, :-1])
