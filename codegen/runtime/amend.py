@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import re
 import types
 import typing
 from typing import Any, Literal
 
-from schedule import Clock, Data, Level, Rate, Settings, UserError
+from schedule import Clock, Level, Rate, Settings, UserError, read_clock
 
 
 def amend(
@@ -39,10 +38,6 @@ def override(settings: Settings, path: str, text: str) -> Settings:
 
     The text is read as what stands there now; `none` is allowed where nothing is.  A level's rate is
     its `base`; its clock is written `8 steps` or `64 tokens`.  Raises `UserError`.
-
-    >>> data = Data("text.txt", length=64, batch=8)
-    >>> override(Settings("s", {"dim": 8}, data, ()), "data.batch", "2").data.batch
-    2
     """
     return _put(settings, path.strip().split("."), text.strip(), path.strip())
 
@@ -71,7 +66,7 @@ def _put(here: Any, parts: list[str], text: str, path: str) -> Any:
         return dataclasses.replace(here, **{name: _clock(text, path)})
     if rest and (dataclasses.is_dataclass(old) or isinstance(old, dict) or name == "levels"):
         return dataclasses.replace(here, **{name: _put(old, rest, text, path)})
-    if dataclasses.is_dataclass(old) or isinstance(old, dict) or name in ("levels", "measures", "tasks"):
+    if dataclasses.is_dataclass(old) or isinstance(old, dict) or name in ("levels", "measures"):
         raise UserError(f"`{path}` is a group of settings", help=f"name a part of it: `{path}.x=...`", code=2)
     return dataclasses.replace(here, **{name: _value(text, hints[name], path, rest)})
 
@@ -90,11 +85,10 @@ def _known(name: str, names: Any, path: str) -> str:
 
 
 def _clock(text: str, path: str) -> Clock:
-    found = re.fullmatch(r"(?:every\s+)?([\d_]+)\s*(step|token)s?(?:\s+offset\s+([\d_]+))?", text)
-    if found is None:
+    clock = read_clock(text)
+    if clock is None:
         raise UserError(f"`{path}={text}` is not a clock", help="write `8 steps` or `64 tokens`", code=2)
-    unit: Literal["step", "token"] = "step" if found[2] == "step" else "token"
-    return Clock(int(found[1]), unit, int(found[3] or 0))
+    return clock
 
 
 def _value(text: str, kind: Any, path: str, rest: list[str]) -> Any:

@@ -45,7 +45,8 @@ def assign(model: nn.Module, settings: Settings) -> dict[str, dict[str, nn.Param
 def groups(parameters: dict[str, nn.Parameter], level: Level, settings: Settings) -> list[dict[str, Any]]:
     """Optimizer groups: parameters that differ in decay, or in whether they are matrices, stand apart."""
     groups: dict[tuple[bool, bool | None], list[nn.Parameter]] = {}
-    for name, parameter in parameters.items():
+    for called, parameter in parameters.items():
+        name = called.removeprefix("start of ")
         decays = not any(matches(name, pattern) for pattern in settings.no_decay)
         matrix: bool | None = None
         if any(matches(name, pattern) for pattern in settings.elementwise):

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from assign import groups
+from assign import assign, groups
+from growth import Growth
 from rules import make
-from schedule import Level, Settings, UserError
+from schedule import Settings, UserError, parents_first
+from starts import Start, Weights
 
 
 class Learner:
-    """A level at work: its parameters, its rule, and what it has gathered since its last update."""
+    """A level at work: what it learns, its rule, and what it has gathered since its last update.
 
-    def __init__(self, level: Level, parameters: dict[str, nn.Parameter], settings: Settings) -> None:
-        self.level = level
-        self.parameters = parameters
+    It learns its weights, and the starts of other levels (`taught`).  `start` is where its own begin.
+    """
+
+    def __init__(self, start: Start, taught: Weights, settings: Settings) -> None:
+        self.level = level = start.level
+        self.start = start
+        self.parameters = parameters = start.weights | taught
         self.gathered = 0  # tokens of one stream whose gradients are waiting
         self.changed = 0  # the step of the last update
         try:
@@ -28,6 +35,8 @@ class Learner:
             raise UserError(
                 f"level `{level.name}` cannot learn by `{level.rule}`: {error}", help="change its rule"
             ) from error
+        self.fresh = copy.deepcopy(self.rule.state_dict()) if level.reset else {}
+        self.growth = Growth(level.name, level.rate.base, list(parameters.values()))
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -39,14 +48,38 @@ class Learner:
         if self.level.reduce == "mean" and self.gathered != length and self.gradients:
             scale(self.gradients, length / self.gathered)
 
+    def begin_step(self) -> None:
+        """Forget what earlier steps gave, where only the last one counts."""
+        if self.level.reduce == "last":
+            self.forget()
+
+    def listen(self, due: bool) -> None:
+        """Ask for gradients, unless they would be thrown away: of a `last` level before it is `due`.
+
+        A start gathers the gradients of all steps, so that weights with one that is learned always listen.
+        """
+        if self.level.reduce == "last" and not self.level.teacher:
+            for weight in self.start.weights.values():
+                weight.requires_grad_(due)
+
+    def forget(self) -> None:
+        """Throw away what has been gathered."""
+        self.rule.zero_grad(set_to_none=True)
+        self.gathered = 0
+
+    def return_to_start(self) -> None:
+        """Begin anew: weights, the rule's memories and the period.  Starts that it teaches stay."""
+        self.start.restore()
+        self.rule.load_state_dict(copy.deepcopy(self.fresh))
+        self.forget()
+
     def update(self, step: int, steps: int) -> float:
         """Change the weights and forget the gradients; returns the rate."""
         rate = self.level.rate.at(step, steps)
         for group in self.rule.param_groups:
             group["lr"] = rate
         self.rule.step()
-        self.rule.zero_grad(set_to_none=True)
-        self.gathered = 0
+        self.forget()
         self.changed = step + 1
         return rate
 
@@ -60,6 +93,7 @@ class Learner:
             "gradients": gradients,
             "gathered": self.gathered,
             "changed": self.changed,
+            "start": self.start.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -73,6 +107,7 @@ class Learner:
                 help="resume with the same levels and rules, or start a new run",
                 kind="checkpoint",
             )
+        self.start.load_state_dict(state["start"])
         options = [{k: v for k, v in group.items() if k != "params"} for group in self.rule.param_groups]
         self.rule.load_state_dict(state["state"])
         for group, kept in zip(self.rule.param_groups, options, strict=True):
@@ -86,3 +121,19 @@ class Learner:
 def scale(tensors: list[Tensor], factor: float) -> None:
     """Multiply all `tensors` in place, in one go where the device can."""
     torch._foreach_mul_(tensors, factor)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def put_to_work(model: nn.Module, settings: Settings) -> list[Learner]:
+    """A learner for each level, its weights and those of its start at their beginning.
+
+    Raises `UserError` for weights that two levels or none would learn, and for starts that cannot be.
+    """
+    owners = assign(model, settings)
+    starts: dict[str, Start] = {}
+    taught: dict[str, Weights] = {level.name: {} for level in settings.levels}
+    for level in parents_first(settings.levels):
+        start = Start(level, owners[level.name], owners.get(level.original, {}))
+        starts[level.name] = start
+        if level.teacher:
+            taught[level.teacher] |= start.taught
+    return [Learner(starts[level.name], taught[level.name], settings) for level in settings.levels]

@@ -3,12 +3,13 @@
 A *level* is a set of weights with a rule and a clock.  Clocks tick in optimizer steps or in
 tokens of one stream: with sequences of 512 tokens, `Clock(2048, "token")` and
 `Clock(4, "step")` are due at the same moments, and `Clock(128, "token")` cuts every sequence
-into segments of 128 tokens.
+into segments of 128 tokens.  Time is the *position*: how many tokens of one stream went by.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -107,22 +108,25 @@ class Level:
     reset: str = ""
     plastic: bool = False
 
+    @property
+    def teacher(self) -> str:
+        """The level that learns this one's start; "" if none does."""
+        return self.start.removeprefix("learned in ") if self.start.startswith("learned in ") else ""
 
-@dataclass(frozen=True)
-class Task:
-    """One of the tasks that a run learns one after the other.
+    @property
+    def original(self) -> str:
+        """The level whose weights are this one's start; "" if there is none."""
+        return self.start.removeprefix("copy of ") if self.start.startswith("copy of ") else ""
 
-    `text`: `source`, or the documents that its manifest dates from the first to the last of `years`;
-    `pairs`: lines of `source`, a tab between what is given and what answers it;
-    `classes`: the items of `source` (`digits`, `presidents`, or lines of a label, a tab and a text) with
-    these `labels`.
-    """
+    @property
+    def parent(self) -> str:
+        """The level with which this one returns to its start; "" if there is none."""
+        return self.reset.removeprefix("with ") if self.reset.startswith("with ") else ""
 
-    name: str
-    source: str
-    kind: Literal["text", "pairs", "classes"] = "text"
-    years: tuple[int, int] | None = None
-    labels: tuple[str, ...] = ()
+    @property
+    def resets(self) -> Clock | None:
+        """The clock by which this level returns to its start; None if it has none."""
+        return None if self.parent else read_clock(self.reset)
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,6 @@ class Data:
 
     `split` is `manifest` (documents held out by the corpus' own rule), `tail` or `tail(0.05)`
     (the last tenth, or that share), or `auto`: the manifest where there is one.
-
-    Where there are `tasks`, each is read for `each` steps, one after the other, or all of them at once with
-    the order `joint`; `source` then only says what they come from.  With `counts = "answer"` only the label
-    of an item is asked for, or the target of a pair.
     """
 
     source: str
@@ -143,10 +143,6 @@ class Data:
     tokenizer: str = "bytes"
     split: str = "auto"
     seed: int = 0
-    tasks: tuple[Task, ...] = ()
-    each: int = 0
-    order: Literal["sequence", "joint"] = "sequence"
-    counts: Literal["all", "answer"] = "all"
 
 
 @dataclass(frozen=True)
@@ -208,26 +204,85 @@ class Settings:
 # --------------------------------------------------------------------------- clocks
 
 
-def due(clock: Clock, step: int, tokens: int) -> bool:
-    """Whether `clock` is due after `step` whole steps and `tokens` tokens of one stream.
+def strikes(clock: Clock, begin: int, end: int) -> range:
+    """The counts in (begin, end] at which a clock that counts from 0 is due.
 
-    >>> [step for step in range(10) if due(Clock(4, "step", offset=1), step, 0)]
-    [1, 5, 9]
+    >>> list(strikes(Clock(4, offset=1), 0, 10)), list(strikes(Clock(4), 4, 12))
+    ([1, 5, 9], [8, 12])
     """
-    count = step if clock.unit == "step" else tokens
-    return count > 0 and count >= clock.offset and (count - clock.offset) % clock.period == 0
+    first = clock.offset or clock.period
+    periods = max(0, -(-(begin + 1 - first) // clock.period))
+    return range(first + periods * clock.period, end + 1, clock.period)
 
 
-def segment_length(settings: Settings) -> int:
-    """Tokens between two moments at which a level may be due: a sequence, or less if token clocks ask.
+def due(clock: Clock, position: int, length: int, *, ends: bool = False) -> bool:
+    """Whether `clock` is due after `position` tokens of one stream that comes in sequences of `length`.
 
-    >>> fast = Level("fast", ("*",), "gd", Clock(96, "token", offset=32), Rate(0.1))
-    >>> segment_length(Settings("s", {}, Data("text.txt", length=192, batch=1), (fast,)))
-    32
+    `ends` says that the run ends here.
+
+    >>> [position for position in range(1, 13) if due(Clock(3, "token"), position, 4)]
+    [3, 6, 9, 12]
+    >>> [position for position in range(1, 13) if due(Clock(3, "token", partial="drop"), position, 4)]
+    [3, 7, 11]
+    >>> [position for position in range(1, 9) if due(Clock(3, "token", partial="flush"), position, 4)]
+    [3, 4, 7, 8]
+    >>> [position for position in range(1, 13) if due(Clock(2, "step"), position, 4)]
+    [8]
+    """
+    steps, within = divmod(position, length)
+    whole = within == 0 and position > 0
+    flushed = whole and clock.partial == "flush" and (ends or clock.unit == "token")
+    if clock.unit == "step":
+        return whole and (flushed or steps in strikes(clock, 0, steps))
+    count = position if clock.partial == "carry" else within or length * whole
+    return flushed or count in strikes(clock, 0, count)
+
+
+def cuts(settings: Settings, step: int) -> list[int]:
+    """Where the sequence of `step` (from 0) is cut: after the tokens at which a token clock is due, and at
+    its end.
+
+    >>> fast = Level("fast", ("*",), "gd", Clock(6, "token"), Rate(0.1))
+    >>> settings = Settings("s", {}, Data("text.txt", length=8, batch=1), (fast,))
+    >>> [cuts(settings, step) for step in range(3)]
+    [[6, 8], [4, 8], [2, 8]]
     """
     length = settings.data.length
-    clocks = [level.clock for level in settings.levels if level.clock.unit == "token"]
-    return math.gcd(length, *(math.gcd(clock.period, clock.offset) for clock in clocks))
+    found = {length}
+    resets = [level.resets for level in settings.levels if level.resets is not None]
+    for clock in (*(level.clock for level in settings.levels), *resets):
+        if clock.unit == "token":
+            begin = step * length if clock.partial == "carry" else 0
+            found.update(count - begin for count in strikes(clock, begin, begin + length))
+    return sorted(found)
+
+
+def segment_lengths(settings: Settings) -> tuple[int, int]:
+    """The shortest and the longest segment, in tokens, into which the run cuts its sequences: as far as a
+    gradient flows back.  Looks at the first 1,000 steps.
+    """
+    found: set[int] = set()
+    for step in range(max(1, min(settings.steps, 1000))):
+        ends = cuts(settings, step)
+        found.update(end - begin for begin, end in zip([0, *ends], ends, strict=False))
+    return min(found), max(found)
+
+
+def read_clock(text: str) -> Clock | None:
+    """The clock that `text` spells; None if it spells none.
+
+    >>> read_clock("every 8 steps"), read_clock("64 tokens offset 16 flush"), read_clock("often")
+    (Clock(period=8, unit='step', offset=0, partial='carry'), \
+Clock(period=64, unit='token', offset=16, partial='flush'), None)
+    """
+    found = re.fullmatch(
+        r"(?:every\s+)?([\d_]+)\s*(step|token)s?(?:\s+offset\s+([\d_]+))?(?:\s+(carry|drop|flush))?",
+        text.strip(),
+    )
+    if found is None:
+        return None
+    unit, partial = found[2], found[4] or "carry"
+    return Clock(int(found[1]), unit, int(found[3] or 0), partial)  # type: ignore[arg-type]
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -259,6 +314,7 @@ def validate(settings: Settings) -> None:
         raise UserError("two levels learn `rest`", help="only one level can take what no other claims")
     for level in settings.levels:
         _validate_level(level, settings)
+    parents_first(settings.levels)
 
 
 def _validate_numbers(settings: Settings) -> None:
@@ -287,24 +343,82 @@ def _validate_level(level: Level, settings: Settings) -> None:
         raise UserError(f"the offset of level `{level.name}` is {clock.offset}", help="give 0 or more")
     if not (math.isfinite(level.rate.base) and level.rate.base >= 0):
         raise UserError(f"the rate of level `{level.name}` is {level.rate.base}", help="give 0 or more")
-    if clock.unit == "token" and length % clock.period and clock.period % length:
+    if clock.partial not in ("carry", "drop", "flush"):
         raise UserError(
-            f"level `{level.name}` changes {clock}, which does not divide sequences of {length} tokens",
-            help=f"choose `{at}.clock` or `data.length` so that one is a multiple of the other",
+            f"level `{level.name}` cannot `{clock.partial}`", help="use `carry`, `drop` or `flush`"
         )
+    if clock.unit == "token" and clock.partial == "drop" and (clock.offset or clock.period) > length:
+        raise UserError(
+            f"level `{level.name}` changes {clock} and begins anew with each sequence of {length} tokens",
+            help=f"shorten `{at}.clock`, or let it `carry` over to the next sequence",
+        )
+    known = {other.name for other in settings.levels} - {level.name}
+    if level.start and not (level.teacher or level.original):
+        raise UserError(
+            f"level `{level.name}` cannot start `{level.start}`",
+            help="write `learned in LEVEL` or `copy of LEVEL`",
+        )
+    if level.reset and not (level.parent or level.resets):
+        raise UserError(
+            f"level `{level.name}` cannot reset `{level.reset}`", help="write `with LEVEL` or `every N steps`"
+        )
+    for other in (level.teacher, level.original, level.parent):
+        if other and other not in known:
+            raise UserError(
+                f"level `{level.name}` leans on `{other}`, which is no other level of the run",
+                help=f"the others are {', '.join(f'`{name}`' for name in sorted(known)) or 'none'}",
+            )
+
+
+def parents_first(levels: tuple[Level, ...]) -> list[Level]:
+    """Levels in an order in which each comes after those that its start or its reset names.
+
+    Raises `UserError` where there is none, because levels wait for each other in a ring.
+    """
+    ordered: list[Level] = []
+    left = list(levels)
+    while left:
+        placed = {level.name for level in ordered}
+        free = [one for one in left if {one.teacher, one.original, one.parent} <= {*placed, ""}]
+        if not free:
+            ring = ", ".join(f"`{level.name}`" for level in left)
+            raise UserError(
+                f"the levels {ring} wait for each other's starts or resets",
+                help="let one of them begin by itself",
+            )
+        ordered += free
+        left = [level for level in left if level not in free]
+    return ordered
+
+
+def updates(clock: Clock, settings: Settings) -> int:
+    """How often a run lets `clock` be due, by arithmetic.
+
+    >>> data = Data("text.txt", length=8, batch=1)
+    >>> updates(Clock(3, "token", partial="flush"), Settings("s", {}, data, (), steps=10))
+    30
+    """
+    steps, length = settings.steps, settings.data.length
+    if clock.unit == "step":
+        found = strikes(clock, 0, steps)
+        return len(found) + (clock.partial == "flush" and steps > 0 and steps not in found)
+    if clock.partial == "carry":
+        return len(strikes(clock, 0, steps * length))
+    found = strikes(clock, 0, length)
+    return steps * (len(found) + (clock.partial == "flush" and length not in found))
 
 
 def idle_levels(settings: Settings) -> list[str]:
     """What is worth a line before a run: the levels that it never changes."""
     said = []
     for level in settings.levels:
+        if settings.steps == 0 or updates(level.clock, settings):
+            continue
         clock = level.clock
-        first = clock.offset or clock.period
-        run = settings.steps if clock.unit == "step" else settings.steps * settings.data.length
-        if 0 < run < first:
-            enough = math.ceil(first * settings.steps / run)
-            said.append(
-                f"level `{level.name}` changes {clock} and is never due in a run of {run} {clock.unit}s; "
-                f"shorten `levels.{level.name}.clock`, or train for {enough} steps or more"
-            )
+        unit = 1 if clock.unit == "step" else settings.data.length
+        run, enough = settings.steps * unit, -(-(clock.offset or clock.period) // unit)
+        said.append(
+            f"level `{level.name}` changes {clock} and is never due in a run of {run} {clock.unit}s; "
+            f"shorten `levels.{level.name}.clock`, or train for {enough} steps or more"
+        )
     return said

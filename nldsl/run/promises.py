@@ -276,16 +276,13 @@ def outer_clocks(promised: Promised) -> Finding:
 def simulated(subject: Subject, steps: int) -> dict[str, int]:
     """How often each level of `settings.py` is due in `steps` steps, by the folder's own `due`."""
     settings, schedule = subject.settings, subject.build.schedule
-    length, segment = settings.data.length, schedule.segment_length(settings)
+    length = settings.data.length
     counts = dict.fromkeys((level.name for level in settings.levels), 0)
-    tokens = 0
     for step in range(steps):
-        for begin in range(0, length, segment):
-            tokens += segment
-            last = begin + segment == length
+        for end in schedule.cuts(settings, step):
+            position, ends = step * length + end, step + 1 == steps
             for level in settings.levels:
-                asked = last or level.clock.unit == "token"
-                counts[level.name] += asked and schedule.due(level.clock, step + last, tokens)
+                counts[level.name] += schedule.due(level.clock, position, length, ends=ends)
     return counts
 
 

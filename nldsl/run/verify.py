@@ -321,7 +321,7 @@ def _training(subject: Subject) -> str:
     """How short training cuts the gradient, where it does."""
     if subject.settings is None:
         return ""
-    segment = subject.build.schedule.segment_length(subject.settings)
+    _, segment = subject.build.schedule.segment_lengths(subject.settings)
     return f" (training cuts it every {segment} tokens)" if segment < subject.length else ""
 
 

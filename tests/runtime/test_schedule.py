@@ -18,7 +18,7 @@ def s(build: Build):
 
 
 def test_examples_in_docstrings_run(build: Build) -> None:
-    for name in ("schedule", "rules", "data", "generate", "session", "amend"):
+    for name in ("schedule", "rules", "data", "generate", "session"):
         failed, tried = doctest.testmod(build.modules[name])
         assert (failed, tried > 0) == (0, True), name
 
@@ -27,9 +27,10 @@ def test_examples_in_docstrings_run(build: Build) -> None:
     ("period", "offset", "first"), [(4, 0, [4, 8, 12]), (4, 6, [6, 10, 14]), (1, 0, [1, 2, 3])]
 )
 def test_a_clock_is_due_every_period_after_its_offset(s, period: int, offset: int, first: list[int]) -> None:
-    steps = [n for n in range(40) if s.due(s.Clock(period, "step", offset), n, 0)]
+    steps = [n for n in range(40) if s.due(s.Clock(period, "step", offset), 8 * n, 8)]
     assert steps[:3] == first
-    assert [n for n in range(40) if s.due(s.Clock(period, "token", offset), 0, n)] == steps
+    assert [n for n in range(40) if s.due(s.Clock(period, "token", offset), n, 8)] == steps
+    assert not any(s.due(s.Clock(1, "step"), position, 8) for position in range(8))
 
 
 def test_rates_warm_up_and_go_down_to_the_floor(s) -> None:
@@ -54,23 +55,42 @@ def _with_clocks(build: Build, *clocks, length: int = 64):
     return dataclasses.replace(settings, levels=levels, data=data, steps=100), s
 
 
-def test_segments_are_what_token_clocks_below_a_sequence_demand(build: Build) -> None:
+def test_sequences_are_cut_where_token_clocks_are_due(build: Build) -> None:
     clock = build.schedule.Clock
     for clocks, expected in [
-        ((clock(1), clock(4)), 64),
-        ((clock(16, "token"), clock(4)), 16),
-        ((clock(16, "token"), clock(8, "token")), 8),
-        ((clock(128, "token"), clock(4)), 64),
-        ((clock(32, "token", 16), clock(4)), 16),
+        ((clock(1), clock(4)), [[64], [64]]),
+        ((clock(16, "token"), clock(4)), [[16, 32, 48, 64]] * 2),
+        ((clock(32, "token"), clock(16, "token", 16)), [[16, 32, 48, 64]] * 2),
+        ((clock(128, "token"), clock(4)), [[64], [64]]),
+        ((clock(32, "token", 16), clock(4)), [[16, 48, 64]] * 2),
+        ((clock(48, "token"), clock(4)), [[48, 64], [32, 64]]),
+        ((clock(48, "token", 0, "drop"), clock(4)), [[48, 64]] * 2),
+        ((clock(48, "token", 0, "flush"), clock(24, "token")), [[24, 48, 64], [8, 32, 48, 56, 64]]),
     ]:
         settings, s = _with_clocks(build, *clocks)
-        assert s.segment_length(settings) == expected
+        assert [s.cuts(settings, step) for step in range(2)] == expected
+    assert s.segment_lengths(settings) == (8, 24)
+
+
+@pytest.mark.parametrize("period", [1, 3, 8, 20])
+@pytest.mark.parametrize("offset", [0, 1, 5, 9])
+@pytest.mark.parametrize("unit", ["step", "token"])
+@pytest.mark.parametrize("partial", ["carry", "drop", "flush"])
+def test_updates_are_counted_as_the_clock_gives_them(
+    build: Build, period: int, offset: int, unit: str, partial: str
+) -> None:
+    s = build.schedule
+    clock = s.Clock(period, unit, offset, partial)
+    settings = dataclasses.replace(build.settings, steps=13)
+    moments = range(1, 13 * 16 + 1)
+    assert s.updates(clock, settings) == sum(s.due(clock, n, 16, ends=n == 13 * 16) for n in moments)
 
 
 @pytest.mark.parametrize(
     ("clock", "words"),
     [
-        ((24, "token"), "does not divide sequences of 64 tokens"),
+        ((65, "token", 0, "drop"), "begins anew with each sequence of 64 tokens"),
+        ((4, "token", 0, "cary"), "cannot `cary`"),
         ((0, "step"), "the period of level"),
         ((4, "step", -1), "the offset of level"),
     ],
@@ -91,6 +111,33 @@ def test_levels_that_a_run_never_changes_are_named(build: Build) -> None:
     assert s.idle_levels(settings) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"start": "taught by pretrain"}, "cannot start `taught by pretrain`"),
+        ({"start": "learned in slow"}, "leans on `slow`, which is no other level"),
+        ({"start": "copy of nobody"}, "leans on `nobody`"),
+        ({"reset": "often"}, "cannot reset `often`"),
+        ({"reset": "with slow"}, "leans on `slow`"),
+    ],
+)
+def test_starts_and_resets_that_make_no_sense_are_errors(build: Build, changes: dict, words: str) -> None:
+    first, slow = build.settings.levels
+    settings = dataclasses.replace(build.settings, levels=(first, dataclasses.replace(slow, **changes)))
+    with pytest.raises(build.schedule.UserError, match=words):
+        build.schedule.validate(settings)
+
+
+def test_levels_that_wait_for_each_other_are_an_error(build: Build) -> None:
+    first, slow = build.settings.levels
+    levels = (
+        dataclasses.replace(first, reset="with slow"),
+        dataclasses.replace(slow, start="learned in pretrain"),
+    )
+    with pytest.raises(build.schedule.UserError, match="wait for each other's starts or resets"):
+        build.schedule.validate(dataclasses.replace(build.settings, levels=levels))
+
+
 def test_two_levels_of_one_name_are_an_error(build: Build) -> None:
     settings = dataclasses.replace(build.settings, levels=(build.settings.levels[0],) * 2)
     with pytest.raises(build.schedule.UserError, match="two levels are called `pretrain`"):
@@ -109,6 +156,8 @@ def test_two_levels_of_one_name_are_an_error(build: Build) -> None:
         ("levels.slow.rate.shape", "linear", lambda x: x.level("slow").rate.shape == "linear"),
         ("levels.slow.clock", "every 8 steps", lambda x: x.level("slow").clock.period == 8),
         ("levels.slow.clock", "32 tokens offset 8", lambda x: x.level("slow").clock.offset == 8),
+        ("levels.slow.clock", "9 tokens flush", lambda x: x.level("slow").clock.partial == "flush"),
+        ("levels.slow.reset", "every 2 steps", lambda x: x.level("slow").resets.period == 2),
         ("levels.slow.reduce", "sum", lambda x: x.level("slow").reduce == "sum"),
         ("levels.slow.period", "3", lambda x: x.level("slow").options["period"] == 3),
         ("levels.pretrain.decay", "0", lambda x: x.level("pretrain").options["decay"] == 0.0),
