@@ -1,4 +1,4 @@
-"""Generated classes of memories and chains."""
+"""Generated classes of memories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nldsl.codegen.emit.classes import (
     spelled,
     trimmed,
 )
-from nldsl.codegen.emit.flows import KEEPS, FlowWriter, mlp, swiglu
+from nldsl.codegen.emit.flows import KEEPS, FlowWriter
 from nldsl.codegen.emit.maps import MapWriter, block_start, block_zeros, method_name
 from nldsl.codegen.emit.objectives import handed, objective_method
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
@@ -27,8 +27,6 @@ from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
     Arithmetic,
-    ChainInstance,
-    ChainLevel,
     Flow,
     Map,
     MemoryInstance,
@@ -388,38 +386,3 @@ def finished(
     return Written(
         name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children
     ), owner.kernels
-
-
-def chain(instance: ChainInstance, level_docs: Callable[[ChainLevel], str]) -> tuple[Written, dict[str, str]]:
-    """A chain of MLPs, each with its own clock outside."""
-    owner = ClassWriter(instance.arguments)
-    steps: list[c.Step] = []
-    for level in instance.levels:
-        one = level.map
-        arguments: dict[str, Num | str | bool] = {
-            "depth": Num(one.depth),
-            "residual": one.residual,
-            "norm": one.norm,
-            "activation": one.activation,
-        }
-        if one.hidden is not None:
-            arguments["hidden"] = one.hidden
-        if one.kind == "swiglu":
-            made = swiglu(owner, instance.width, arguments)
-        elif one.kind == "matrix":
-            made = c.call(
-                "nn.Linear", owner.number(instance.width), owner.number(instance.width), bias="False"
-            )
-        else:
-            made = mlp(owner, instance.width, arguments)
-        owner.modules.append(c.Comment(f"{origin(level.span)}  {level_docs(level)}"))
-        module = owner.module(level.name, made, (level.path,))
-        steps.append(c.Assign(c.name("x"), c.Invoke(module, (c.name("x"),))))
-    steps.append(c.Return(c.name("x")))
-    return finished(
-        owner,
-        instance.name,
-        docstring(instance.declared, "Weights with clocks of their own, one after the other."),
-        steps,
-        stateful=False,
-    )

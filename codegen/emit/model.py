@@ -15,6 +15,7 @@ from nldsl.codegen.emit.blocks import (
     variables,
     write_line,
 )
+from nldsl.codegen.emit.chains import ChainWriter
 from nldsl.codegen.emit.classes import (
     ClassWriter,
     Namespace,
@@ -27,7 +28,7 @@ from nldsl.codegen.emit.classes import (
     text_of,
 )
 from nldsl.codegen.emit.flows import FlowWriter
-from nldsl.codegen.emit.memories import MemoryWriter, chain, docstring
+from nldsl.codegen.emit.memories import MemoryWriter, docstring
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import file, flat
 from nldsl.codegen.emit.projections import ProjectionWriter
@@ -77,7 +78,7 @@ class ModelEmitter:
         elif methods and isinstance(instance, MemoryInstance):
             made, kernels = ApartWriter(instance, self.use).write_apart(self._choice(instance), methods)
         elif isinstance(instance, ChainInstance):
-            made, kernels = chain(instance, lambda level: f"{level.clock}")
+            made, kernels = ChainWriter(instance, self.part, self.construct).write()
         else:
             made, kernels = self._memory(instance)
         text = text_of(made.step)

@@ -114,13 +114,21 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
         )
     if level.reduce != "mean":
         named.append(("reduce", text(level.reduce)))
+    if level.start:
+        named.append(("start", text(level.start)))
+    if level.reset:
+        named.append(("reset", text(level.reset)))
+    if level.plastic:
+        named.append(("plastic", c.Atom("True")))
     return c.Invoke("Level", (text(level.name),), tuple(named))
 
 
 def _clock(clock: Clock) -> c.Code:
     arguments = [literal(clock.period), text(clock.unit)]
-    named = (("offset", literal(clock.offset)),) if clock.offset else ()
-    return c.Invoke("Clock", tuple(arguments), named)
+    named: list[tuple[str, c.Code]] = [("offset", literal(clock.offset))] if clock.offset else []
+    if clock.partial not in ("", "carry"):
+        named.append(("partial", text(clock.partial)))
+    return c.Invoke("Clock", tuple(arguments), tuple(named))
 
 
 def _rate(rule: Rule) -> c.Code:

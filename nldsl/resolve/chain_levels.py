@@ -113,7 +113,7 @@ class LevelFields:
                 help="write `scope = sequence` beside the chain: what learns from keys and values has "
                 "weights of each sequence",
             )
-        given = {"query": e.Name(("key",), span=self.where)} if "query" not in level.fields else {}
+        given = {"query": e.Name(("key",))} if "query" not in level.fields else {}
         declaration = doc.Memory.model_construct(
             name=f"{owner.declaration.name}{level.name[:1].upper()}{level.name[1:]}",
             parameters=[],
