@@ -8,6 +8,8 @@ FILES = (
     "schedule.py",
     "rules.py",
     "data.py",
+    "items.py",
+    "tasks.py",
     "finite.py",
     "checkpoint.py",
     "generate.py",

@@ -66,7 +66,7 @@ def _put(here: Any, parts: list[str], text: str, path: str) -> Any:
         return dataclasses.replace(here, **{name: _clock(text, path)})
     if rest and (dataclasses.is_dataclass(old) or isinstance(old, dict) or name == "levels"):
         return dataclasses.replace(here, **{name: _put(old, rest, text, path)})
-    if dataclasses.is_dataclass(old) or isinstance(old, dict) or name in ("levels", "measures"):
+    if dataclasses.is_dataclass(old) or isinstance(old, dict) or name in ("levels", "measures", "tasks"):
         raise UserError(f"`{path}` is a group of settings", help=f"name a part of it: `{path}.x=...`", code=2)
     return dataclasses.replace(here, **{name: _value(text, hints[name], path, rest)})
 

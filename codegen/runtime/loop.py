@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from checkpoint import construct, load_weights
-from data import Sampler, check_vocabulary, encode, held_out_windows
-from data import load as load_corpus
+from data import encode
 from divergence import all_weights_finite, gradient_error, loss_error, weights_error
 from generate import generate, text
 from learners import Learner, put_to_work, scale
 from measures import check as check_measures
 from measures import evaluate
-from schedule import Settings, UserError, cuts, due, parents_first, validate
+from schedule import Measure, Settings, UserError, cuts, due, parents_first, validate
 from session import pick_precision
+from tasks import Course, share
 
 State = Any  # nested dicts, lists and tuples of tensors
 Event = dict[str, Any]
@@ -34,16 +34,13 @@ class Trainer:
         check_measures(settings.measures)
         self.settings = settings
         self.device = device
-        self.corpus = load_corpus(settings.data)
-        check_vocabulary(self.corpus, int(settings.model.get("vocab", 256)))
+        vocabulary = int(settings.model.get("vocab", 256))
+        self.course = Course(settings.data, vocabulary, settings.evaluate_windows)
         torch.manual_seed(settings.seed)
         self.model = construct(settings.model).to(device)
         self.learners = put_to_work(self.model, settings)
         order = [level.name for level in parents_first(settings.levels)]
         self.parents_first = sorted(self.learners, key=lambda learner: order.index(learner.level.name))
-        data = settings.data
-        self.sampler = Sampler(self.corpus.train, data.length, data.batch, data.seed)
-        self.windows = held_out_windows(self.corpus, data.length, settings.evaluate_windows)
         self.precision = pick_precision(settings, device)
         self.step = 0
         self.tokens = 0  # of one stream
@@ -55,8 +52,7 @@ class Trainer:
     def train_step(self) -> Event:
         """One batch: forward and backward segment by segment, and after each the updates that are due."""
         self.model.train()
-        batch = self.sampler.next().to(self.device)
-        inputs, targets = batch[:, :-1], batch[:, 1:]
+        inputs, targets = (part.to(self.device) for part in self.course.sampler.draw())
         length = self.settings.data.length
         segments = cuts(self.settings, self.step)
         due_after = [self._due(end) for end in segments]
@@ -72,15 +68,15 @@ class Trainer:
                 learner.listen(learner in to_come)
             with self.context():
                 logits, state = self.model(inputs[:, begin:end], state)
-            loss = next_token_loss(logits, targets[:, begin:end])
-            share = (end - begin) / length
+            weight = share(targets, begin, end)
+            loss = loss_of(logits, targets[:, begin:end], "mean" if weight else "sum")
             if loss.requires_grad:  # some level listens
-                (loss if share == 1 else loss * share).backward()
+                (loss if weight == 1 else loss * weight).backward()
             value = loss.item()
             if not math.isfinite(value):
                 what = f"the loss is {value} at step {self.step + 1}"
                 raise loss_error(self.model, self.learners, what, inputs)
-            facts["loss"] += value * share
+            facts["loss"] += value * weight
             self.tokens += end - begin
             for learner in self.learners:
                 learner.gathered += end - begin
@@ -148,8 +144,18 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss and measures."""
-        batch, measures = self.settings.data.batch, self.settings.measures
-        return evaluate(self.model, self.windows, measures, batch=batch, context=self.context)
+        return self._measured(self.course.windows, self.course.targets, self.settings.measures)
+
+    def evaluate_tasks(self) -> list[dict[str, float]]:
+        """Held-out loss and accuracy of each task."""
+        asked = [self.course.asked([task]) for task in range(len(self.course.tasks))]
+        return [self._measured(windows, targets, (Measure("accuracy"),)) for windows, targets in asked]
+
+    def _measured(
+        self, windows: Tensor, targets: Tensor | None, measures: tuple[Measure, ...]
+    ) -> dict[str, float]:
+        batch = self.settings.data.batch
+        return evaluate(self.model, windows, measures, batch=batch, context=self.context, targets=targets)
 
     def sample(self) -> str:
         """A text by the model, as the settings ask for it."""
@@ -178,7 +184,7 @@ class Trainer:
             "tokens": self.tokens,
             "weights": self.model.state_dict(),
             "levels": {learner.level.name: learner.state_dict() for learner in self.learners},
-            "data": self.sampler.state_dict(),
+            "data": self.course.sampler.state_dict(),
             "random": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
@@ -197,17 +203,20 @@ class Trainer:
             )
         for learner in self.learners:
             learner.load_state_dict(content["levels"][learner.level.name])
-        self.sampler.load_state_dict(content["data"])
+        self.course.sampler.load_state_dict(content["data"])
         self.step, self.tokens = content["step"], content["tokens"]
         torch.set_rng_state(content["random"]["cpu"])
         if self.device.type == "cuda" and content["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(content["random"]["cuda"], self.device)
 
 
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean cross-entropy of `logits` [B, T, vocab] and `targets` [B, T], in float32 or better."""
+def loss_of(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """The cross-entropy of `logits` [B, T, vocab] and `targets` [B, T], in float32 or better.
+
+    The `mean` over nothing is no number: where no target counts, ask for the `sum`.
+    """
     kind = torch.promote_types(logits.dtype, torch.float32)
-    return cross_entropy(logits.flatten(0, 1).to(kind), targets.flatten())
+    return cross_entropy(logits.flatten(0, 1).to(kind), targets.flatten(), reduction=reduction)
 
 
 def cut(state: State) -> State:

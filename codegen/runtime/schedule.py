@@ -130,11 +130,32 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Task:
+    """One of the tasks that a run learns one after the other.
+
+    `text`: `source`, or the documents that its manifest dates from the first to the last of `years`;
+    `pairs`: lines of `source`, a tab between what is given and what answers it;
+    `classes`: the items of `source` (`digits`, `presidents`, or lines of a label, a tab and a text) with
+    these `labels`.
+    """
+
+    name: str
+    source: str
+    kind: Literal["text", "pairs", "classes"] = "text"
+    years: tuple[int, int] | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Data:
     """The stream: `length` tokens a sequence, `batch` sequences a step.
 
     `split` is `manifest` (documents held out by the corpus' own rule), `tail` or `tail(0.05)`
     (the last tenth, or that share), or `auto`: the manifest where there is one.
+
+    Where there are `tasks`, each is read for `each` steps, one after the other, or all of them at once with
+    the order `joint`; `source` then only says what they come from.  With `counts = "answer"` only the label
+    of an item is asked for, or the target of a pair.
     """
 
     source: str
@@ -143,6 +164,10 @@ class Data:
     tokenizer: str = "bytes"
     split: str = "auto"
     seed: int = 0
+    tasks: tuple[Task, ...] = ()
+    each: int = 0
+    order: Literal["sequence", "joint"] = "sequence"
+    counts: Literal["all", "answer"] = "all"
 
 
 @dataclass(frozen=True)

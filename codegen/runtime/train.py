@@ -23,7 +23,6 @@ import torch
 
 from amend import amend
 from checkpoint import NAME, load, save
-from data import baselines
 from loop import Trainer
 from schedule import Settings, UserError, idle_levels, segment_lengths
 from session import (
@@ -37,6 +36,7 @@ from session import (
     surroundings,
 )
 from settings import SETTINGS
+from tasks import Record
 
 Event = dict[str, Any]
 
@@ -81,9 +81,9 @@ def train(
         journal = Journal(folder, trainer.step, listen or Printer(settings))
         with contextlib.closing(journal):
             result = Result(folder, trainer.step)
-            result.baselines = baselines(trainer.corpus, trainer.windows)
+            result.baselines = trainer.course.baselines()
             journal.tell("start", trainer.step, **describe(trainer, result))
-            for warning in (*idle_levels(settings), *trainer.corpus.warnings, *([unfit] if unfit else [])):
+            for warning in (*idle_levels(settings), *trainer.course.warnings, *([unfit] if unfit else [])):
                 journal.tell("warning", trainer.step, text=warning)
             try:
                 with interruptions() as stop:  # before the loop there is nothing to save
@@ -108,12 +108,17 @@ def _loop(trainer: Trainer, journal: Journal, result: Result, stop: threading.Ev
     settings = trainer.settings
     checkpoint_every = settings.checkpoint_every or settings.evaluate_every
     pace = Pace(settings.data.batch * settings.data.length)
+    record = Record(result.folder, settings.data, trainer.step)
 
     def measure() -> dict[str, float]:
         trainer.check_weights()
         found = trainer.evaluate()
         journal.tell("evaluate", trainer.step, **found, baselines=result.baselines)
         return found
+
+    def ask_tasks() -> None:
+        if record.wants(trainer.step):
+            journal.tell("tasks", **record.add(trainer.step, trainer.evaluate_tasks()))
 
     def keep() -> None:
         trainer.check_weights()
@@ -123,6 +128,7 @@ def _loop(trainer: Trainer, journal: Journal, result: Result, stop: threading.Ev
         )
         journal.tell("checkpoint", trainer.step, path=str(result.folder / NAME))
 
+    ask_tasks()
     result.measures = measure()
     result.loss_before = result.measures["loss"]
     while trainer.step < settings.steps and not stop.is_set():
@@ -134,6 +140,7 @@ def _loop(trainer: Trainer, journal: Journal, result: Result, stop: threading.Ev
         journal.tell(
             "step", trainer.step, **facts, tokens_per_second=pace.tokens_per_second, seconds_left=left
         )
+        ask_tasks()
         ends = trainer.step == settings.steps
         if trainer.step % settings.evaluate_every == 0 or ends:
             result.measures = measure()

@@ -23,6 +23,8 @@ ORDER = (
     "model",
     "rules",
     "data",
+    "items",
+    "tasks",
     "finite",
     "checkpoint",
     "generate",
