@@ -8,10 +8,11 @@ from importlib.resources import files
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from nldsl.api import chains
 from nldsl.levels import costs
 from nldsl.levels.build import DEFAULT_LENGTH
 from nldsl.levels.draw.words import count, size
-from nldsl.resolve.expanded import Core, Expanded, MemoryInstance
+from nldsl.resolve.expanded import ChainInstance, Core, Expanded, MemoryInstance
 from nldsl.resolve.spelling import anchor, constrain, every, gradient, many, mapping, objective, rule, setting
 
 if TYPE_CHECKING:
@@ -24,12 +25,24 @@ LABEL = 14  # columns before the text of a row
 
 
 def plan(expanded: Expanded) -> str:
-    """For each memory its engine, why it fits, its tile and cost, and what stands in the way of an engine."""
-    memories = {i.path: i for i, _ in expanded.instances() if isinstance(i, MemoryInstance)}
-    if not memories:
-        return f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n"
+    """For each memory its engine, why it fits, its tile and cost, and what stands in the way of an engine;
+    for each chain its levels, their clocks, starts and lives.
+    """
+    parts = {i.path: i for i, _ in expanded.instances() if isinstance(i, MemoryInstance | ChainInstance)}
     length = expanded.training.data.length if expanded.training is not None else DEFAULT_LENGTH
-    return "\n".join(one_memory(memory, length) for memory in memories.values())
+    said = [
+        one_memory(part, length) if isinstance(part, MemoryInstance) else one_chain(part, length)
+        for part in parts.values()
+    ]
+    if not any(isinstance(part, MemoryInstance) for part in parts.values()):
+        said.append(f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n")
+    return "\n".join(said)
+
+
+def one_chain(chain: ChainInstance, length: int = DEFAULT_LENGTH) -> str:
+    """What one chain does; `length` counts the tokens of a sequence."""
+    rows = chains.rows(chain, length)
+    return "\n".join([chain.path, *(line for label, text in rows for line in _row(label, text))]) + "\n"
 
 
 def one_memory(memory: MemoryInstance, length: int = DEFAULT_LENGTH) -> str:

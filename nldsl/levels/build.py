@@ -9,7 +9,8 @@ from dataclasses import replace
 from nldsl.diagnostics.model import Span
 from nldsl.levels import costs
 from nldsl.levels.graph import Clock, Component, Edge, LevelGraph
-from nldsl.levels.outer import Assignment, OuterLevel, Weights, all_weights, assign
+from nldsl.levels.outer import Assignment, OuterLevel, Weights, all_weights, assign, target
+from nldsl.records import record
 from nldsl.resolve.adaptive import own_core
 from nldsl.resolve.expanded import Adaptive, Apply, ChainInstance, ChainLevel, Core, Expanded, MemoryInstance
 from nldsl.resolve.passes import Seen, stream
@@ -206,6 +207,8 @@ def _optimizer_path(level: OuterLevel) -> str:
 def static_cost(one: Weights, length: int = DEFAULT_LENGTH) -> costs.Cost:
     """Parameters and FLOPs of weights that change only outside the sequence, for one copy."""
     seen = one.owner.seen if one.owner is not None else ()
+    if one.kind == "chain start":
+        return costs.Cost()
     if isinstance(one.holder, ChainLevel):
         width = int(one.owner.width) if isinstance(one.owner, ChainInstance) else 0
         return _every_time(costs.chain_level(one.holder, width), seen, length)
@@ -213,6 +216,8 @@ def static_cost(one: Weights, length: int = DEFAULT_LENGTH) -> costs.Cost:
         return _every_time(costs.projections(one.holder), seen, length)
     if one.kind == "start":
         return costs.Cost()
+    if one.kind == "combine" and isinstance(one.owner, ChainInstance):
+        return _every_time(costs.combination(one.owner), seen, length)
     total = costs.Cost()
     for node in one.flows:
         joined = node.shape.joined
@@ -231,6 +236,8 @@ def _every_time(cost: costs.Cost, seen: tuple[Seen, ...], length: int) -> costs.
 def started(one: Weights, length: int) -> int:
     """Numbers of a learned start, for one copy."""
     instance = one.holder
+    if one.kind == "chain start" and isinstance(instance, ChainLevel) and one.owner is not None:
+        return costs.chain_level(instance, int(one.owner.width)).parameters
     if one.kind != "start" or not isinstance(instance, MemoryInstance):
         return 0
     if one.flows:
@@ -260,8 +267,9 @@ def weights(
         for one in level.weights:
             cost = static_cost(one, facts["sequence"])
             learned += (cost.parameters + started(one, facts["sequence"])) * one.copies
-            if one.kind == "start" or cost.parameters == 0:
+            if one.kind in ("start", "chain start") or cost.parameters == 0:
                 continue
+            begins = _begins(one, assignment)
             kind = "chain level" if one.kind == "chain level" else "weights"
             where = (
                 one.holder.span
@@ -279,18 +287,23 @@ def weights(
                         "the task",
                         level.declared.rule.name,
                         cost.parameters,
-                        cost.parameters * costs.BYTES,
+                        cost.parameters * costs.BYTES * (2 if begins.kept else 1),
                         False,
                         cost.flops + read_again.get(one.path, 0),
                         one.copies,
                         level.name,
                         one.depth,
                         where,
+                        begins.start,
+                        begins.reset,
+                        level.plastic,
                     ),
                     1,
                 )
             )
             placed.append((one, level.clock))
+            if begins.source:
+                edges.append(Edge(begins.source, one.path, "starts from"))
         _rule(level, learned, facts, sketches, edges)
     for one in assignment.unlearned:
         cost = static_cost(one, facts["sequence"])
@@ -318,9 +331,52 @@ def weights(
                 )
             )
     placed.sort(key=lambda item: item[0].depth)
-    for (earlier, a), (later, b) in itertools.pairwise(placed):
-        if a != b:
-            edges.append(Edge(later.path, earlier.path, "back-propagates"))
+    for before, after in itertools.pairwise(_stages(placed)):
+        for (earlier, a), (later, b) in itertools.product(before, after):
+            if a != b:
+                edges.append(Edge(later.path, earlier.path, "back-propagates"))
+
+
+@record
+class _Begins:
+    """Where a level of a chain begins and returns, in words; the component that its start is from.
+
+    `kept`: the start is a copy of the weights that is held beside them.
+    """
+
+    start: str = ""
+    reset: str = ""
+    source: str = ""
+    kept: bool = False
+
+
+def _begins(one: Weights, assignment: Assignment) -> _Begins:
+    holder = one.holder
+    if not isinstance(holder, ChainLevel) or one.clock is None:
+        return _Begins()
+    every = [w for outer in assignment.levels for w in outer.weights]
+    trained = list({outer.declared.name: outer.declared for outer in assignment.levels}.values())
+    found = target(holder.teacher, one, every, trained) if holder.teacher is not None else ""
+    source = found.path if isinstance(found, Weights) else ""
+    if found and not source:
+        source = next(_optimizer_path(o) for o in assignment.levels if o.declared.name == found)
+    start = holder.start if holder.teacher is None else f"{holder.start} {holder.teacher}"
+    reset = f"with {holder.reset_with}" if holder.reset_with is not None else str(holder.reset or "never")
+    kept = holder.start == "learned in" or (holder.start == "learned" and reset != "never")
+    return _Begins(start, reset, source, kept)
+
+
+def _stages(placed: list[tuple[Weights, Clock]]) -> list[list[tuple[Weights, Clock]]]:
+    """What follows one after the other in depth; independent levels of a chain stand side by side."""
+    stages: list[list[tuple[Weights, Clock]]] = []
+    for one, clock in placed:
+        side = isinstance(one.owner, ChainInstance) and one.owner.variant == "independent"
+        last = stages[-1][-1][0] if stages else None
+        if side and one.kind == "chain level" and last is not None and last.owner is one.owner:
+            stages[-1].append((one, clock))
+        else:
+            stages.append([(one, clock)])
+    return stages
 
 
 def _rule(

@@ -12,6 +12,7 @@ from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
     Arithmetic,
+    ChainInstance,
     ChainLevel,
     Core,
     Flow,
@@ -194,6 +195,15 @@ def projections(instance: MemoryInstance) -> Cost:
     written, asked = (sum((static(flow) for flow in side.values()), Cost()) for side in sides(instance))
     reads = instance.apart.before + instance.apart.after
     return Cost(total.parameters, written.state + reads * asked.state, written.flops + reads * asked.flops)
+
+
+def combination(chain: ChainInstance) -> Cost:
+    """What makes the answers of independent levels one: a weight for each, or for each and feature."""
+    width, levels = int(chain.width), len(chain.levels)
+    mixed = 2 * levels * width
+    if chain.combine == "gated":
+        return Cost(levels * width, 0, 2 * levels * width + mixed)
+    return Cost(levels if chain.combine in ("weighted", "weighted softmax") else 0, 0, mixed)
 
 
 def chain_level(level: ChainLevel, width: int) -> Cost:

@@ -93,6 +93,9 @@ class Component:
     taught_by: str | None = None
     depth: int = 0  # position along the model, from input to output
     span: Span | None = field(default=None, compare=False, repr=False)
+    start: str = ""  # of a level of a chain: where its weights begin,
+    reset: str = ""  # and when they return there
+    plastic: bool = False  # shared weights that go on learning at test time
 
     @property
     def frequency(self) -> float:

@@ -9,7 +9,8 @@ Version 1.  Keys:
   `tokens_per_update` is null for weights that never change and 0 for a cache;
   `updates_per_token` is 0 for the former and null (unbounded) for the latter.
   `state_bytes`, `parameters` and `flops_per_token` are those of one of the `copies`.
-  `span` is `file:line` or null;
+  `start` and `reset` say where the weights of a level of a chain begin and when they return there, else
+  null; `plastic` weights are shared and go on learning at test time; `span` is `file:line` or null;
 - `edges`: `source`, `target`, `kind`; knowledge flows from source to target.
 
 In a build, `weights` gives the parameter names of each path, as patterns, and `gradients` how the loss flows
@@ -80,6 +81,9 @@ def component_data(component: Component) -> dict[str, object]:
         "flops_per_token": component.flops_per_token,
         "copies": component.copies,
         "depth": component.depth,
+        "start": component.start or None,
+        "reset": component.reset or None,
+        "plastic": component.plastic,
         "span": where(component),
     }
 

@@ -165,7 +165,26 @@ def _edge_lines(graph: LevelGraph, width: int, paint: Callable[[str, str], str])
                 *(short.get(t, plain(t)) for t in targets),
             ]
             lines += _arrow(names, len(sources), width)
-    return [*lines, ""]
+    return [*lines, *_life_lines(graph, short, width, paint), ""]
+
+
+def _life_lines(
+    graph: LevelGraph, short: dict[str, str], width: int, paint: Callable[[str, str], str]
+) -> list[str]:
+    """Which shared weights return to their start and when, and which go on learning at test time."""
+    lines: list[str] = []
+    returning = [c for c in graph.components if c.reset not in ("", "never")]
+    if returning:
+        lines.append(paint("returns to its start", ACCENT))
+        lines += [
+            shorten(f"{' ' * INDENT}{short.get(c.path, plain(c.path))} {plain(c.reset)}", width)
+            for c in returning
+        ]
+    plastic = [short.get(c.path, plain(c.path)) for c in graph.components if c.plastic]
+    if plastic:
+        lines.append(paint("goes on learning at test time", ACCENT))
+        lines += [shorten(f"{' ' * INDENT}{name}", width) for name in plastic]
+    return lines
 
 
 def _arrow(names: list[str], sources: int, width: int) -> list[str]:
