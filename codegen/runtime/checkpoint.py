@@ -42,11 +42,11 @@ def construct(sizes: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, which holds either the old or the new checkpoint at any moment.
+def save(path: Path, content: dict[str, Any], *, what: str = "checkpoint") -> None:
+    """Write `content` to `path`, which holds either the old or the new `what` at any moment.
 
     The new one goes to a neighbour, reaches the disk, and then takes the name.  Raises `UserError`
-    (status 2) when that fails; the old checkpoint is then as it was.
+    (status 2) when that fails; the old one is then as it was.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -61,7 +61,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
             raise
         part.unlink(missing_ok=True)
         full = cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        kept = "the checkpoint written before is still there" if path.is_file() else "nothing was written"
+        kept = f"the {what} written before is still there" if path.is_file() else "nothing was written"
         raise UserError(
             f"cannot write {path}: {cause.strerror}; {kept}",
             help="free some space and run again with --resume"
@@ -72,12 +72,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, on the CPU; `UserError` if it is missing, damaged or of another kind."""
+def load(path: Path, *, what: str = "checkpoint", holds: str = "weights") -> dict[str, Any]:
+    """The `what` at `path`, on the CPU; `UserError` if it is missing, damaged or does not have `holds`."""
     if not path.is_file():
-        raise UserError(
-            f"there is no checkpoint {path}", help="train first, or give its path", code=2, kind="checkpoint"
-        )
+        advice = "train first, or give its path" if what == "checkpoint" else "give its path"
+        raise UserError(f"there is no {what} {path}", help=advice, code=2, kind="checkpoint")
     try:
         file = path.open("rb")
     except OSError as error:
@@ -89,13 +88,14 @@ def load(path: Path) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} is damaged: it has {path.stat().st_size:,} bytes that are no whole checkpoint",
-            help="use a copy of it, or start a new run; the file has been left as it is",
+            f"{path} is damaged: it has {path.stat().st_size:,} bytes that are no whole {what}",
+            help="use a copy of it, or start anew; the file has been left as it is",
             kind="checkpoint",
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "weights" not in content:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or holds not in content:
+        author = "train.py" if what == "checkpoint" else "`--save-state`"
         raise UserError(
-            f"{path} is no checkpoint of this program", help="give one that train.py wrote", kind="checkpoint"
+            f"{path} is no {what} of this program", help=f"give one that {author} wrote", kind="checkpoint"
         )
     return content
 
