@@ -73,7 +73,8 @@ def files(request: Request) -> dict[str, str | bytes]:
         runtime = resources("nldsl.codegen.runtime")
         for name in RUNTIME:
             found[name] = runtime.joinpath(name).read_text(encoding="utf-8")
-        found |= request.corpus(expanded.training.data.source) or {}
+        for source in expanded.training.data.sources:
+            found |= request.corpus(source) or {}
     found["README.md"] = readme(request, made)
     found[RECORD] = record(found, request)
     return dict(sorted(found.items()))

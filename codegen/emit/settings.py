@@ -9,7 +9,7 @@ from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import file
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
-from nldsl.resolve.expanded import Expanded, Rule, Training
+from nldsl.resolve.expanded import Expanded, Rule, Task, Training
 from nldsl.resolve.rules import RULES
 
 
@@ -61,6 +61,7 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
         *(["Measure"] if any(k == "measures" for k, _ in named) else []),
         "Rate",
         "Settings",
+        *(["Task"] if training.data.tasks else []),
     ]
     return file(
         c.File(
@@ -83,7 +84,25 @@ def _data(training: Training) -> c.Code:
     named.append(("split", text(data.split)))
     if data.seed:
         named.append(("seed", literal(data.seed)))
+    if data.tasks:
+        named.append(("tasks", c.Several(tuple(_task(task) for task in data.tasks))))
+        named.append(("each", literal(data.each)))
+    if data.order != "sequence":
+        named.append(("order", text(data.order)))
+    if data.counts != "all":
+        named.append(("counts", text(data.counts)))
     return c.Invoke("Data", (text(data.source),), tuple(named))
+
+
+def _task(task: Task) -> c.Code:
+    named: list[tuple[str, c.Code]] = []
+    if task.kind != "text":
+        named.append(("kind", text(task.kind)))
+    if task.years is not None:
+        named.append(("years", c.Several(tuple(c.Atom(str(year)) for year in task.years))))
+    if task.labels:
+        named.append(("labels", strings(task.labels)))
+    return c.Invoke("Task", (text(task.name), text(task.source)), tuple(named))
 
 
 def _patterns(level: OuterLevel, patterns: dict[str, list[str]]) -> list[str]:

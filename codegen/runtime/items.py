@@ -184,9 +184,9 @@ def _presidents(folder: Path, length: int) -> list[tuple[str, Tensor]]:
     text = texts.read(path)
     items: list[tuple[str, Tensor]] = []
     for document in texts.manifest(manifest_path)[2]:
-        for paragraph in text[document.offset : document.offset + document.size].split(b"\n\n"):
-            if len(paragraph) >= length:
-                items.append((document.author, torch.tensor(list(paragraph[:length]))))
+        paragraphs = text[document.offset : document.offset + document.size].split(b"\n\n")
+        long = (paragraph[:length] for paragraph in paragraphs if len(paragraph) >= length)
+        items += [(document.author, torch.tensor(list(paragraph))) for paragraph in long]
     return items
 
 

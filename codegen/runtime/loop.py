@@ -160,7 +160,7 @@ class Trainer:
     def sample(self) -> str:
         """A text by the model, as the settings ask for it."""
         wish = self.settings.sample
-        if not wish.tokens:
+        if not wish.tokens or not self.course.writes_text:
             return ""
         self.model.eval()
         stream = generate(

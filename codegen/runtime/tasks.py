@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 class Made:
     """A task, made: `sampler(batch, seed)` gives its training sequences, `held_out` is what it is asked.
 
-    `singles` and `pairs` are counts of its training tokens, for `data.counted`; `largest` is its largest token.
+    `singles` and `pairs` are counts of its training tokens, for `data.counted`; `largest` is the largest.
     """
 
     name: str
@@ -149,6 +149,11 @@ class Course:
         self.questions = [task.held_out.spread(count) for task in self.tasks]
         self.windows, self.targets = self.asked(range(len(self.tasks)))
         self.warnings = tuple(dict.fromkeys(w for task in self.tasks for w in task.warnings))
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether what the model learns to write is text."""
+        return all(task.kind == "text" for task in self.data.tasks)
 
     def asked(self, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What is asked of these tasks: windows `[n, length + 1]` and targets `[n, length]`."""

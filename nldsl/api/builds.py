@@ -58,6 +58,7 @@ def files(spec: Spec) -> dict[str, str | bytes]:
     from nldsl import __version__
     from nldsl.codegen.build import Request
     from nldsl.codegen.build import files as written
+    from nldsl.data.carried import carried, names
     from nldsl.levels.outer import assign
 
     expanded = spec.expanded
@@ -71,7 +72,8 @@ def files(spec: Spec) -> dict[str, str | bytes]:
                 )
             ]
         )
-    own = _own_text(spec)
+    sources = expanded.training.data.sources if expanded.training is not None else ()
+    own = {name: _own_text(spec, name) for name in sources if name not in names()}
     request = Request(
         expanded,
         assign(expanded),
@@ -79,34 +81,21 @@ def files(spec: Spec) -> dict[str, str | bytes]:
         spec.source.name,
         spec.expand(),
         __version__,
-        lambda name: own or _corpus(name),
+        lambda name: {name: own[name]} if name in own else carried(name),
     )
     return written(request)
 
 
-def _corpus(name: str) -> dict[str, bytes]:
-    """A corpus that comes with nldsl, as its two files in a build folder."""
-    from nldsl.data import corpus
-
-    if name not in corpus.names():
-        return {}
-    folder = corpus.folder(name)
-    manifest = folder.joinpath("manifest.json").read_bytes()
-    packed = str(json.loads(manifest)["file"]["name"])
-    return {f"{name}.txt.xz": folder.joinpath(packed).read_bytes(), f"{name}.json": manifest}
-
-
-def _own_text(spec: Spec) -> dict[str, bytes] | None:
-    """The text file that the spec names, to travel with the build; None for a corpus of nldsl."""
+def _own_text(spec: Spec, name: str) -> bytes:
+    """A file that the spec names, to travel with the build."""
     from nldsl.codegen.build import own_names
-    from nldsl.data import corpus
+    from nldsl.data.carried import names
     from nldsl.run.files import FileProblem, read_bytes
 
     training = spec.expanded.training
-    if training is None or training.data.source in corpus.names():
-        return None
-    name = training.data.source
-    span = training.data.spans.get("source")
+    assert training is not None
+    task = next((one for one in training.data.tasks if one.source == name), None)
+    span = task.span if task is not None else training.data.spans.get("source")
     labels = (Label(span, "named here"),) if span is not None else ()
     if Path(name).is_absolute() or ".." in Path(name).parts or "/" in name or os.sep in name:
         raise SpecError(
@@ -143,9 +132,9 @@ def _own_text(spec: Spec) -> dict[str, bytes] | None:
             ]
         )
     try:
-        return {name: read_bytes(path)}
+        return read_bytes(path)
     except FileProblem as problem:
-        known = ", ".join(f"`{k}`" for k in corpus.names())
+        known = ", ".join(f"`{k}`" for k in names())
         raise SpecError(
             [
                 Diagnostic(

@@ -15,6 +15,7 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve import Module
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.data import DATA_KINDS
 from nldsl.resolve.expanded import BlockInstance, ChainInstance, Expanded, MemoryInstance
 from nldsl.resolve.fields import FIELDS, FLOWS
 from nldsl.resolve.flows import MAP_TAKES
@@ -172,20 +173,19 @@ def in_order(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def data(value: e.Expr) -> e.Expr:
-    """`text(...)` with every argument."""
-    if not isinstance(value, e.Call) or function_name(value) != "text":
+    """`text(...)`, or another kind of data, with every argument; how long tasks are follows from `steps`."""
+    kind = function_name(value)
+    if not isinstance(value, e.Call) or kind not in DATA_KINDS:
         return value
     source = value.get("source") or next(iter(value.positional), None)
-    sotu = (
-        isinstance(source, e.Text | e.Name)
-        and (source.value if isinstance(source, e.Text) else source.text) == "sotu"
-    )
+    name = source.value if isinstance(source, e.Text) else source.text if isinstance(source, e.Name) else ""
+    split = ("manifest" if name == "sotu" else "tail") if kind == "text" else "auto"
     stated: dict[str, e.Expr] = {
-        "tokenizer": word("bytes"), "length": e.Number(256), "batch": e.Number(8),
-        "split": word("manifest" if sotu else "tail"), "seed": e.Number(0),
+        "tokenizer": word("bytes"), "order": word("sequence"), "batch": e.Number(8), "split": word(split),
+        "length": e.Number(64 if name == "digits" else 256), "seed": e.Number(0),
     }  # fmt: skip
-    names = ("source", *stated)
-    return _complete(value, names, stated)
+    names = DATA_KINDS[kind]
+    return _complete(value, names, {n: stated[n] for n in names if n in stated})
 
 
 def rule(value: e.Expr) -> e.Expr:

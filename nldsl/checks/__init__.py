@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels, steps
+from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels, steps, tasks
 from nldsl.checks.subject import Subject
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.levels.build import build
@@ -54,6 +54,7 @@ CHECKS: tuple[Check, ...] = (
     gradient_flow.values_nobody_reads,
     gradient_flow.tied_widths,
     budget.batches,
+    tasks.tasks_are_reached,
     budget.vocabulary,
     budget.state_of_a_sequence,
     budget.fits_the_machine,

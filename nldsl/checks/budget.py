@@ -10,7 +10,6 @@ from nldsl.resolve.expanded import Apply, BlockInstance, ChainInstance, Flow, Li
 from nldsl.resolve.findings import Findings
 
 GIB = 1 << 30
-TOKENIZERS = {"bytes": 256}
 """Tokens that each tokenizer can give."""
 
 
@@ -153,17 +152,19 @@ def vocabulary(subject: Subject, findings: Findings) -> None:
     Non-goals: padding to the next round number: twice the tokens are allowed.
     """
     training, model = subject.training, subject.expanded.model
-    if training is None or model is None or training.data.tokenizer not in TOKENIZERS:
+    if training is None or model is None:
         return
-    tokens = TOKENIZERS[training.data.tokenizer]
-    place = training.data.spans.get("tokenizer") or training.data.span
+    data = training.data
+    tokens = data.vocabulary
+    place = data.spans.get("tokenizer") or data.span
+    gives = "the tasks have" if data.tasks else f"`{data.tokenizer}` gives"
     spots = [(_embed_span(model.lines), f"{model.vocab} rows"), (place, f"{tokens} tokens")]
     if model.vocab < tokens:
         report(
             subject,
             findings,
             "NL0812",
-            f"`{training.data.tokenizer}` gives {tokens} tokens, and the vocabulary has {model.vocab}",
+            f"{gives} {tokens} tokens, and the vocabulary has {model.vocab}",
             spots,
             fallback=model.span,
             help=f"use `vocab = {tokens}`",
@@ -173,8 +174,7 @@ def vocabulary(subject: Subject, findings: Findings) -> None:
             subject,
             findings,
             "NL0815",
-            f"`{training.data.tokenizer}` gives {tokens} tokens, and never the other "
-            f"{model.vocab - tokens} of the vocabulary",
+            f"{gives} {tokens} tokens, and never the other {model.vocab - tokens} of the vocabulary",
             spots,
             fallback=model.span,
             help=f"use `vocab = {tokens}`",

