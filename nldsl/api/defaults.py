@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 from nldsl.document import expr as e
@@ -100,12 +101,50 @@ def memory_fields(memory: doc.Memory, instances: Iterable[Instance]) -> dict[str
 
 def _task(memory: doc.Memory) -> dict[str, e.Expr]:
     shared: dict[str, e.Expr] = {"scope": word("shared")}
-    return shared if memory.chain is not None else shared | level_fields()
+    return shared if memory.chain is not None else shared | level_fields(memory)
 
 
-def level_fields() -> dict[str, e.Expr]:
-    """What a level of a chain leaves out."""
-    return {"update": EVERY_STEP, "reduce": word("mean")}
+def level_fields(memory: doc.Memory, level: doc.Level | None = None) -> dict[str, e.Expr]:
+    """What a level of a chain leaves out and its memory does not say for all; what a nested chain is short
+    for.  Without `level`, those of a memory that is one level.
+    """
+    chain = memory.chain
+    objective = level.fields.get("objective") if level is not None else None
+    if objective is not None and function_name(objective) != "task":
+        return {"query": word("key")} if level is not None and "query" not in level.fields else {}
+    scope = memory.fields.get("scope", word("shared"))
+    if function_name(scope) == "sequence":
+        stated: dict[str, e.Expr] = {
+            "reduce": word("sum"),
+            "start": word("learned"),
+            "rule": word("gd"),
+            "retain": e.Number(1),
+            "gradient": word("first_order"),
+        }
+        given = level.fields if level is not None else memory.fields
+        if "rule" not in given | memory.fields:
+            stated["momentum"] = e.Number(0)
+    else:
+        stated = {
+            "update": EVERY_STEP,
+            "reduce": word("mean"),
+            "start": word("learned"),
+            "reset": word("never"),
+            "plastic": word("false"),
+        }
+        slower = _slower(chain, level)
+        if slower is not None:
+            stated["start"] = e.Phrase((word("learned"), word("in"), word(slower)))
+            stated["reset"] = e.Phrase((word("with"), word(slower)))
+    return {name: value for name, value in stated.items() if level is None or name not in memory.fields}
+
+
+def _slower(chain: doc.Chain | None, level: doc.Level | None) -> str | None:
+    """The level of a nested chain that this one starts from."""
+    if chain is None or level is None or chain.variant != "nested":
+        return None
+    following = dict(pairwise(one.name for one in chain.levels))
+    return following.get(level.name)
 
 
 def _local(memory: doc.Memory, instances: list[MemoryInstance]) -> dict[str, e.Expr]:

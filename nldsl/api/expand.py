@@ -110,7 +110,7 @@ class _Writer:
             )
             rows.append(self._row(name, new))
         if memory.chain is not None:
-            rows.append((f"chain {memory.chain.variant} {{", ""))
+            rows.append((f"chain {_chain_words(memory.chain)} {{", ""))
             for level in memory.chain.levels:
                 rows += self._chain_level(level, memory, module, parameters)
             rows.append(("}", ""))
@@ -120,7 +120,8 @@ class _Writer:
         self, level: doc.Level, memory: doc.Memory, module: Module, parameters: defaults.Parameters
     ) -> list[Row]:
         rows: list[Row] = [(f"level {level.name} {{", "")]
-        fields = level.fields | {n: v for n, v in defaults.level_fields().items() if n not in level.fields}
+        stated = defaults.level_fields(memory, level)
+        fields = level.fields | {n: v for n, v in stated.items() if n not in level.fields}
         for name, value in fields.items():
             new = self.gathered.renamed(memory, module, value)
             rows.append(self._row(name, defaults.mapping(new, parameters) if name == "map" else new))
@@ -173,3 +174,11 @@ class _Writer:
             measures = ", ".join(print_expr(m) for m in one.measures)
             rows.append((f"eval {print_expr(one.clock)} {{ {measures} }}", self.origins.remark(one.clock)))
         return [*rows, ("}", "")]
+
+
+def _chain_words(chain: doc.Chain) -> str:
+    """The variant of a chain; of independent levels also how they become one."""
+    if chain.variant != "independent":
+        return chain.variant
+    combine = chain.arguments.get("combine") or chain.arguments.get("0") or e.Name(("weighted",))
+    return f"{chain.variant}(combine = {print_expr(combine)})"
