@@ -10,7 +10,6 @@ from nldsl.codegen.emit.printer import file
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
 from nldsl.resolve.expanded import Expanded, Rule, Task, Training
-from nldsl.resolve.rules import RULES
 
 
 def text(value: str) -> c.Atom:
@@ -109,6 +108,9 @@ def _patterns(level: OuterLevel, patterns: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(p for w in level.weights for p in patterns.get(w.path, [])))
 
 
+_OF_OTHERS = ("nesterov", "shape", "form", "by", "adam_scale", "adam_beta1", "adam_beta2", "adam_eps")
+
+
 def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[OuterLevel]) -> c.Code:
     takes_rest = "rest" in level.declared.learns and level.name == level.declared.name
     only = (
@@ -123,7 +125,7 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
         ("clock", _clock(level.clock)),
         ("rate", _rate(rule)),
     ]
-    options = RULES[rule.name].options | rule.options
+    options = {name: value for name, value in rule.options.items() if name not in _OF_OTHERS}
     if options:
         named.append(
             (

@@ -21,7 +21,6 @@ from nldsl.resolve.expanded import BlockInstance, ChainInstance, Expanded, Memor
 from nldsl.resolve.fields import FIELDS, FLOWS
 from nldsl.resolve.flows import MAP_TAKES
 from nldsl.resolve.primitives import PRIMITIVES, Takes
-from nldsl.resolve.rules import RULES
 from nldsl.resolve.training import TRAIN_FIELDS
 
 Instance = BlockInstance | MemoryInstance | ChainInstance
@@ -227,13 +226,19 @@ def data(value: e.Expr) -> e.Expr:
     return _complete(value, names, {n: stated[n] for n in names if n in stated})
 
 
-def rule(value: e.Expr) -> e.Expr:
-    """`adamw(...)` with every option."""
-    info = RULES.get(function_name(value) or "")
-    if info is None or not isinstance(value, e.Call):
+def rule(value: e.Expr, module: Module) -> e.Expr:
+    """`adamw(...)`, as it stands in `module`, with every option that is a number, a period or a word."""
+    found = module.rule(function_name(value) or "")
+    if found is None or not isinstance(value, e.Call):
         return value
-    names = ("rate", *info.options)
-    return _complete(value, names, {n: _constant(v) for n, v in info.options.items()})
+    parameters = found[0].parameters
+    stated = {
+        p.name: placeless(p.default)
+        for p in parameters
+        if isinstance(p.default, e.Number | e.Quantity)
+        or (isinstance(p.default, e.Name) and p.default.text not in {q.name for q in parameters})
+    }
+    return _complete(value, tuple(p.name for p in parameters), stated)
 
 
 def _complete(call: e.Call, names: tuple[str, ...], stated: dict[str, e.Expr]) -> e.Call:

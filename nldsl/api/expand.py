@@ -167,8 +167,8 @@ class _Writer:
         for level in train.levels:
             rows.append((f"level {level.name} {{", ""))
             for name, value in level.fields.items():
-                new = self.gathered.renamed(train, module, value)
-                rows.append(self._row(name, defaults.rule(new) if name == "rule" else new))
+                whole = defaults.rule(value, module) if name == "rule" else value
+                rows.append(self._row(name, self.gathered.renamed(train, module, whole)))
             rows.append(("}", ""))
         for one in train.evaluations:
             measures = ", ".join(print_expr(m) for m in one.measures)

@@ -9,6 +9,7 @@ from typing import Any
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve import Module
+from nldsl.resolve.calls import function_name
 
 Declared = doc.Let | doc.Memory | doc.Optimizer | doc.Block | doc.Model | doc.Train
 
@@ -23,14 +24,14 @@ class Gathered:
     def renamed(self, declaration: Declared, module: Module, node: e.Expr) -> e.Expr:
         """`node`, which stands in `declaration`, with every name as it is called in the one file."""
         own = {p.name for p in getattr(declaration, "parameters", [])}
-        return _renamed(node, lambda name: self._name(name, own, module))
+        return _renamed(node, lambda name: self._name(name, own, declaration, module))
 
-    def _name(self, name: e.Name, own: set[str], module: Module) -> e.Name:
+    def _name(self, name: e.Name, own: set[str], declaration: Declared, module: Module) -> e.Name:
         for length in range(len(name.parts), 0, -1):
             head = name.parts[:length]
             if head[0] in own:
                 return name
-            found = module.lookup(".".join(head))
+            found = _meant(".".join(head), declaration, module)
             if found is not None and id(found[0]) in self.names:
                 return replace(name, parts=(self.names[id(found[0])], *name.parts[length:]))
         return name
@@ -65,10 +66,24 @@ def used(declaration: Declared, module: Module) -> Iterator[tuple[Declared, Modu
         for length in range(len(name.parts), 0, -1):
             if name.parts[0] in own:
                 break
-            found = module.lookup(".".join(name.parts[:length]))
+            found = _meant(".".join(name.parts[:length]), declaration, module)
             if found is not None and isinstance(found[0], Declared):
                 yield found[0], found[1]
                 break
+
+
+def rules_named(declaration: Declared) -> set[str]:
+    """The learning rules that a run or a rule names: library rules are known without being imported."""
+    if isinstance(declaration, doc.Train):
+        given = [level.fields.get("rule") for level in declaration.levels]
+    else:
+        given = [declaration.otherwise] if isinstance(declaration, doc.Optimizer) else []
+    return {name for value in given if value is not None and (name := function_name(value)) is not None}
+
+
+def _meant(name: str, declaration: Declared, module: Module) -> tuple[object, Module] | None:
+    """The declaration that a name in another one means."""
+    return module.rule(name) if name in rules_named(declaration) else module.lookup(name)
 
 
 def mentioned(declaration: Declared) -> Iterator[e.Name]:
@@ -100,7 +115,7 @@ def _name_all(gathered: Gathered) -> None:
         own = {p.name for p in getattr(declaration, "parameters", [])}
         for name in mentioned(declaration):
             if name.parts[0] not in own:
-                found = module.lookup(name.parts[0])
+                found = _meant(name.parts[0], declaration, module)
                 meant.setdefault(name.parts[0], set()).add(id(found[0]) if found is not None else None)
     taken: set[str] = set()
     for declaration, _ in reversed(gathered.items):  # the root keeps its name

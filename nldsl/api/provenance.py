@@ -106,6 +106,7 @@ def modules(module: Module) -> Iterator[Module]:
         yield one
         waiting += [m for m, _ in one.imported.values()]
         waiting += one.aliases.values()
+        waiting += one.rules.loaded.values()
 
 
 def _amended(module: Module) -> Iterator[tuple[str, Span]]:

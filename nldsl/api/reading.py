@@ -48,8 +48,17 @@ class Analysis:
 @cache
 def library() -> Library:
     """The standard library, each file read when it is first imported."""
-    names = tuple(sorted(entry.name[:-3] for entry in os.scandir(_LIBRARY) if entry.name.endswith(".nl")))
-    return Library(names, lambda name: Source(f"std/{name}.nl", (_LIBRARY / f"{name}.nl").read_text("utf-8")))
+    parts, rules = _declared(_LIBRARY), _declared(_LIBRARY / "rules")
+
+    def read_part(name: str) -> Source:
+        folder = _LIBRARY / "rules" if name in rules else _LIBRARY
+        return Source(f"std/{name}.nl", (folder / f"{name}.nl").read_text("utf-8"))
+
+    return Library((*parts, *rules), read_part, rules)
+
+
+def _declared(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name[:-3] for entry in os.scandir(folder) if entry.name.endswith(".nl")))
 
 
 def reader_beside(path: str | os.PathLike[str]) -> Reader:

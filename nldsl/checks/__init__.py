@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels, steps, tasks
+from nldsl.checks import ablations, budget, clocks, gradient_flow, learning, levels, rules, steps, tasks
 from nldsl.checks.subject import Subject
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.levels.build import build
@@ -32,7 +32,7 @@ CHECKS: tuple[Check, ...] = (
     clocks.windows_within_the_sequence,
     clocks.due_in_the_run,
     clocks.evaluation_is_due,
-    clocks.slow_momentum_is_due,
+    rules.memories_are_due,
     levels.paths_of_learns,
     levels.one_rest,
     levels.learned_once,
@@ -48,7 +48,10 @@ CHECKS: tuple[Check, ...] = (
     learning.delta_gradient_descent,
     learning.objectives_and_maps,
     learning.caches,
-    learning.rules_for_matrices,
+    rules.weights_that_are_no_matrices,
+    rules.rates_of_memories,
+    rules.weights_that_grow,
+    rules.reads_gradients,
     learning.schedules,
     gradient_flow.stopped_gradients,
     gradient_flow.values_nobody_reads,

@@ -13,7 +13,6 @@ from nldsl.levels.graph import Clock
 from nldsl.levels.outer import OuterLevel
 from nldsl.resolve.expanded import ChainLevel, MemoryInstance, Segments
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.rules import RULES
 
 
 def divisors(number: int) -> list[int]:
@@ -384,37 +383,5 @@ def evaluation_is_due(subject: Subject, findings: Findings) -> None:
                 f"evaluation comes every {one.every} steps, and the run has {training.steps}",
                 [(one.span, "never due"), (training.spans.get("steps"), "the run")],
                 help=f"evaluate every {max(training.steps // 10, 1)} steps, for instance",
-                severity="warning",
-            )
-
-
-def slow_momentum_is_due(subject: Subject, findings: Findings) -> None:
-    """The slow momentum of `m3` is refreshed before the run ends.
-
-    Why: its period counts updates of its level, so a slow level multiplies it (REF b.15); a far momentum
-    that is never refreshed is zero, and `m3` falls back to its near one.
-    Non-goals: how many refreshes are enough.
-    """
-    training = subject.training
-    if training is None:
-        return
-    for level in subject.assignment.levels:
-        rule = level.declared.rule
-        if rule.name != "m3" or level.clock.unit not in ("step", "token"):
-            continue
-        period = int(rule.options.get("period", RULES["m3"].options["period"]))
-        clock = Clock(period * level.clock.period, level.clock.unit)
-        if float(clock.tokens(subject.graph.facts)) > training.steps * training.data.length:
-            report(
-                subject,
-                findings,
-                "NL0315",
-                f"the slow momentum of `{level.name}` is due {clock}, and the run has {training.steps} steps",
-                [
-                    (rule.span, f"a period of {period} updates"),
-                    *_clock_spots(level),
-                    (training.spans.get("steps"), "the run"),
-                ],
-                help="give `m3` a shorter `period`",
                 severity="warning",
             )

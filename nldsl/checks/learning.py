@@ -11,10 +11,8 @@ import math
 from nldsl.checks.gates import at_start, bounds, has_unit_length, is_constant
 from nldsl.checks.steps import steps_at_start
 from nldsl.checks.subject import Subject, field_spots, report
-from nldsl.levels.outer import OuterLevel
-from nldsl.resolve.expanded import Apply, ChainLevel, Core, Flow, MemoryInstance
+from nldsl.resolve.expanded import Core, Flow, MemoryInstance
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.rules import RULES
 
 UNDERFLOW = 1e-30
 """What is left of a weight that counts as nothing: float32 loses precision below 1e-38, gradients sooner."""
@@ -411,52 +409,6 @@ def caches(subject: Subject, findings: Findings) -> None:
                         help=f"remove `{name}`",
                         severity="warning",
                     )
-
-
-MATRICES = ("linear", "mlp", "swiglu")
-
-
-def rules_for_matrices(subject: Subject, findings: Findings) -> None:
-    """A level that learns by `muon` or `m3` has a matrix.
-
-    Why: both make matrices orthogonal (REF b.7, b.15); embeddings, heads and vectors are given to AdamW,
-    so a level without any other weights never uses the rule it names.
-    Non-goals: levels of which only some weights are matrices: that is how the rules are meant.
-    """
-    for level in subject.assignment.levels:
-        rule = level.declared.rule
-        if rule.name in RULES and RULES[rule.name].matrices_only and not _has_matrix(level):
-            report(
-                subject,
-                findings,
-                "NL0511",
-                f"`{level.name}` has no matrix for `{rule.name}`, so AdamW learns all of it",
-                [
-                    (rule.span, "needs matrices"),
-                    *((s, "what it learns") for s in level.declared.learns_spans),
-                ],
-                help="write `adamw(...)`",
-                severity="warning",
-            )
-
-
-def _has_matrix(level: OuterLevel) -> bool:
-    for one in level.weights:
-        if isinstance(one.holder, ChainLevel):
-            return True
-        if (
-            one.kind == "start"
-            and isinstance(one.holder, MemoryInstance)
-            and one.holder.core.map.kind != "vector"
-        ):
-            return True
-        if any(
-            isinstance(node, Apply) and node.primitive in MATRICES
-            for flow in one.flows
-            for node in flow.walk()
-        ):
-            return True
-    return False
 
 
 def schedules(subject: Subject, findings: Findings) -> None:

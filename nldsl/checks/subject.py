@@ -132,6 +132,7 @@ def modules(module: Module) -> list[Module]:
             continue
         found.append(one)
         waiting += [m for m, _ in one.imported.values()] + list(one.aliases.values())
+        waiting += one.rules.loaded.values()
     return found
 
 

@@ -19,9 +19,9 @@ from nldsl.resolve.calls import function_name
 from nldsl.resolve.data import DATA_KINDS
 from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.modules import Module
+from nldsl.resolve.modules import Module, Rules
 from nldsl.resolve.primitives import PRIMITIVES
-from nldsl.resolve.rules import RULES, SCHEDULES
+from nldsl.resolve.rules import SCHEDULES
 from nldsl.resolve.training import TRAIN_FIELDS
 
 Change = Callable[[e.Expr | None], e.Expr | None]
@@ -53,6 +53,9 @@ def copied(module: Module, seen: dict[int, Module] | None = None) -> Module:
     )
     new = Module(module.path, module.source, document, library_names=module.library_names)
     seen[id(module)] = new
+    load = module.rules.load
+    if load is not None:
+        new.rules = Rules(module.rules.names, lambda name: copied(load(name), seen))
     new.imported = {k: (copied(m, seen), n) for k, (m, n) in module.imported.items()}
     new.aliases = {k: copied(m, seen) for k, m in module.aliases.items()}
     return new
@@ -385,10 +388,11 @@ def arguments_known(name: str, module: Module) -> list[str] | None:
         return [p.name for p in found[0].parameters]  # type: ignore[attr-defined]
     if name in PRIMITIVES:
         return [t.name for t in PRIMITIVES[name].takes]
-    if name in RULES:
-        return ["rate", *RULES[name].options]
     if name in SCHEDULES:
         return list(SCHEDULES[name])
+    rule = module.rule(name)
+    if rule is not None:
+        return [p.name for p in rule[0].parameters]
     return list(DATA_KINDS[name]) if name in DATA_KINDS else None
 
 

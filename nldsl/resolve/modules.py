@@ -22,10 +22,31 @@ Parse = Callable[[Source], tuple[doc.Document, list[Diagnostic]]]
 
 @record
 class Library:
-    """The standard library: names and, for each, the text that declares it."""
+    """The standard library: names and, for each, the text that declares it.
+
+    `rules` are those of the names that every file knows without importing them, as learning rules.
+    """
 
     names: tuple[str, ...]
     read: Callable[[str], Source]
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Rules:
+    """The rules of the library; each is read when it is first named."""
+
+    names: tuple[str, ...] = ()
+    load: Callable[[str], Module] | None = None
+    loaded: dict[str, Module] = field(default_factory=dict)
+
+    def find(self, name: str) -> tuple[doc.Optimizer, Module] | None:
+        """The declaration of a rule and the module it stands in."""
+        if self.load is None or name not in self.names:
+            return None
+        module = self.loaded[name] = self.load(name)
+        found = module.document.find(name)
+        return (found, module) if isinstance(found, doc.Optimizer) else None
 
 
 @dataclass(slots=True)
@@ -38,6 +59,7 @@ class Module:
     imported: dict[str, tuple[Module, str]] = field(default_factory=dict)
     aliases: dict[str, Module] = field(default_factory=dict)
     library_names: tuple[str, ...] = ()
+    rules: Rules = field(default_factory=Rules)
 
     def lookup(self, name: str) -> tuple[object, Module] | None:
         """The declaration a name means in this file and the module it stands in."""
@@ -49,6 +71,15 @@ class Module:
             return module.lookup(original)
         found = self.document.find(name)
         return (found, self) if found is not None else None
+
+    def rule(self, name: str) -> tuple[doc.Optimizer, Module] | None:
+        """The `optimizer` that a name means as a learning rule: the file's own or imported one, then the
+        library's.
+        """
+        found = self.lookup(name)
+        if found is not None and isinstance(found[0], doc.Optimizer):
+            return found[0], found[1]
+        return self.rules.find(name)
 
     def names(self) -> list[str]:
         """Every name the file can see."""
@@ -63,11 +94,12 @@ class Linker:
     def __init__(self, read: Reader | None, parse: Parse, library: Library, findings: Findings) -> None:
         self.read, self.parse, self.library, self.findings = read, parse, library, findings
         self.done: dict[str, Module] = {}
+        self.rules = Rules(library.rules, self._std)
         self.stack: list[tuple[str, Span | None]] = []
 
     def link(self, path: str, source: Source, document: doc.Document) -> Module:
         """The module of a document with everything it imports."""
-        module = Module(path, source, document, library_names=self.library.names)
+        module = Module(path, source, document, library_names=self.library.names, rules=self.rules)
         self.done[path] = module
         self.stack.append((path, None))
         for item in document.imports:
@@ -95,13 +127,17 @@ class Linker:
         if name not in self.library.names:
             self._unknown(item, name, list(self.library.names))
             return
+        module.imported[name] = (self._std(name), name)
+
+    def _std(self, name: str) -> Module:
+        """The module of a part of the library."""
         key = f"std/{name}"
         if key not in self.done:
             source = self.library.read(name)
             document, found = self.parse(source)
             self.findings.items += [d for d in found if d.severity == "error"]
             self.link(key, source, document)
-        module.imported[name] = (self.done[key], name)
+        return self.done[key]
 
     def _unknown(self, item: doc.Import, name: str, candidates: list[str]) -> None:
         near = nearest(name, candidates)

@@ -11,19 +11,19 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.graph import Clock
-from nldsl.resolve.calls import function_name
+from nldsl.resolve.calls import arguments_of, function_name
 from nldsl.resolve.data import OBJECTIVES
 from nldsl.resolve.data import data as read_data
 from nldsl.resolve.expanded import Evaluate, Num, Rule, Training, TrainLevel
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.modules import Module
-from nldsl.resolve.rules import RULES, SCHEDULES
+from nldsl.resolve.optimizers import algorithm, no_such_rule
+from nldsl.resolve.rules import SCHEDULES
 from nldsl.resolve.scope import Amount, Scope, Word
 
 T = TypeVar("T")
 TRAIN_FIELDS = ("model", "data", "objective", "steps", "seed", "clip", "precision", "checkpoint", "compile")
 LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
-WORDS = {"accumulate": ("ema", "sum"), "divide": ("root", "relative")}
 MEASURES = {"loss": (), "perplexity": (), "bits_per_byte": (), "accuracy": (), "needle": ("length",)}
 
 
@@ -208,46 +208,20 @@ class _Train:
     def rule(self, node: e.Expr) -> Rule:
         """`adamw(rate = 3e-4 |> warmup(100) |> cosine, decay = 0.1)`."""
         name = function_name(node) or print_expr(node)
-        found = self.scope.module.lookup(name)
-        if found is not None and isinstance(found[0], doc.Optimizer):
-            raise self.findings.stop(
-                "NL0701",
-                f"no code can be made yet for rules written in a spec, such as `{name}`",
-                node.span,
-                "this rule",
-                others=((found[0].where(), "declared here"),),
-                help=f"use one of {', '.join(f'`{r}`' for r in RULES)}",
-            )
-        if name not in RULES:
-            near = nearest(name, list(RULES))
-            raise self.findings.stop(
-                "NL0501",
-                f"there is no rule called `{name}`",
-                node.span,
-                "unknown rule",
-                help=f"maybe `{near[0]}`" if near else f"use one of {', '.join(f'`{r}`' for r in RULES)}",
-            )
-        info = RULES[name]
-        names = ["rate", *info.options]
-        rate: float | None = None
-        stages: list[tuple[str, tuple[float, ...]]] = []
-        options: dict[str, float | int | str] = {}
-        for index, argument in enumerate(node.arguments if isinstance(node, e.Call) else ()):
-            key = argument.name or (names[index] if index < len(names) else "")
-            if key == "rate":
-                rate, stages = self._rate(argument.value)
-            elif key in info.options:
-                options[key] = self._option(key, argument.value, info.options[key])
-            else:
-                near = nearest(key, names) if key else []
-                raise self.findings.stop(
-                    "NL0202",
-                    f"`{name}` has no option `{key}`",
-                    argument.span,
-                    "unknown option",
-                    help=f"maybe `{near[0]}`" if near else f"it takes {', '.join(f'`{n}`' for n in names)}",
-                )
-        if rate is None:
+        found = self.scope.module.rule(name)
+        if found is None:
+            raise no_such_rule(name, node.span, self.scope.module, self.findings)
+        declaration, module = found
+        names = [p.name for p in declaration.parameters]
+        given = next(
+            (
+                argument.value
+                for index, argument in enumerate(arguments_of(node))
+                if (argument.name or (names[index] if index < len(names) else "")) == "rate"
+            ),
+            None,
+        )
+        if given is None:
             raise self.findings.stop(
                 "NL0201",
                 f"`{name}` needs `rate`",
@@ -255,7 +229,9 @@ class _Train:
                 "not given here",
                 help=f"write `{name}(rate = 3e-4)`",
             )
-        return Rule(name, rate, tuple(stages), info.options | options, node.span)
+        rate, stages = self._rate(given)
+        made = algorithm(node, declaration, module, self.scope, rate)
+        return Rule(declaration.name, rate, tuple(stages), made.options | made.words, node.span, made)
 
     def _rate(self, node: e.Expr) -> tuple[float, list[tuple[str, tuple[float, ...]]]]:
         stages: list[tuple[str, tuple[float, ...]]] = []
@@ -310,15 +286,6 @@ class _Train:
             raise self.findings.stop(
                 "NL0205", f"`{print_expr(stage)}` {wrong}", stage.span, "not a schedule of a rate"
             )
-
-    def _option(self, key: str, node: e.Expr, default: float | int | str) -> float | int | str:
-        if isinstance(default, str):
-            return self.scope.word(node, f"`{key}`", WORDS[key])
-        found = self.scope.value(node)
-        if isinstance(found, Amount):
-            return int(found.number)
-        number = self.scope.number(node).value
-        return int(number) if isinstance(default, int) else float(number)
 
     # ------------------------------------------------------------------ evaluation
 

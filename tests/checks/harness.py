@@ -21,7 +21,9 @@ BLOCK = re.compile(r"^```nl\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def library() -> Library:
     folder = files("nldsl.lib")
     texts = {f.name[:-3]: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.name.endswith(".nl")}
-    return Library(tuple(sorted(texts)), lambda n: Source(f"std/{n}.nl", texts[n]))
+    rules = {f.name[:-3]: f.read_text(encoding="utf-8") for f in (folder / "rules").iterdir()}
+    names = tuple(sorted(texts)) + tuple(sorted(rules))
+    return Library(names, lambda n: Source(f"std/{n}.nl", (texts | rules)[n]), tuple(sorted(rules)))
 
 
 def no_files(path: str) -> Source:
