@@ -45,7 +45,7 @@ class Learner:
 
     def reduce(self, length: int) -> None:
         """Turn what was gathered into one gradient; a sequence of `length` tokens counts 1 in a sum."""
-        if self.level.reduce == "mean" and self.gathered != length and self.gradients:
+        if self.level.reduce != "sum" and self.gathered != length and self.gradients:
             scale(self.gradients, length / self.gathered)
 
     def begin_step(self) -> None:

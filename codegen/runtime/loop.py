@@ -15,7 +15,7 @@ from checkpoint import construct, load_weights
 from data import encode
 from divergence import all_weights_finite, gradient_error, loss_error, weights_error
 from generate import generate, text
-from learners import Learner, put_to_work, scale
+from learners import Learner, put_to_work
 from measures import check as check_measures
 from measures import evaluate
 from schedule import Measure, Settings, UserError, cuts, due, parents_first, validate
@@ -68,15 +68,15 @@ class Trainer:
                 learner.listen(learner in to_come)
             with self.context():
                 logits, state = self.model(inputs[:, begin:end], state)
-            weight = share(targets, begin, end)
-            loss = loss_of(logits, targets[:, begin:end], "mean" if weight else "sum")
+            loss = next_token_loss(logits, targets[:, begin:end])
+            part = share(targets, begin, end)
             if loss.requires_grad:  # some level listens
-                (loss if weight == 1 else loss * weight).backward()
+                (loss if part == 1 else loss * part).backward()
             value = loss.item()
             if not math.isfinite(value):
                 what = f"the loss is {value} at step {self.step + 1}"
                 raise loss_error(self.model, self.learners, what, inputs)
-            facts["loss"] += value * weight
+            facts["loss"] += value * part
             self.tokens += end - begin
             for learner in self.learners:
                 learner.gathered += end - begin
@@ -102,13 +102,14 @@ class Trainer:
         """
         for learner in learners:
             learner.reduce(self.settings.data.length)
-        gradients = [g for learner in learners for g in learner.gradients]
-        if gradients:
-            size = torch.nn.utils.get_total_norm(gradients).item()
+        changing = [p for learner in learners for p in learner.parameters.values() if p.grad is not None]
+        if changing:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in changing if p.grad is not None])
+            size = norm.item()
             if not math.isfinite(size):
                 raise gradient_error(learners, self.step + 1)
             if self.settings.clip is not None and size > self.settings.clip:
-                scale(gradients, self.settings.clip / size)
+                torch.nn.utils.clip_grads_with_norm_(changing, self.settings.clip, norm)
             facts["norm"] = max(facts["norm"], size)
         for learner in learners:
             before = learner.growth.begin()
@@ -210,12 +211,13 @@ class Trainer:
             torch.cuda.set_rng_state(content["random"]["cuda"], self.device)
 
 
-def loss_of(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """The cross-entropy of `logits` [B, T, vocab] and `targets` [B, T], in float32 or better.
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of `logits` [B, T, vocab] and `targets` [B, T], in float32 or better.
 
-    The `mean` over nothing is no number: where no target counts, ask for the `sum`.
+    Targets that do not count are left out; where none does, the loss is 0.
     """
     kind = torch.promote_types(logits.dtype, torch.float32)
+    reduction = "mean" if share(targets, 0, targets.shape[1]) else "sum"  # a mean over nothing is no number
     return cross_entropy(logits.flatten(0, 1).to(kind), targets.flatten(), reduction=reduction)
 
 
