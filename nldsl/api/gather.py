@@ -9,7 +9,7 @@ from typing import Any
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.resolve import Module
-from nldsl.resolve.calls import function_name
+from nldsl.resolve.optimizers import rules_named
 
 Declared = doc.Let | doc.Memory | doc.Optimizer | doc.Block | doc.Model | doc.Train
 
@@ -70,15 +70,6 @@ def used(declaration: Declared, module: Module) -> Iterator[tuple[Declared, Modu
             if found is not None and isinstance(found[0], Declared):
                 yield found[0], found[1]
                 break
-
-
-def rules_named(declaration: Declared) -> set[str]:
-    """The learning rules that a run or a rule names: library rules are known without being imported."""
-    if isinstance(declaration, doc.Train):
-        given = [level.fields.get("rule") for level in declaration.levels]
-    else:
-        given = [declaration.otherwise] if isinstance(declaration, doc.Optimizer) else []
-    return {name for value in given if value is not None and (name := function_name(value)) is not None}
 
 
 def _meant(name: str, declaration: Declared, module: Module) -> tuple[object, Module] | None:

@@ -197,6 +197,7 @@ def reads_gradients(subject: Subject, findings: Findings) -> None:
     """A rule reads the gradient, or what the gradient is made of.
 
     Why: weights that change without it learn nothing from the data.
+    Non-goals: whether what is made of it points downhill.
     """
     for level, algorithm in _algorithms(subject):
         if not algorithm.signals() & {"grad", "error"}:

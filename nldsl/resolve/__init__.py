@@ -25,6 +25,7 @@ from nldsl.resolve.expanded import (
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.instantiate import Builder
 from nldsl.resolve.modules import Library, Linker, Module, Parse, Reader
+from nldsl.resolve.optimizers import check_alone, rules_named
 from nldsl.resolve.scope import Scope
 from nldsl.resolve.training import train
 
@@ -182,7 +183,11 @@ def _train_model(base: doc.Train, module: Module, scope: Scope, builder: Builder
 
 
 def _declared_alone(module: Module, builder: Builder, findings: Findings) -> None:
-    """Memories and blocks that no model uses are still checked, at a size where every default works."""
+    """Memories, blocks and rules that nothing uses are still checked, at a size where every default works."""
+    named = set().union(*(rules_named(d) for d in module.document.declarations))
+    for declaration in module.document.declarations:
+        if isinstance(declaration, doc.Optimizer) and declaration.name not in named:
+            check_alone(declaration, module, findings)
     used = {n.text.split(".")[0] for d in module.document.declarations for n in _names(d)}
     for declaration in module.document.declarations:
         if isinstance(declaration, doc.Memory | doc.Block) and declaration.name not in used:

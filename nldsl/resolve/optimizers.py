@@ -47,13 +47,23 @@ def algorithm(
 
 def check_alone(declaration: doc.Optimizer, module: Module, findings: Findings) -> None:
     """Look at a declaration that nothing calls, with its defaults; what has none is 0.5."""
-    given = [p.name for p in declaration.parameters if p.default is None and p.name != "rate"]
-    arguments = tuple(e.Argument(e.Number(0.5), name) for name in given)
+    given = [p.name for p in declaration.parameters if p.default is None]
+    arguments = tuple(e.Argument(e.Number(0.01 if name == "rate" else 0.5), name) for name in given)
     call = e.Call(e.Name((declaration.name,), span=declaration.where()), arguments, span=declaration.where())
     try:
         algorithm(call, declaration, module, Scope(module, findings), 0.01)
     except Unresolved:
         return
+
+
+def rules_named(declaration: object) -> set[str]:
+    """The learning rules that a run or a rule names; those of the library are known without being imported."""
+    given: list[e.Expr | None] = []
+    if isinstance(declaration, doc.Train):
+        given = [level.fields.get("rule") for level in declaration.levels]
+    elif isinstance(declaration, doc.Optimizer):
+        given = [declaration.otherwise]
+    return {name for value in given if value is not None and (name := function_name(value)) is not None}
 
 
 def known_rules(module: Module) -> list[str]:
