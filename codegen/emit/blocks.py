@@ -18,6 +18,7 @@ from nldsl.codegen.emit.classes import (
 )
 from nldsl.codegen.emit.flows import FlowWriter
 from nldsl.codegen.emit.memories import docstring, finished
+from nldsl.codegen.emit.pretrained import of_lines
 from nldsl.resolve.expanded import (
     Arithmetic,
     BlockInstance,
@@ -108,6 +109,7 @@ class BlockWriter:
             method.steps += gives(result, c.Mapping(tuple(method.states)))
         else:
             method.steps.append(c.Return(result))
+        self.owner.customary = of_lines(instance.every_line(), self.owner.made)
         made, kernels = finished(
             self.owner,
             instance.name,

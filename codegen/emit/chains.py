@@ -8,6 +8,7 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, gives, origin, reserved
 from nldsl.codegen.emit.flows import mlp, swiglu
 from nldsl.codegen.emit.memories import docstring, finished
+from nldsl.codegen.emit.pretrained import of_feed_forward
 from nldsl.resolve.expanded import ChainInstance, ChainLevel, MemoryInstance, Num
 
 Part = Callable[[MemoryInstance], Written]
@@ -58,6 +59,8 @@ class ChainWriter:
             module = self.owner.module(
                 level.name, level_module(self.owner, level, self.instance.width), (level.path,)
             )
+            if level.map.kind == "swiglu":
+                self.owner.customary += of_feed_forward(module)
             return c.Invoke(module, (c.name("x"),))
         made = self.part(level.memory)
         self.owner.modules.append(words)

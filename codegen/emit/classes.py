@@ -127,6 +127,7 @@ class Written:
     step: c.Class
     own: list[tuple[str, str]] = field(default_factory=list)  # spec path of weights -> attribute
     children: list[tuple[str, Written]] = field(default_factory=list)  # attribute (`blocks.*`) -> class
+    customary: list[tuple[str, str]] = field(default_factory=list)  # attribute -> what other models call it
 
 
 class ClassWriter:
@@ -146,6 +147,7 @@ class ClassWriter:
         self.buffers: list[str] = []
         self.sizes: list[c.Step] = []
         self.made: dict[tuple[int, str], str] = {}  # of a stage: the module that was made for it
+        self.customary: list[tuple[str, str]] = []  # attribute: what other models call its weights
 
     # ------------------------------------------------------------------ numbers
 

@@ -21,6 +21,7 @@ from nldsl.codegen.emit.classes import (
 from nldsl.codegen.emit.flows import KEEPS, FlowWriter
 from nldsl.codegen.emit.maps import MapWriter, block_start, block_zeros, method_name
 from nldsl.codegen.emit.objectives import handed, objective_method
+from nldsl.codegen.emit.pretrained import of_attention
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
 from nldsl.resolve.expanded import (
@@ -108,6 +109,9 @@ class MemoryWriter:
             *self.steps,
             *gives(c.name("y"), self.owner.state()),
         ]
+        if instance.core.map.kind == "cache":
+            flows = self.flows | ({"out": self.out} if self.out is not None else {})
+            self.owner.customary = of_attention(flows, self.owner.made)
         made, kernels = finished(
             self.owner, instance.name, docstring(instance.declared, summary), steps, stateful=True
         )
@@ -384,5 +388,11 @@ def finished(
     forward = c.Function("forward", takes, gives, tuple(steps), say)
     body = (*constructor(owner, parameters), c.Blank(), forward)
     return Written(
-        name, parameters, stateful, c.Class(name, ("nn.Module",), body, text), owner.own, owner.children
+        name,
+        parameters,
+        stateful,
+        c.Class(name, ("nn.Module",), body, text),
+        owner.own,
+        owner.children,
+        owner.customary,
     ), owner.kernels

@@ -30,6 +30,7 @@ from nldsl.codegen.emit.classes import (
 from nldsl.codegen.emit.flows import FlowWriter
 from nldsl.codegen.emit.memories import MemoryWriter, docstring
 from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.emit.pretrained import customary_names, of_model
 from nldsl.codegen.emit.printer import file, flat
 from nldsl.codegen.emit.projections import ProjectionWriter
 from nldsl.codegen.plan import engines, projections
@@ -57,6 +58,7 @@ class ModelFile:
     stacked: list[str]
     classes: list[str]
     sizes: dict[str, int | float]
+    customary: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -257,7 +259,7 @@ class ModelEmitter:
         self.kernels |= owner.kernels
         name = self.names.fresh(instance.name)
         step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span))
-        made = Written(name, (), True, step, owner.own, owner.children)
+        made = Written(name, (), True, step, owner.own, owner.children, of_model(instance.lines, owner.made))
         self.classes.append(made)
         fields = [
             c.Verbatim(
@@ -315,6 +317,7 @@ def write(model: ModelInstance, header: str, lowering: str = "chunked") -> Model
         _stacked(found),
         [one.name for one in emitter.classes],
         sizes,
+        customary_names(made),
     )
 
 

@@ -6,10 +6,11 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import origin
 from nldsl.codegen.emit.model import ModelFile
 from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.emit.pretrained import starts
 from nldsl.codegen.emit.printer import file
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
-from nldsl.resolve.expanded import Expanded, Rule, Task, Training
+from nldsl.resolve.expanded import Expanded, Pretrained, Rule, Task, Training
 
 
 def text(value: str) -> c.Atom:
@@ -52,12 +53,16 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
         named.append(("frozen", strings(frozen)))
     if training.compile:
         named.append(("compile", c.Atom("True")))
+    begun = starts(expanded, patterns, made.customary)
+    if begun:
+        named.append(("pretrained", c.Several(tuple(_pretrained(*one) for one in begun))))
     body = (c.Assign(c.name("SETTINGS"), c.Invoke("Settings", (), tuple(named))),)
     uses = [
         "Clock",
         "Data",
         "Level",
         *(["Measure"] if any(k == "measures" for k, _ in named) else []),
+        *(["Pretrained"] if begun else []),
         "Rate",
         "Settings",
         *(["Task"] if training.data.tasks else []),
@@ -142,6 +147,16 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
     if level.plastic:
         named.append(("plastic", c.Atom("True")))
     return c.Invoke("Level", (text(level.name),), tuple(named))
+
+
+def _pretrained(start: Pretrained, table: dict[str, str]) -> c.Code:
+    """A start from a file: what it takes, and from where."""
+    named: list[tuple[str, c.Code]] = [("tensors", c.Mapping(tuple((k, text(v)) for k, v in table.items())))]
+    if start.path is not None:
+        named.append(("path", text(start.path)))
+    if start.partial:
+        named.append(("partial", c.Atom("True")))
+    return c.Invoke("Pretrained", (text(start.file),), tuple(named))
 
 
 def _clock(clock: Clock) -> c.Code:

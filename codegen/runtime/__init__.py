@@ -12,6 +12,7 @@ FILES = (
     "tasks.py",
     "finite.py",
     "checkpoint.py",
+    "pretrained.py",
     "assign.py",
     "starts.py",
     "growth.py",

@@ -18,6 +18,7 @@ from generate import generate, text
 from learners import Learner, put_to_work
 from measures import check as check_measures
 from measures import evaluate
+from pretrained import start_from_files
 from schedule import Measure, Settings, UserError, cuts, due, parents_first, validate
 from session import pick_precision
 from tasks import Course, share
@@ -29,7 +30,8 @@ Event = dict[str, Any]
 class Trainer:
     """The model, its levels and its text, and one step of the loop."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(self, settings: Settings, device: torch.device, *, begun: bool = False) -> None:
+        """`begun`: a checkpoint will bring the weights, so that no file is read for them."""
         validate(settings)
         check_measures(settings.measures)
         self.settings = settings
@@ -38,6 +40,7 @@ class Trainer:
         self.course = Course(settings.data, vocabulary, settings.evaluate_windows)
         torch.manual_seed(settings.seed)
         self.model = construct(settings.model).to(device)
+        self.pretrained = [] if begun else start_from_files(self.model, settings)
         self.learners = put_to_work(self.model, settings)
         order = [level.name for level in parents_first(settings.levels)]
         self.parents_first = sorted(self.learners, key=lambda learner: order.index(learner.level.name))

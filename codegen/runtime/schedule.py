@@ -18,7 +18,7 @@ from typing import Any, Literal
 class UserError(Exception):
     """Something the user can mend.  `help` says how; `code` is the exit status; `kind` names the group.
 
-    `kind` is one of `settings`, `data`, `checkpoint`, `output`, `device`, `diverged`.
+    `kind` is one of `settings`, `data`, `checkpoint`, `pretrained`, `output`, `device`, `diverged`.
     """
 
     def __init__(self, message: str, *, help: str = "", code: int = 1, kind: str = "settings") -> None:
@@ -190,6 +190,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """Weights that begin as those of a `safetensors` file, beside this folder's files or where it is named.
+
+    `tensors` maps patterns over parameter names, or over names above them, to what the file calls these;
+    `*` there is the number of the block, counted over the model from 0.  With a `path` it takes all that
+    stands there, and no more.  Without one, every weight of the model that no other start covers has to be
+    in the file, by such a name or by its own, and the model's blocks have to use all that the file has for
+    them; neither has to be so in a `partial` start.
+    """
+
+    file: str
+    tensors: dict[str, str]
+    path: str = ""
+    partial: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a run depends on besides the code.
 
@@ -217,6 +234,7 @@ class Settings:
     frozen: tuple[str, ...] = ()
     compile: bool | None = None
     deterministic: bool = True
+    pretrained: tuple[Pretrained, ...] = ()
 
     def level(self, name: str) -> Level:
         """The level called `name`; `KeyError` if there is none."""

@@ -237,6 +237,8 @@ class Printer:
             rule = f"{level['rule']} at {level['rate']['base']:g}"
             head = f"  {level['name']:<{width}}  {level['clock']:<16}"
             print(f"{head}  {rule}, {level['parameters']:,} parameters")
+        for line in event["pretrained"]:
+            print(f"  {line}")
         print(f"  counting bytes gives {_both(event['baselines']['unigram'])}; pairs, ", end="")
         print(_both(event["baselines"]["bigram"]))
 

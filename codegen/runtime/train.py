@@ -24,6 +24,7 @@ import torch
 from amend import amend
 from checkpoint import NAME, load, save
 from loop import Trainer
+from pretrained import save_weights
 from schedule import Settings, UserError, idle_levels, segment_lengths
 from session import (
     Journal,
@@ -63,17 +64,19 @@ def train(
     out: Path | None = None,
     resume: bool = False,
     listen: Callable[[Event], None] | None = None,
+    weights: Path | None = None,
 ) -> Result:
     """Train by `settings` and return how it ended; every event goes to `listen` (default: plain lines).
 
     Events are dicts with `event` and `step`: `start`, `warning`, `step`, `evaluate`, `checkpoint`, `sample`,
     `stop`, `failed`.  `runs/NNN` beside this file, or `out`, receives `checkpoint.pt` and `log.jsonl`.  A
-    signal ends the run after the current step, with a checkpoint and code 130.  Raises `UserError`.
+    signal ends the run after the current step, with a checkpoint and code 130.  `weights` is a `safetensors`
+    file that receives the weights when the run is done.  Raises `UserError`.
     """
     with surroundings(settings):
         place = pick_device(device)
         folder = pick_folder(out, resume)
-        trainer = Trainer(settings, place)
+        trainer = Trainer(settings, place, begun=resume)
         content = load(folder / NAME) if resume else None
         if content is not None:
             trainer.load_state_dict(content, folder / NAME)
@@ -100,6 +103,8 @@ def train(
                     help="make `data.batch` or `data.length` smaller, and go on with --resume",
                     kind="device",
                 ) from error
+        if weights is not None and not result.code:
+            save_weights(trainer.model, weights)
     return result
 
 
@@ -187,6 +192,7 @@ def describe(trainer: Trainer, result: Result) -> Event:
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "segment": segment_lengths(settings)[1],
         "levels": levels,
+        "pretrained": [line for report in trainer.pretrained for line in report.lines()],
         "baselines": result.baselines,
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
         "torch": torch.__version__,
@@ -207,12 +213,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=None, help="use torch.compile"
     )
+    parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write them, as safetensors")
     options = parser.parse_args(arguments)
     try:
         settings = amend(
             SETTINGS, options.set, steps=options.steps, seed=options.seed, regions=options.compile
         )
-        return train(settings, device=options.device, out=options.out, resume=options.resume).code
+        return train(
+            settings,
+            device=options.device,
+            out=options.out,
+            resume=options.resume,
+            weights=options.save_weights,
+        ).code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

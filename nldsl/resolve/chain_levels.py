@@ -12,8 +12,9 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.graph import Clock
 from nldsl.resolve.calls import Bound, function_name
-from nldsl.resolve.expanded import ChainLevel, Map, MemoryInstance, Num, Rule
+from nldsl.resolve.expanded import ChainLevel, Map, MemoryInstance, Num, Pretrained, Rule
 from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS, Called, Fields
+from nldsl.resolve.pretrained import pretrained
 from nldsl.resolve.scope import Amount
 
 REDUCES = {"shared": ("mean", "sum", "last"), "sequence": ("sum", "mean")}
@@ -39,6 +40,7 @@ class LevelFields:
         self.declared, self.path, self.kind, self.slower = level, path, scope, slower
         self.fields = {name: self._through(value) for name, value in (shared | level.fields).items()}
         self.where = level.where()
+        self.pretrained: Pretrained | None = None
 
     def _through(self, value: e.Expr) -> e.Expr:
         """What a parameter stands for, where it stands for an expression."""
@@ -67,6 +69,7 @@ class LevelFields:
             span=self.where,
             clock_span=span,
             fields={name: value.span for name, value in self.fields.items()},
+            pretrained=self.pretrained,
         )
         return self._learning(made) if self.kind == "sequence" else made
 
@@ -225,7 +228,8 @@ class LevelFields:
         if words[:2] in (["learned", "in"], ["copy", "of"]) and len(words) == 3 and words[2]:
             return f"{words[0]} {words[1]}", words[2]
         if isinstance(value, e.Call) and function_name(value) == "pretrained":
-            return self._pretrained(value), None
+            self.pretrained = pretrained(value, self.scope, of_level=True)
+            return "pretrained", None
         choices = ("learned", "learned in", "copy of", "pretrained")
         word = function_name(value) or print_expr(value)
         if word == "learned" and not isinstance(value, e.Call):
@@ -240,16 +244,6 @@ class LevelFields:
             help=f"maybe `{full} LEVEL`"
             if full and full != "pretrained"
             else "write `learned`, `learned in LEVEL`, `copy of LEVEL` or `pretrained(file, path)`",
-        )
-
-    def _pretrained(self, value: e.Call) -> str:
-        """Weights that a file holds."""
-        raise self.findings.stop(
-            "NL0701",
-            f"no code can be made yet for `start = {print_expr(value)}`",
-            value.span,
-            "this start",
-            help="use `learned`, `learned in LEVEL` or `copy of LEVEL`",
         )
 
     def _reset(self) -> tuple[Clock | None, str | None]:

@@ -61,6 +61,7 @@ __all__ = [
     "Num",
     "Parameter",
     "Persistent",
+    "Pretrained",
     "ReadApart",
     "Repeat",
     "Rule",
@@ -177,6 +178,22 @@ class MemoryInstance:
 
 
 @record
+class Pretrained:
+    """Weights that begin as those of a `safetensors` file.
+
+    `path` is the part of the file that a level takes, `*` the number of its block; None: the whole model.
+    `rename` holds pairs of a customary name, or of a parameter of the model, and what the file says for it.
+    With `partial` the model may have weights that the file lacks, and the file such that the model lacks.
+    """
+
+    file: str
+    path: str | None = None
+    rename: tuple[tuple[str, str], ...] = ()
+    partial: bool = False
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@record
 class ChainLevel:
     """One set of weights of the task with its clock (Nested Learning, Eq. 70-74).
 
@@ -206,6 +223,7 @@ class ChainLevel:
     span: Span | None = field(default=None, compare=False, repr=False)
     clock_span: Span | None = field(default=None, compare=False, repr=False)
     fields: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+    pretrained: Pretrained | None = None
 
     def where(self, name: str) -> Span | None:
         """The span of the value of field `name`, or of the level."""
@@ -358,6 +376,7 @@ class Training:
     compile: bool = False
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
+    start: Pretrained | None = None
 
 
 @record

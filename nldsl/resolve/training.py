@@ -14,15 +14,27 @@ from nldsl.levels.graph import Clock
 from nldsl.resolve.calls import arguments_of, function_name
 from nldsl.resolve.data import OBJECTIVES
 from nldsl.resolve.data import data as read_data
-from nldsl.resolve.expanded import Evaluate, Num, Rule, Training, TrainLevel
+from nldsl.resolve.expanded import Evaluate, Num, Pretrained, Rule, Training, TrainLevel
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.modules import Module
 from nldsl.resolve.optimizers import algorithm, no_such_rule
+from nldsl.resolve.pretrained import pretrained
 from nldsl.resolve.rules import SCHEDULES
 from nldsl.resolve.scope import Amount, Scope, Word
 
 T = TypeVar("T")
-TRAIN_FIELDS = ("model", "data", "objective", "steps", "seed", "clip", "precision", "checkpoint", "compile")
+TRAIN_FIELDS = (
+    "model",
+    "start",
+    "data",
+    "objective",
+    "steps",
+    "seed",
+    "clip",
+    "precision",
+    "checkpoint",
+    "compile",
+)
 LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
 MEASURES = {"loss": (), "perplexity": (), "bits_per_byte": (), "accuracy": (), "needle": ("length",)}
 
@@ -59,6 +71,7 @@ class _Train:
         precision = self._try(lambda: self._word("precision", ("float32", "bfloat16", "auto"), "float32"))
         checkpoint = self._try(self._checkpoint)
         compiled = self._try(lambda: self._word("compile", ("true", "false", "yes", "no"), "false"))
+        start = self._try(self._start)
         if self.failed or data is None or steps is None:
             raise Unresolved(declaration.name)
         if not declaration.levels:
@@ -83,6 +96,7 @@ class _Train:
             compiled in ("true", "yes"),
             declaration.where(),
             {n: v.span for n, v in values.items()},
+            start,
         )
 
     def _try(self, make: Callable[[], T]) -> T | None:
@@ -120,6 +134,21 @@ class _Train:
     def _word(self, name: str, choices: tuple[str, ...], default: str) -> str:
         value = self.declaration.fields.get(name)
         return default if value is None else self.scope.word(value, f"`{name}`", choices)
+
+    def _start(self) -> Pretrained | None:
+        """The file that the weights of the whole model come from."""
+        value = self.declaration.fields.get("start")
+        if value is None:
+            return None
+        if function_name(value) != "pretrained":
+            raise self.findings.stop(
+                "NL0203",
+                f"a model cannot start from `{print_expr(value)}`",
+                value.span,
+                "not a choice",
+                help='write `start = pretrained("model.safetensors")`; without it, weights are drawn',
+            )
+        return pretrained(value, self.scope, of_level=False)
 
     def _objective(self) -> str:
         value = self.declaration.fields.get("objective")

@@ -16,6 +16,7 @@ CODES = {
     "output": "NL0806",
     "device": "NL0807",
     "diverged": "NL0808",
+    "pretrained": "NL0580",
 }
 
 

@@ -27,6 +27,7 @@ ORDER = (
     "tasks",
     "finite",
     "checkpoint",
+    "pretrained",
     "assign",
     "starts",
     "growth",

@@ -59,6 +59,8 @@ class Display(Silence):
         head = f"[bold]{event['name']}[/bold]: {event['parameters']:,} parameters on {where}"
         self.console.print(f"{head}; steps of {data['batch']} x {data['length']} tokens")
         self.console.print(_levels(event["levels"]))
+        for line in event["pretrained"]:
+            self.console.print(line, markup=False)
         self.held_out = float("nan")
         if self.console.is_terminal:
             self.progress = Progress(

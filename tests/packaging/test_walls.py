@@ -55,7 +55,11 @@ WALLS = (
     Wall("codegen/plan", banned=("torch",), why="planning needs no tensor"),
     Wall("codegen/emit", banned=("torch",), why="printing needs no tensor"),
     Wall("codegen/engines", only=("torch",), why="engines are copied into folders that run without nldsl"),
-    Wall("codegen/runtime", only=("torch", "numpy"), why="the runtime runs without nldsl"),
+    Wall(
+        "codegen/runtime",
+        only=("torch", "numpy", "safetensors"),
+        why="the runtime runs without nldsl",
+    ),
     Wall("grammar", banned=("torch", "nldsl.codegen"), why="a grammar is data"),
     Wall("nldsl/data", only=("nldsl",), why="a corpus is read with the standard library"),
 )
