@@ -262,8 +262,9 @@ def divides_the_sequence(subject: Subject, findings: Findings) -> None:
             period = level.clock.period
             if (
                 level.clock.unit == "token"
-                and level.clock.partial == "drop"
-                and period % length
+                and (level.clock.partial == "drop" or chain.scope == "sequence")
+                and level.memory is None
+                and 1 < period < length
                 and length % period
             ):
                 spots: list[Spot] = [(level.clock_span, "the clock"), (place, f"{length} tokens")]
@@ -353,7 +354,7 @@ def _first(clock: Clock, facts: dict[str, int]) -> float:
     """Tokens of one stream until a clock is due for the first time."""
     if clock.unit in ("never", "always"):
         return math.inf if clock.unit == "never" else 0.0
-    return float(max(clock.period, clock.offset) * facts[clock.unit])
+    return float((clock.offset or clock.period) * facts[clock.unit])
 
 
 def _clock_spots(level: OuterLevel) -> list[Spot]:

@@ -116,6 +116,8 @@ def _with_inner(
             found += _with_inner(one.instance)
         for line in instance.every_line():
             found += _below(line.flow)
+    elif isinstance(instance, ChainInstance):
+        found += [level.memory for level in instance.levels if level.memory is not None]
     return found
 
 
