@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nldsl.checks import ablations, budget, chains, clocks, gradient_flow, learning, levels, rules, steps, tasks
+from nldsl.checks import (
+    ablations,
+    budget,
+    chains,
+    clocks,
+    gradient_flow,
+    learning,
+    levels,
+    pretrained,
+    rules,
+    steps,
+    tasks,
+)
 from nldsl.checks.subject import Subject
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.levels.build import build
@@ -34,7 +46,6 @@ CHECKS: tuple[Check, ...] = (
     clocks.evaluation_is_due,
     rules.memories_are_due,
     *chains.CHECKS,
-    *chains.CHECKS,
     levels.paths_of_learns,
     levels.one_rest,
     levels.learned_once,
@@ -42,6 +53,8 @@ CHECKS: tuple[Check, ...] = (
     levels.one_clock,
     levels.teachers,
     levels.idle_levels,
+    pretrained.one_start_for_each_block,
+    pretrained.one_clock_for_each_path,
     learning.gates_in_range,
     steps.gates_at_their_ends,
     learning.retention_underflows,
