@@ -16,10 +16,17 @@ MARKED = re.compile(r"(<!-- made: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from nldsl.api.reading import library, linked  # noqa: E402
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP  # noqa: E402
+from nldsl.diagnostics.model import Source  # noqa: E402
+from nldsl.document import expr as e  # noqa: E402
+from nldsl.document.printer import print_expr  # noqa: E402
+from nldsl.resolve.findings import Findings  # noqa: E402
 from nldsl.resolve.flows import MAP_TAKES  # noqa: E402
+from nldsl.resolve.optimizers import algorithm  # noqa: E402
 from nldsl.resolve.primitives import INF, PRIMITIVES, Primitive, Takes  # noqa: E402
-from nldsl.resolve.rules import RULES, SCHEDULES  # noqa: E402
+from nldsl.resolve.rules import SCHEDULES  # noqa: E402
+from nldsl.resolve.scope import Scope  # noqa: E402
 from nldsl.resolve.training import MEASURES  # noqa: E402
 
 Row = tuple[str, ...]
@@ -85,19 +92,22 @@ def maps() -> str:
 
 
 def rules() -> str:
-    """Every rule of a run's levels."""
+    """Every rule of a run's levels: what it is, its parameters, and what it keeps as they stand."""
+    module = linked(Source("rules.nl", "edition 2026\n"), None).module
     rows = []
-    for rule in RULES.values():
-        options = ", ".join(f"{k} = {v}" for k, v in rule.options.items())
-        keeps = ", ".join(rule.state)
-        rows.append(
-            (
-                code(rule.name),
-                rule.summary,
-                code(options),
-                keeps + (" (matrices)" if rule.matrices_only else ""),
-            )
-        )
+    for name in library().rules:
+        found = module.rule(name)
+        assert found is not None
+        declaration, where = found
+        call = e.Call(e.Name((name,)), (e.Argument(e.Number(0.01), "rate"),))
+        made = algorithm(call, declaration, where, Scope(module, Findings()), 0.01)
+        given = [p for p in declaration.parameters if p.default is not None]
+        options = ", ".join(f"{p.name} = {print_expr(p.default)}" for p in given if p.default is not None)
+        keeps = ", ".join(memory.name for memory in made.memories)
+        remark = re.findall(r"^# (.*)$", library().read(name).text.split("optimizer ")[0], re.MULTILINE)
+        said = re.split(r" \(|[.:] ", " ".join(remark) + " ")[0]
+        said = said if said.startswith(("Nest", "Adam")) else said[0].lower() + said[1:]
+        rows.append((code(name), said, code(options), keeps + (" (matrices)" if made.matrices else "")))
     return table(("rule", "is", "options beside `rate`", "keeps for each weight"), rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldsl.codegen.plan.projections import all_obstacles
-from nldsl.diagnostics.model import Diagnostic, Label, Span
+from nldsl.diagnostics.model import Diagnostic, Label
 from nldsl.resolve.expanded import Expanded, MemoryInstance
 
 
@@ -45,7 +45,7 @@ def _rules(expanded: Expanded) -> Iterator[Diagnostic]:
     """Rules for which no code is written."""
     for level in expanded.training.levels if expanded.training is not None else ():
         algorithm, span = level.rule.algorithm, level.rule.span
-        if algorithm is None or (algorithm.name in _WRITTEN and _of_the_library(algorithm.declared)):
+        if algorithm is None or algorithm.name in _WRITTEN:
             continue
         labels = tuple(
             Label(s, t)
@@ -53,7 +53,3 @@ def _rules(expanded: Expanded) -> Iterator[Diagnostic]:
             if s is not None
         )
         yield Diagnostic("NL0701", f"no code can be made yet for the rule `{algorithm.name}`", labels)
-
-
-def _of_the_library(span: Span | None) -> bool:
-    return span is not None and span.source.name.startswith("std/")
