@@ -26,6 +26,7 @@ FILES = (
     "divergence.py",
     "session.py",
     "loop.py",
+    "plan.py",
     "amend.py",
     "train.py",
 )

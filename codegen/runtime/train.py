@@ -22,10 +22,12 @@ from typing import Any
 import torch
 
 from amend import amend
-from checkpoint import NAME, load, save
+from checkpoint import NAME, construct, load, save
+from learners import put_to_work
 from loop import Trainer
+from plan import plan
 from pretrained import save_weights
-from schedule import Settings, UserError, idle_levels, segment_lengths
+from schedule import Settings, UserError, idle_levels, segment_lengths, validate
 from session import (
     Journal,
     Pace,
@@ -199,11 +201,21 @@ def describe(trainer: Trainer, result: Result) -> Event:
     }
 
 
+def schedule_of(settings: Settings) -> str:
+    """What a run by `settings` would change when, as text; raises `UserError`."""
+    validate(settings)
+    learners = put_to_work(construct(settings.model), settings)
+    return plan(
+        settings, {one.level.name: sum(p.numel() for p in one.parameters.values()) for one in learners}
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train by the settings of this folder and the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--plan", action="store_true", help="print what would change when, and stop")
     parser.add_argument("--steps", type=int, help="optimizer steps; the same as --set steps=N")
     parser.add_argument("--seed", type=int, help="of the weights and of the order of the text")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
@@ -219,6 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = amend(
             SETTINGS, options.set, steps=options.steps, seed=options.seed, regions=options.compile
         )
+        if options.plan:
+            print(schedule_of(settings), end="")
+            return 0
         return train(
             settings,
             device=options.device,

@@ -106,6 +106,18 @@ class Spec:
 
         return why(self._analysis, path)
 
+    def schedule(self) -> str:
+        """What a run will change when: outer levels, their updates and costs, the first steps, what never
+        happens.
+        """
+        from nldsl.levels.draw.schedule import as_text
+        from nldsl.levels.outer import assign
+        from nldsl.levels.schedule import schedule
+
+        if self.expanded.training is None:
+            return f"{self.expanded.name} has no `train` block, and so no schedule.\n"
+        return as_text(schedule(self.expanded, assign(self.expanded), self.levels()))
+
     def plan(self) -> str:
         """For each memory its engine, why that fits, and what kept the others away."""
         from nldsl.api.planned import plan

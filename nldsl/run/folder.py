@@ -41,6 +41,7 @@ ORDER = (
     "divergence",
     "session",
     "loop",
+    "plan",
     "amend",
     "train",
 )

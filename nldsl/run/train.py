@@ -63,6 +63,13 @@ def train(
     return result.code
 
 
+def plan(folder: Path | str, *, steps: int | None = None, set: Iterable[str] = ()) -> str:
+    """What a run of `folder` would change when, as text; raises `RunError`."""
+    build = load(folder)
+    with as_run_errors(build):
+        return build.train.schedule_of(build.amend.amend(build.settings, tuple(set), steps=steps))
+
+
 def _command(folder: Path, changes: Iterable[str], **flags: object) -> str:
     """The command line that starts the same run again."""
     words = ["nldsl", "train", str(folder)]
@@ -94,4 +101,4 @@ def _display(progress: bool) -> Any:
     return Display() if progress else Silence()
 
 
-__all__ = ["RunError", "train"]
+__all__ = ["RunError", "plan", "train"]

@@ -225,8 +225,15 @@ def test_train_plan_runs_nothing(spec: Path, nl: Run, stand_in: Any) -> None:
     stand_in.module("nldsl.run.train", train=stand_in.recorder("train", 0))
     result = nl("train", "a.nl", "--plan")
     assert result.code == 0
-    assert result.out.endswith("Fast: E3, by its algebra\n")
+    assert result.out.endswith("200 steps\nFast: E3, by its algebra\n")
     assert [call[0] for call in stand_in.calls] == ["load"]
+
+
+def test_train_plan_of_a_folder_asks_the_folder(built: Path, nl: Run, stand_in: Any) -> None:
+    stand_in.module("nldsl.run.train", plan=stand_in.recorder("plan", "200 steps\n"))
+    result = nl("train", "out", "--plan", "--steps", "7", "--set", "data.batch=2")
+    assert (result.code, result.out) == (0, "200 steps\n")
+    assert stand_in.calls[-1][2] == {"set": ("data.batch=2",), "steps": 7}
 
 
 @pytest.fixture

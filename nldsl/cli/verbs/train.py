@@ -7,7 +7,6 @@ import click
 from nldsl.cli.builds import folder_for, is_spec, memory_of_the_machine
 from nldsl.cli.console import Console
 from nldsl.cli.options import check_settings, set_option, variant_option, with_console
-from nldsl.cli.problem import Problem
 
 
 def train(
@@ -27,7 +26,7 @@ def train(
     """Train and return the run's exit code; a spec is compiled first, to `build/<name>`."""
     check_settings(settings)
     if plan:
-        return show_plan(console, path, settings=settings, variant=variant)
+        return show_plan(console, path, settings=settings, variant=variant, steps=steps)
     folder, left = folder_for(
         console,
         path,
@@ -52,16 +51,26 @@ def _on_cpu(device: str | None) -> bool:
     return not torch.cuda.is_available()
 
 
-def show_plan(console: Console, path: str, *, settings: tuple[str, ...], variant: str | None) -> int:
-    """Print what a run would do, without torch: the levels with their clocks, and the engines."""
+def show_plan(
+    console: Console, path: str, *, settings: tuple[str, ...], variant: str | None, steps: int | None = None
+) -> int:
+    """Print what a run would do: of a spec the levels, the schedule and the engines, without torch; of a
+    folder the schedule by its settings.
+    """
     if not is_spec(path):
-        raise Problem("`--plan` reads a spec, and this is a folder", "give the spec file")
+        from nldsl.run import train as runner
+
+        folder, left = folder_for(console, path, settings=settings, variant=variant)
+        console.out(runner.plan(folder, set=left, steps=steps), end="")
+        return 0
     from nldsl.cli import inputs
     from nldsl.levels.draw import render
 
-    spec = inputs.load_spec(console, path, settings=settings, variant=variant)
+    wished = (*settings, *([f"steps={steps}"] if steps is not None else []))
+    spec = inputs.load_spec(console, path, settings=wished, variant=variant)
     console.out(render(spec.levels(), "text", width=console.width, color=console.color_out))
     console.out("")
+    console.out(spec.schedule())
     console.out(spec.plan())
     return 0
 
