@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import nldsl  # noqa: E402
-from nldsl.api.planned import named, one_memory  # noqa: E402
+from nldsl.api.planned import named, one_chain, one_memory  # noqa: E402
 from nldsl.codegen.plan.engines import choose  # noqa: E402
 from nldsl.codegen.plan.projections import looped  # noqa: E402
 from nldsl.diagnostics.model import Source  # noqa: E402
@@ -177,17 +177,18 @@ def page(part: Part) -> str:
     spec = part.spec_path.name
     training = part.spec.expanded.training
     length = training.data.length if training is not None else DEFAULT_LENGTH
-    explained = "\n".join(one_memory(memory, length) for memory in part.memories)
-    engine = (
-        f"""What `nldsl explain specs/{spec} --variant Tiny` says of it:
+    chains = [one for one in part.instances if isinstance(one, ChainInstance)]
+    explained = "\n".join(
+        [one_chain(chain, length) for chain in chains] + [one_memory(m, length) for m in part.memories]
+    )
+    plain = chains and not part.memories and all(chain.scope == "shared" for chain in chains)
+    shared = "Its weights are shared by all sequences and change between steps: it runs as plain layers.\n\n"
+    engine = f"""{shared if plain else ""}What `nldsl explain specs/{spec} --variant Tiny` says of it:
 
 ```text
 {explained.rstrip()}
 ```
 """
-        if explained
-        else "Its weights are shared by all sequences and change between steps: it runs as plain layers.\n"
-    )
     levels = render(part.spec.levels(), "text", width=100).rstrip()
     kind = "block" if isinstance(part.declaration, doc.Block) else "memory"
     core = _core(part)
