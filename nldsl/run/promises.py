@@ -16,6 +16,8 @@ from typing import Any
 from torch import nn
 
 from nldsl.codegen.runtime.schedule import matches
+from nldsl.levels.graph import Clock
+from nldsl.levels.schedule import updates
 from nldsl.run.subject import Finding, Probe, Subject, attempt, listed, open_folder, quietly
 from nldsl.run.tracing import Trace, Work, ancestors, dead, depending, operation, placeholders, trace, work
 
@@ -30,6 +32,7 @@ OF_TILES = 4 * 64**2  # FLOPs a token: rows of two products of decays, in tiles 
 LEAST_OF_MEMORIES = 0.5
 SIMULATED = 20_000  # steps of a run whose clocks are simulated
 
+CLOCK = ("period", "unit", "offset", "partial")
 LAYERS = ("weights", "chain level", "frozen")
 INNER = ("memory", "cache", "projection")
 
@@ -287,14 +290,12 @@ def simulated(subject: Subject, steps: int) -> dict[str, int]:
 
 
 def arithmetic(clock: dict[str, Any], steps: int, length: int) -> int:
-    """How many updates fit into a run, by division.
+    """How many updates fit into a run, by division: what `nldsl train --plan` says.
 
-    >>> arithmetic({"period": 4, "unit": "step", "offset": 1}, 10, 64)
+    >>> arithmetic({"period": 4, "unit": "step", "offset": 1, "partial": "carry"}, 10, 64)
     3
     """
-    end = steps * length if clock["unit"] == "token" else steps
-    first = clock["offset"] or clock["period"]
-    return 0 if clock["unit"] == "never" or end < first else (end - first) // clock["period"] + 1
+    return updates(Clock(**{name: clock[name] for name in CLOCK}), steps, length)
 
 
 def _clock(subject: Subject, level: Any) -> dict[str, Any] | None:
@@ -307,7 +308,7 @@ def _clock(subject: Subject, level: Any) -> dict[str, Any] | None:
 
 
 def _data(clock: Any) -> dict[str, Any]:
-    return {"period": clock.period, "unit": clock.unit, "offset": clock.offset}
+    return {name: getattr(clock, name) for name in CLOCK}
 
 
 PROMISES: tuple[tuple[str, Callable[[Promised], Finding]], ...] = (

@@ -190,14 +190,19 @@ def test_what_stops_must_be_promised(built: Built, broken: Broken) -> None:
 @pytest.mark.parametrize("period", [1, 3, 8])
 @pytest.mark.parametrize("offset", [0, 1, 5, 8, 40])
 @pytest.mark.parametrize("unit", ["step", "token"])
-def test_arithmetic_agrees_with_the_schedule(period: int, offset: int, unit: str, built: Built) -> None:
+@pytest.mark.parametrize("partial", ["carry", "drop", "flush"])
+def test_arithmetic_agrees_with_the_schedule(
+    period: int, offset: int, unit: str, partial: str, built: Built
+) -> None:
     from nldsl.run.folder import load
 
     schedule = load(built("transformer"), ("schedule",)).schedule
     steps, length = 21, 24
-    clock = schedule.Clock(period, unit, offset)
-    due = sum(schedule.due(clock, position, length) for position in range(1, steps * length + 1))
-    assert arithmetic({"period": period, "unit": unit, "offset": offset}, steps, length) == due
+    clock = schedule.Clock(period, unit, offset, partial)
+    end = steps * length
+    due = sum(schedule.due(clock, position, length, ends=position == end) for position in range(1, end + 1))
+    told = {"period": period, "unit": unit, "offset": offset, "partial": partial, "words": str(clock)}
+    assert arithmetic(told, steps, length) == due
 
 
 def test_the_examples_run() -> None:
