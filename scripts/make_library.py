@@ -135,9 +135,12 @@ def row(part: Part) -> str:
     cells = [
         f"[{part.name}]({part.name}.md)",
         _listed(objectives + ["task"] * len(chains)),
-        _listed(rules + ["the level's"] * len(chains)),
+        _listed(rules + ["gd" if one.scope == "sequence" else "the level's" for one in chains]),
         _listed([clock_words(i) for i in shown]),
-        _listed([engine_words(m) for m in part.memories] + ["plain layers"] * len(chains)),
+        _listed(
+            [engine_words(m) for m in part.memories]
+            + ["segment by segment" if one.scope == "sequence" else "plain layers" for one in chains]
+        ),
         part.source,
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

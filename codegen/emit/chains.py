@@ -9,6 +9,7 @@ from nldsl.codegen.emit.classes import ClassWriter, Namespace, Written, gives, o
 from nldsl.codegen.emit.flows import mlp, swiglu
 from nldsl.codegen.emit.memories import docstring, finished
 from nldsl.codegen.emit.pretrained import of_feed_forward
+from nldsl.codegen.emit.sequence import learns_within, task_level
 from nldsl.resolve.expanded import ChainInstance, ChainLevel, MemoryInstance, Num
 
 Part = Callable[[MemoryInstance], Written]
@@ -48,7 +49,10 @@ class ChainWriter:
             self.steps += gives(result, self.owner.state())
         else:
             self.steps.append(c.Return(result))
-        text = docstring(self.instance.declared, SUMMARIES[self.instance.variant])
+        summary = SUMMARIES[self.instance.variant]
+        if any(learns_within(level) for level in self.instance.levels):
+            summary = summary.replace("Weights", "Weights of each sequence", 1)
+        text = docstring(self.instance.declared, summary)
         return finished(self.owner, self.instance.name, text, self.steps, stateful=stateful)
 
     def _level(self, level: ChainLevel) -> c.Code:
@@ -56,17 +60,18 @@ class ChainWriter:
         words = c.Comment(f"{origin(level.span)}  {clock_words(level)}")
         if level.memory is None:
             self.owner.modules.append(words)
-            module = self.owner.module(
-                level.name, level_module(self.owner, level, self.instance.width), (level.path,)
-            )
+            made = level_module(self.owner, level, self.instance.width)
+            if learns_within(level):
+                made = task_level(self.owner, made, level, self.instance)
+            module = self.owner.module(level.name, made, (level.path,))
             if level.map.kind == "swiglu":
                 self.owner.customary += of_feed_forward(module)
             return c.Invoke(module, (c.name("x"),))
-        made = self.part(level.memory)
+        part = self.part(level.memory)
         self.owner.modules.append(words)
-        module = self.owner.module(level.name, self.construct(self.owner, level.memory, made))
+        module = self.owner.module(level.name, self.construct(self.owner, level.memory, part))
         attribute = module.removeprefix("self.")
-        self.owner.children.append((attribute, made))
+        self.owner.children.append((attribute, part))
         alone = self.instance.variant == "independent"
         answer = c.name(self.names.fresh(level.name)) if alone else c.name("x")
         state = c.name(self.names.fresh(f"{attribute.rstrip('_')}_state"))

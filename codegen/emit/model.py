@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass, field, replace
 
 from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit import sequence
 from nldsl.codegen.emit.apart import ApartWriter
 from nldsl.codegen.emit.blocks import (
     BlockWriter,
@@ -46,6 +47,7 @@ from nldsl.resolve.expanded import (
 )
 
 Instance = BlockInstance | MemoryInstance | ChainInstance
+NOT_COMPILED = "    compile_region = False  # inner gradients are taken by what layers in its blocks answer"
 
 
 @dataclass(slots=True)
@@ -214,6 +216,7 @@ class ModelEmitter:
         """The model's class and its `Config`."""
         own = {k: Num(v.value, e.Name((k,))) for k, v in instance.arguments.items()}
         owner = ClassWriter(own, "config.{}")
+        read = owner.attributes.fresh("read") if sequence.learning_levels(instance) else ""
         steps: list[c.Step] = []
         names = Namespace(frozenset({"tokens"}), kept=kept_in_flows)
         named = variables(instance.lines, names)
@@ -256,9 +259,12 @@ class ModelEmitter:
             tuple(steps),
             say,
         )
+        methods = sequence.reading(owner, read, forward) if read else (forward,)
+        marks = (c.Verbatim(NOT_COMPILED), c.Blank()) if read else ()
         self.kernels |= owner.kernels
         name = self.names.fresh(instance.name)
-        step = c.Class(name, ("nn.Module",), (init, c.Blank(), forward), docstring(instance.span))
+        body = (*marks, init, c.Blank(), *methods)
+        step = c.Class(name, ("nn.Module",), body, docstring(instance.span))
         made = Written(name, (), True, step, owner.own, owner.children, of_model(instance.lines, owner.made))
         self.classes.append(made)
         fields = [

@@ -1,22 +1,22 @@
 """Levels of the task with weights of each sequence: maps that change while a sequence is read.
 
 The weights of a level begin at the learned start W_0, one for all; then each sequence b has its own.
-Between two boundaries of any level lies a *segment*, in which all weights stand still.  Its own next-token
-loss, summed over its tokens and taken for each sequence alone, has the gradient
+Between two boundaries of any level lies a *segment*, in which all weights stand still.  Its own
+next-token loss, summed over its tokens and taken for each sequence alone, has the gradient
 
-    g_b = sum_i e_i x_i^T    over the tokens i of sequence b: x_i what a layer was given, e_i the error there,
+    g_b = sum_i e_i x_i^T    over the tokens i of b: x_i what a layer was given, e_i the error there,
 
 the derivative of the loss by what the layer answered.  What flows into the segment from before it is held
-constant, which is nothing to be done: the errors are taken at layers of this segment only.  At a level's own
-boundary the g of its segments are added up (`mean`: divided by their tokens), and
+constant, which takes no doing: errors are taken at layers of this segment only.  At a level's own boundary
+the g of its segments are added up (`mean`: and divided by their tokens), and
 
     S <- momentum S - rate g        W_b <- retain W_b + S
 
-(Nested Learning, Eq. 71 with gradient descent; REF d.2).  Under `first_order` and `stop` g is a constant for
-the outer loss.  Then W_b = r W_0 + constant, r the retains since the start multiplied, and the outer gradient
-of W_0 is sum_i r_i e'_i x_i^T over all sequences and segments, e' the outer errors: one product
-`[out, B T] x [B T, in]`, where gradients of single sequences would be T / C products of each sequence.
-Under `through` the inner gradient is differentiated as well.
+(Nested Learning, Eq. 71 with gradient descent; REF d.2).  Under `first_order` and `stop` g is a constant
+for the outer loss.  Then W_b = r W_0 + constant, r all retains since the start multiplied, and the outer
+gradient of W_0 is the sum of r_i e'_i x_i^T over all tokens of all sequences, e' the outer errors: one
+product `[out, B T] x [B T, in]`, where gradients of single sequences would be B T / C products.  Under
+`through` the inner gradient is differentiated as well.
 """
 
 from __future__ import annotations
@@ -222,9 +222,9 @@ class Track:
         self.batch = batch
         self.begin()
         if saved is not None:
-            self.weights = saved["weights"]
-            self.moments = saved.get("momentum", self.moments)
-            self.gathered = saved.get("gathered", self.gathered)
+            self.weights = list(saved["weights"])
+            self.moments = list(saved.get("momentum", self.moments))
+            self.gathered = list(saved.get("gathered", self.gathered))
             self.kept = float(saved["kept"])
 
     def begin(self, weights: list[Tensor] | None = None, kept: float = 1.0) -> None:
@@ -267,9 +267,12 @@ class Track:
 
     def state(self, *, open_period: bool) -> dict[str, Any]:
         """What a later call needs; `open_period`: its own gradients may wait while others change."""
-        made: dict[str, Any] = {"weights": self.weights, "kept": torch.tensor(self.kept, dtype=torch.float64)}
+        made: dict[str, Any] = {
+            "weights": list(self.weights),
+            "kept": torch.tensor(self.kept, dtype=torch.float64),
+        }
         if self.moments:
-            made["momentum"] = self.moments
+            made["momentum"] = list(self.moments)
         if open_period:
             made["gathered"] = [
                 self._added(n, torch.zeros_like(one), 1.0, 1.0) for n, one in enumerate(self.weights)

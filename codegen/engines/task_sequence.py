@@ -1,10 +1,11 @@
 """Reading with levels that learn from the task on the way: segment by segment, by labels that are known.
 
-A segment ends where any level changes.  Its tokens are read at once, since all weights stand still in it; its
-loss is that of the next tokens, so the label of its last position is the first token after it, and the update
-waits for that token.  The state keeps the tokens of the open segment and what the other parts of the model
-had carried into it: a segment that came in several calls is read again when it ends, for its errors alone.
-Nothing that is computed from a token depends on a label that stands at or after it.
+A segment ends where any level changes.  Its tokens are read at once, since all weights stand still in
+it.  Its loss is that of the next tokens, so the label of its last position is the first token after it,
+and the update waits for that token: nothing that is computed from a token depends on a later one.
+
+The state keeps the tokens of the open segment, and what the other parts of the model had carried into
+it: a segment that came in several calls is read again when it ends, for its errors alone.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ def compile_regions(model: nn.Module, settings: Settings, device: torch.device) 
         return None
     if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         return "nothing is compiled: torch.compile needs a C++ compiler, and none is installed"
+    if getattr(type(model), "compile_region", None) is False:
+        return "nothing is compiled: levels learn inside the sequence, by gradients from within blocks"
     regions = [module for module in model.modules() if getattr(type(module), "compile_region", False)]
     for module in regions or [model]:
         module.compile()

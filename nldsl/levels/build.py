@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from nldsl.diagnostics.model import Span
-from nldsl.levels import costs, rules
+from nldsl.levels import costs, rules, task
 from nldsl.levels.graph import Clock, Component, Edge, LevelGraph
 from nldsl.levels.outer import Assignment, OuterLevel, Weights, all_weights, assign, target
 from nldsl.records import record
@@ -268,11 +268,19 @@ def weights(
     """Components for outer weights and for what their rules remember."""
     placed: list[tuple[Weights, Clock]] = []
     read_again = tied(assignment)
+    everything = [*(one for level in assignment.levels for one in level.weights), *assignment.unlearned]
+    ends = task.clocks([one.owner for one in everything if isinstance(one.owner, ChainInstance)])
     for level in assignment.levels:
         tokens = _tokens(level.clock, facts)
         for one in level.weights:
             cost = static_cost(one, facts["sequence"])
             if one.kind in ("start", "chain start") or cost.parameters == 0:
+                continue
+            if isinstance(one.holder, ChainLevel) and task.learns_within(one.holder):
+                made, between = task.components(one, level, ends, _optimizer_path(level))
+                sketches += [_Sketch(part, int(part.kind == "memory")) for part in made]
+                edges += between
+                placed.append((one, one.holder.clock))
                 continue
             begins = _begins(one, assignment)
             kind = "chain level" if one.kind == "chain level" else "weights"
@@ -312,7 +320,11 @@ def weights(
         _rule(level, facts, sketches, edges)
     for one in assignment.unlearned:
         cost = static_cost(one, facts["sequence"])
-        if cost.parameters:
+        if isinstance(one.holder, ChainLevel) and task.learns_within(one.holder):
+            made, between = task.components(one, None, ends, "")
+            sketches += [_Sketch(part, int(part.kind == "memory")) for part in made]
+            edges += between
+        elif cost.parameters:
             sketches.append(
                 _Sketch(
                     Component(

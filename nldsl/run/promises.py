@@ -248,7 +248,9 @@ def state_held(promised: Promised) -> Finding:
     """What one sequence holds at run time is what the level graph says, to the byte."""
     held = promised.worked.held
     said = sum(c["state_bytes"] * c["copies"] for c in promised.subject.components if c["per_sequence"])
+    again = promised.worked.again
     told = f"{held:,} bytes after {promised.whole} tokens, {said:,} in the level graph"
+    told += f"; {again:,} once more, to read the open segment again" if again else ""
     loose = [c for c in promised.subject.components if c["kind"] in LAYERS and c["path"].endswith(".conv")]
     if loose and held >= said:
         return True, f"{told}; convolutions of blocks carry the rest"

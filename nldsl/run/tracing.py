@@ -239,13 +239,15 @@ class Work:
     """FLOPs of one forward pass, a token, and the state that one sequence leaves.
 
     `layers` are the FLOPs in single layers, `memories` those in what memories do between them; `held` is the
-    state in bytes of float32, and `matrices` how many matrices of single heads it holds.
+    state in bytes of float32, `again` what of it is held once more to read an open segment again, and
+    `matrices` how many matrices of single heads it holds.
     """
 
     layers: float
     memories: float
     held: int
     matrices: int
+    again: int = 0
 
 
 def work(subject: Subject, length: int) -> Work:
@@ -253,6 +255,7 @@ def work(subject: Subject, length: int) -> Work:
 
     A layer is a module without modules in it; a memory computes in its own `forward`, between its layers.
     What the model itself computes between its parts is the product of a tied `unembed`, which is a layer's.
+    Where levels learn from the task on the way, layers are counted while all weights stand still.
     """
     with quiet_logs(), FakeTensorMode():
         model = subject.fresh().eval()
@@ -260,15 +263,36 @@ def work(subject: Subject, length: int) -> Work:
         counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with counter, torch.no_grad():
             _, state = model(tokens)
-        tensors = [v for _, v in leaves(state) if isinstance(v, Tensor) and v.is_floating_point()]
-        held = sum(4 * v.numel() for v in tensors)
+        everything = float(counter.get_total_flops())
+        again = sum(4 * v.numel() for v in _numbers(state.get("entered"))) if learns_in_sequence(model) else 0
+        tensors = _numbers(state)
+        held = sum(4 * v.numel() for v in tensors) - again
         matrices = sum(v.shape[:-2].numel() for v in tensors if v.ndim == 4)
+        if learns_in_sequence(model):
+            counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+            model.forward = model.read  # type: ignore[assignment]
+            with counter, torch.no_grad():
+                model(tokens)
     totals = {path: float(sum(counts.values())) for path, counts in counter.get_flop_counts().items()}
     inside = _own(model, totals)
     root = type(model).__name__
-    layers = sum(own for path, own in inside.items() if path == root or not _children(model, path))
-    memories = totals.get("Global", 0.0) - layers
-    return Work(layers / length, memories / length, held, matrices)
+    fast = tuple(f"{root}.{name}" for name, one in model.named_modules() if hasattr(one, "learning"))
+    layers = sum(
+        own
+        for path, own in inside.items()
+        if path == root or not (_children(model, path) or path.startswith(fast))
+    )
+    return Work(layers / length, (everything - layers) / length, held, matrices, again)
+
+
+def learns_in_sequence(model: nn.Module) -> bool:
+    """Whether levels of the model learn from the task inside the sequence."""
+    return any(hasattr(module, "learning") for module in model.modules())
+
+
+def _numbers(state: Any) -> list[Tensor]:
+    """The tensors of floating point in a state."""
+    return [v for _, v in leaves(state) if isinstance(v, Tensor) and v.is_floating_point()]
 
 
 def _own(model: nn.Module, totals: dict[str, float]) -> dict[str, float]:
