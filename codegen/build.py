@@ -15,6 +15,7 @@ from nldsl.codegen.emit import kernels as kernel_source
 from nldsl.codegen.emit import model as model_file
 from nldsl.codegen.emit import settings as settings_file
 from nldsl.codegen.emit.printer import file
+from nldsl.codegen.emit.sequence import learning_levels
 from nldsl.codegen.plan.engines import choose
 from nldsl.codegen.plan.projections import fold, looped
 from nldsl.codegen.runtime import FILES as RUNTIME
@@ -90,6 +91,9 @@ def levels(request: Request, made: model_file.ModelFile) -> str:
     data["weights"] = dict(sorted(made.patterns.items()))
     memories = (one for one, _ in request.expanded.instances() if isinstance(one, MemoryInstance))
     data["gradients"] = {one.path: _gradient(one) for one in memories}
+    assert request.expanded.model is not None
+    within = learning_levels(request.expanded.model)
+    data["gradients"] |= {level.path: level.gradient for level in within}
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
