@@ -21,6 +21,7 @@ from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS
 from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module, Rules
 from nldsl.resolve.primitives import PRIMITIVES
+from nldsl.resolve.rule_memories import FIELDS as MEMORY_FIELDS
 from nldsl.resolve.rules import SCHEDULES
 from nldsl.resolve.training import TRAIN_FIELDS
 
@@ -154,7 +155,7 @@ def _walk(parts: list[str], base: doc.Train | doc.Model, module: Module, change:
     if head in ("model", base.name) and isinstance(base, doc.Model) and rest:
         _declaration(rest, base, module, change)
         return
-    found = module.lookup(head)
+    found = module.lookup(head) or module.rule(head)
     if found is None or not rest:
         names = [d.name for d in module.document.declarations if not isinstance(d, doc.Variant | doc.Ablate)]
         fields = list(TRAIN_FIELDS) if isinstance(base, doc.Train) else ["model"]
@@ -188,6 +189,8 @@ def _declaration(parts: list[str], declaration: object, module: Module, change: 
             if level.name == head:
                 _level(rest, declaration.chain, level, module, change)
                 return
+    if isinstance(declaration, doc.Optimizer) and _rule(parts, declaration, module, change):
+        return
     if isinstance(declaration, doc.Block | doc.Model):
         known = [name for s in flattened(declaration.body) for name in _called(s)]
         own = head in known or not any(p.name == head for p in declaration.parameters)
@@ -201,6 +204,29 @@ def _declaration(parts: list[str], declaration: object, module: Module, change: 
             )
             return
     raise NoSuchPath(head, tuple(_names(declaration)))
+
+
+def _rule(parts: list[str], declaration: doc.Optimizer, module: Module, change: Change) -> bool:
+    """A value of an optimizer, one of its memories or a field of one, or what it leaves weights to."""
+    head, rest = parts[0], parts[1:]
+    if head in declaration.fields:
+        _fields(parts, declaration.fields, (), module, change)
+        return True
+    if head == "otherwise" and declaration.otherwise is not None:
+        new = rewrite(declaration.otherwise, rest, module, change)
+        declaration.otherwise = None if new is REMOVED else new
+        return True
+    for memory in declaration.memories:
+        if memory.name != head:
+            continue
+        if rest:
+            _fields(rest, memory.fields, MEMORY_FIELDS, module, change)
+        elif change(e.Name((head,))) is None:
+            declaration.memories.remove(memory)
+        else:
+            raise NoSuchPath(head, tuple(memory.fields))
+        return True
+    return False
 
 
 def _level(
@@ -218,6 +244,7 @@ def _level(
 def _names(declaration: object) -> list[str]:
     names = [p.name for p in getattr(declaration, "parameters", [])]
     names += list(getattr(declaration, "fields", {}))
+    names += [memory.name for memory in getattr(declaration, "memories", ())]
     if isinstance(declaration, doc.Memory) and declaration.chain is not None:
         names += [level.name for level in declaration.chain.levels]
     if isinstance(declaration, doc.Block | doc.Model):

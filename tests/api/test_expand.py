@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import nldsl
-from nldsl.api.reading import library
+from nldsl.api.expand import expand
+from nldsl.api.reading import analyse, library, linked
 from nldsl.resolve.expanded import Expanded, MemoryInstance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,10 +49,24 @@ train T {{
 """
 
 
-@pytest.mark.parametrize("name", library().names)
+@pytest.mark.parametrize("name", [n for n in library().names if n not in library().rules])
 def test_every_memory_of_the_library(name: str) -> None:
     spec = nldsl.load(nldsl.Source("m.nl", MODEL.format(name=name)))
     assert nameless(again(spec).expanded) == nameless(spec.expanded)
+
+
+@pytest.mark.parametrize("name", library().rules)
+def test_every_rule_of_the_library(name: str) -> None:
+    text = MODEL.format(name="DeltaNet").replace("adamw", name)
+    analysis = analyse(linked(nldsl.Source("m.nl", text), None))
+    written = expand(analysis.resolution)
+    assert f"optimizer {name}(" in written
+    twice = analyse(linked(nldsl.Source("again.nl", written), None))
+    assert [one for one in twice.findings if one.code not in ("NL0002", "NL0701")] == []
+    made, meant = twice.resolution.expanded, analysis.resolution.expanded
+    assert made is not None and made.training is not None
+    assert meant is not None and meant.training is not None
+    assert made.training.levels == meant.training.levels
 
 
 def test_every_default_is_stated_with_its_origin(tmp_path: Path) -> None:
