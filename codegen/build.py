@@ -13,6 +13,7 @@ from pathlib import PurePath
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit import kernels as kernel_source
 from nldsl.codegen.emit import model as model_file
+from nldsl.codegen.emit import rules as rules_file
 from nldsl.codegen.emit import settings as settings_file
 from nldsl.codegen.emit.printer import file
 from nldsl.codegen.emit.sequence import learning_levels
@@ -45,6 +46,7 @@ def own_names() -> frozenset[str]:
     made = (
         "model.py",
         "kernels.py",
+        "rules.py",
         "settings.py",
         "levels.json",
         "spec.nl",
@@ -70,6 +72,9 @@ def files(request: Request) -> dict[str, str | bytes]:
     if expanded.training is not None:
         found["settings.py"] = settings_file.write(
             expanded, request.assignment, made, _header(request, "The run")
+        )
+        found["rules.py"] = rules_file.write(
+            rules_file.algorithms(request.assignment), _origin(request, "The learning rules of the run")
         )
         runtime = resources("nldsl.codegen.runtime")
         for name in RUNTIME:
@@ -131,11 +136,15 @@ def _command(request: Request) -> str:
 
 
 def _header(request: Request, what: str) -> str:
+    shapes = "Shapes: B sequences of a batch, T tokens, H heads, d features of a head."
+    return f"{_origin(request, what)}\n{shapes}"
+
+
+def _origin(request: Request, what: str) -> str:
     name = request.expanded.name
     return (
         f"{what} `{name}`, written by nldsl {request.version} from {PurePath(request.source).name}.\n\n"
-        f"Make it again with `{_command(request)}`.\n"
-        "Shapes: B sequences of a batch, T tokens, H heads, d features of a head."
+        f"Make it again with `{_command(request)}`."
     )
 
 

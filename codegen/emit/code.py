@@ -72,6 +72,15 @@ class Method(Code):
     named: tuple[tuple[str, Code], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Conditional(Code):
+    """`value if condition else other`."""
+
+    value: Code
+    condition: Code
+    other: Code
+
+
 # --------------------------------------------------------------------------- statements
 
 
@@ -135,6 +144,7 @@ class Function(Step):
     returns: str
     body: tuple[Step, ...]
     docstring: str = ""
+    decorators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

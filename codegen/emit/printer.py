@@ -31,6 +31,8 @@ def flat(node: c.Code) -> str:
         case c.Infix(op=op, left=left, right=right):
             space = "" if op == "**" and not _signed(left) and _simple(left) and _simple(right) else " "
             return f"{_operand(left, op, right=False)}{space}{op}{space}{_operand(right, op, right=True)}"
+        case c.Conditional(value=value, condition=condition, other=other):
+            return f"{flat(value)} if {flat(condition)} else {flat(other)}"
         case c.Several(items=items, bare=bare):
             inner = ", ".join(flat(i) for i in items) + ("," if len(items) == 1 else "")
             return inner if bare else f"({inner})"
@@ -185,6 +187,7 @@ def _function(node: c.Function, indent: int) -> list[str]:
     else:
         heads = [head]
     return [
+        *(f"{pad}@{d}" for d in node.decorators),
         *heads,
         *_docstring(node.docstring, indent + 4),
         *(line for s in node.body for line in statement(s, indent + 4)),

@@ -8,6 +8,7 @@ from nldsl.codegen.emit.model import ModelFile
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.pretrained import starts
 from nldsl.codegen.emit.printer import file
+from nldsl.codegen.emit.rules import Forms, algorithms, numbers
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
 from nldsl.resolve.expanded import Expanded, Pretrained, Rule, Task, Training
@@ -26,6 +27,7 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
     training, patterns, stacked = expanded.training, made.patterns, made.stacked
     assert training is not None
     learned = [level for level in assignment.levels if level.clock.unit != "never"]
+    rules = Forms(algorithms(assignment))
     frozen = [
         p for level in assignment.levels if level.clock.unit == "never" for p in _patterns(level, patterns)
     ]
@@ -34,7 +36,7 @@ def write(expanded: Expanded, assignment: Assignment, made: ModelFile, header: s
         ("name", text(expanded.name)),
         ("model", c.Mapping(tuple((k, literal(v)) for k, v in made.sizes.items()))),
         ("data", _data(training)),
-        ("levels", c.Several(tuple(_level(level, patterns, learned) for level in learned))),
+        ("levels", c.Several(tuple(_level(level, patterns, learned, rules) for level in learned))),
         ("steps", literal(training.steps)),
     ]
     if training.seed:
@@ -113,10 +115,9 @@ def _patterns(level: OuterLevel, patterns: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(p for w in level.weights for p in patterns.get(w.path, [])))
 
 
-_OF_OTHERS = ("nesterov", "shape", "form", "by", "adam_scale", "adam_beta1", "adam_beta2", "adam_eps")
-
-
-def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[OuterLevel]) -> c.Code:
+def _level(
+    level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[OuterLevel], rules: Forms
+) -> c.Code:
     takes_rest = "rest" in level.declared.learns and level.name == level.declared.name
     only = (
         len([one for one in all_levels if "rest" in one.declared.learns and one.name == one.declared.name])
@@ -124,13 +125,14 @@ def _level(level: OuterLevel, patterns: dict[str, list[str]], all_levels: list[O
     )
     learns = ["rest"] if takes_rest and only else _patterns(level, patterns)
     rule = level.declared.rule
+    assert rule.algorithm is not None
     named: list[tuple[str, c.Code]] = [
         ("learns", strings(learns)),
-        ("rule", text(rule.name)),
+        ("rule", text(rules.name(rule.algorithm))),
         ("clock", _clock(level.clock)),
         ("rate", _rate(rule)),
     ]
-    options = {name: value for name, value in rule.options.items() if name not in _OF_OTHERS}
+    options = numbers(rule.algorithm)
     if options:
         named.append(
             (

@@ -1,12 +1,12 @@
 """The files that every build folder holds besides its generated model.
 
 They are written for the folder: they import torch, the standard library and each other by
-plain names (`from schedule import Settings`), never nldsl.  `nldsl compile` copies `FILES` as they are.
+plain names (`from schedule import Settings`), never nldsl.  `nldsl compile` copies `FILES` as they are, and
+takes what the rules of a run need from `rules.py`.
 """
 
 FILES = (
     "schedule.py",
-    "rules.py",
     "data.py",
     "items.py",
     "tasks.py",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assign import assign, groups
 from growth import Growth
-from rules import make
+from rules import Rule, make
 from schedule import Settings, UserError, parents_first
 from starts import Start, Weights
 
@@ -45,7 +45,11 @@ class Learner:
 
     def reduce(self, length: int) -> None:
         """Turn what was gathered into one gradient; a sequence of `length` tokens counts 1 in a sum."""
-        if self.level.reduce != "sum" and self.gathered != length and self.gradients:
+        sequences = self.gathered / length
+        mean = self.level.reduce != "sum"
+        if isinstance(self.rule, Rule):
+            self.rule.settle(1.0 if mean else sequences, 1 / sequences if mean else 1.0)
+        if mean and self.gathered != length and self.gradients:
             scale(self.gradients, length / self.gathered)
 
     def begin_step(self) -> None:
@@ -136,4 +140,7 @@ def put_to_work(model: nn.Module, settings: Settings) -> list[Learner]:
         starts[level.name] = start
         if level.teacher:
             taught[level.teacher] |= start.taught
-    return [Learner(starts[level.name], taught[level.name], settings) for level in settings.levels]
+    learners = [Learner(starts[level.name], taught[level.name], settings) for level in settings.levels]
+    for learner in learners:
+        learner.rule.watch(model)
+    return learners

@@ -1,12 +1,6 @@
 """Learning rules as `torch.optim.Optimizer`s.
 
-`make(rule, parameters, rate, **options)` is the way in.  In the equations W are the weights, g
-their gradient, `rate` the learning rate and `decay` a decay that is decoupled from the gradient
-(`W <- (1 - rate * decay) W`, before the update) except where a rule says otherwise.
-
-A rule that treats matrices as matrices (`muon`, `m3`, `delta_momentum`) looks at the group option `matrix`:
-None (default) means parameters with two axes, True all with two or more (leading axes are a
-stack of matrices), False none.
+`make(rule, parameters, rate, **options)` is the way in.
 """
 
 from __future__ import annotations
@@ -15,76 +9,70 @@ import difflib
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
-
-# Muon's quintic (Keller Jordan): singular values from 0.01 up go to [0.68, 1.13] in five rounds.
-QUINTIC = (3.4445, -4.7750, 2.0315)
-
-
-def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iteration; zero stays zero.
-
-    X = M / |M|_F;  `rounds` times  A = X X^T,  X <- a X + (b A + c A^2) X  (Nested Learning, Eq. 42-44,
-    in the form of the reference Muon).  `matrix` is [..., rows, columns].
-
-    >>> orthogonal(torch.zeros(2, 3)).abs().max().item()
-    0.0
-    """
-    wide = matrix.size(-2) <= matrix.size(-1)
-    x = matrix if wide else matrix.mT
-    # The norm is guarded by a term far below any gradient that is not zero, so zero divides to zero.
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    a, b, c = QUINTIC
-    for _ in range(rounds):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
-
-
-def shape_scale(parameter: Tensor) -> float:
-    """Muon's scale for tall matrices, sqrt(max(1, rows / columns))."""
-    return math.sqrt(max(1.0, parameter.size(-2) / parameter.size(-1)))
-
-
-def is_matrix(parameter: Tensor, group: dict[str, Any]) -> bool:
-    """Whether a rule for matrices applies to `parameter` (see the head of this file)."""
-    asked = group.get("matrix")
-    return parameter.ndim == 2 if asked is None else bool(asked) and parameter.ndim >= 2
-
-
-def adamw_step(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """One AdamW step for what a rule for matrices leaves aside.
-
-    M <- b1 M + (1 - b1) g;  V <- b2 V + (1 - b2) g^2;
-    W <- W - rate (M / (1 - b1^t)) / (sqrt(V / (1 - b2^t)) + eps).
-    """
-    gradient = parameter.grad
-    assert gradient is not None
-    if not state:
-        state.update(step=0, first=torch.zeros_like(parameter), second=torch.zeros_like(parameter))
-    state["step"] += 1
-    beta1, beta2 = group["adam_betas"]
-    rate = group["lr"] * group["adam_scale"]
-    state["first"].lerp_(gradient, 1 - beta1)
-    state["second"].lerp_(gradient.square(), 1 - beta2)
-    size = (state["second"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["adam_eps"])
-    parameter.mul_(1 - rate * group["weight_decay"])
-    parameter.addcdiv_(state["first"], size, value=-rate / (1 - beta1 ** state["step"]))
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Group = dict[str, Any]
+Memory = dict[str, list[Tensor]]
 
 
 class Rule(Optimizer, ABC):
-    """An optimizer whose update is one function of a parameter, its state and its group."""
+    """An optimizer made from one function, `change`, which updates lists of weights.
 
+    It counts the updates of each weight and keeps the tensors that `held` names.  A rule for matrices looks
+    at the group option `matrix`: None (default) means parameters with two axes, True all with two or more
+    (leading axes are a stack of matrices), False none.  What is no matrix goes to `otherwise`.
+    """
+
+    held: ClassVar[tuple[str, ...]] = ()
+    by_shape: ClassVar[bool] = False  # whether the weights of one call of `change` have one shape
+    in_pieces: ClassVar[bool] = True  # whether a call of `change` takes few weights at a time, on a CPU
+    matrices: ClassVar[bool] = False
+    otherwise: ClassVar[type[Rule] | None] = None
+
+    def __init__(self, params: Parameters, lr: float, **options: float) -> None:
+        super().__init__(params, {"lr": lr, **options, "matrix": None})
+
+    @staticmethod
     @abstractmethod
-    def update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change `parameter` in place by its `grad`."""
+    def change(
+        weights: list[Tensor],
+        grads: list[Tensor],
+        memory: Memory,
+        step: int,
+        rate: float,
+        **options: float,
+    ) -> None:
+        """Change `weights` and `memory` in place; this is update `step`, from 1, of each of them."""
+
+    @classmethod
+    def begin(cls, weight: Tensor) -> dict[str, Tensor]:
+        """What is held for a weight before its first update."""
+        return {name: torch.zeros_like(weight) for name in cls.held}
+
+    @classmethod
+    def options(cls, group: Group) -> dict[str, float]:
+        """What `change` takes from a group."""
+        return {name: value for name, value in group.items() if name not in ("params", "lr", "matrix")}
+
+    @staticmethod
+    def aside(group: Group) -> dict[str, float]:
+        """What `otherwise.change` takes: `rate` and its options, from those of a group of this rule."""
+        return {"rate": group["lr"]}
+
+    def watch(self, model: nn.Module) -> None:
+        """Look at the layers of `model` before it runs; rules that see gradients alone have no need to."""
+
+    def settle(self, gram: float, error: float) -> None:
+        """Before a step: what gradients were multiplied by since they were gathered (see `LayerRule`)."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -94,317 +82,397 @@ class Rule(Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.update(parameter, self.state[parameter], group)
+            options = {"rate": group["lr"], **self.options(group)}
+            for kind, weights, memory, step in self.lists(group):
+                given = options if kind is type(self) else self.aside(group)
+                for few in kind.pieces(weights):
+                    part = weights[few]
+                    gradients = [gradient for w in part if (gradient := w.grad) is not None]
+                    held = {name: tensors[few] for name, tensors in memory.items()}
+                    kind.change(part, gradients, held, step, **given)
         return loss
 
+    @classmethod
+    def pieces(cls, weights: list[Tensor], numbers: int = 1 << 16) -> Iterator[slice]:
+        """The parts of a list for one call each: on a CPU about as much as a core's cache keeps at hand."""
+        if not cls.in_pieces or weights[0].device.type != "cpu":
+            yield slice(None)
+            return
+        begin, size = 0, 0
+        for end, weight in enumerate(weights, 1):
+            size += weight.numel()
+            if size >= numbers or end == len(weights):
+                yield slice(begin, end)
+                begin, size = end, 0
 
-class Muon(Rule):
-    """Momentum, orthogonalised (Nested Learning, Eq. 42-44; the reference code of Keller Jordan).
+    def lists(self, group: Group) -> Iterator[tuple[type[Rule], list[Tensor], Memory, int]]:
+        """The weights of a group that have gradients, in lists that a rule may change together."""
+        lists: dict[Any, list[Tensor]] = {}
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            kind = self.kind(weight, group)
+            state = self.state[weight]
+            if "step" not in state:
+                state |= {"step": 0, **kind.begin(weight)}
+            state["step"] += 1
+            shape = weight.shape if kind.by_shape else None
+            lists.setdefault((kind, state["step"], weight.device, weight.dtype, shape), []).append(weight)
+        for (kind, step, *_), weights in lists.items():
+            states = [self.state[weight] for weight in weights]
+            yield kind, weights, {name: [state[name] for state in states] for name in kind.held}, step
 
-    S <- beta S + (1 - beta) g;  U = beta S + (1 - beta) g if `nesterov` else S;
-    W <- (1 - rate decay) W - rate sqrt(max(1, rows / columns)) NS(U).
-    Parameters that are no matrices are left to AdamW at `adam_scale` times the rate.
+    def kind(self, weight: Tensor, group: Group) -> type[Rule]:
+        """The rule that changes `weight`: this one, or `otherwise`."""
+        asked = group["matrix"]
+        matrix = weight.ndim == 2 if asked is None else asked and weight.ndim >= 2
+        if not self.matrices or matrix:
+            return type(self)
+        if self.otherwise is None:
+            name = type(self).__name__.lower()
+            raise ValueError(f"`{name}` is for matrices, and here is a parameter of {tuple(weight.shape)}")
+        return self.otherwise
+
+
+class LayerRule(Rule):
+    """A rule that sees what linear layers were given, and the gradients at their outputs.
+
+    `watch` looks at the layers; then each backward pass gathers what `seen` names, until `zero_grad`:
+    `input` and `error` (a token in each row), or the sums behind `input_gram` and `error_gram`.
     """
 
-    def __init__(
-        self,
-        params: Parameters,
-        lr: float,
-        beta: float = 0.95,
-        nesterov: bool = True,
-        rounds: int = 5,
-        decay: float = 0.0,
-        adam_scale: float = 1.0,
-        adam_betas: tuple[float, float] = (0.9, 0.999),
-        adam_eps: float = 1e-8,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "beta": beta,
-            "nesterov": nesterov,
-            "rounds": rounds,
-            "weight_decay": decay,
-        }
-        defaults |= {"adam_scale": adam_scale, "adam_betas": adam_betas, "adam_eps": adam_eps, "matrix": None}
-        super().__init__(params, defaults)
+    seen: ClassVar[tuple[str, ...]] = ()
+    matrices = True
 
-    def update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """See the class."""
-        if not is_matrix(parameter, group):
-            return adamw_step(parameter, state, group)
-        gradient = parameter.grad
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        beta = group["beta"]
-        state["momentum"].lerp_(gradient, 1 - beta)
-        direction = gradient.lerp(state["momentum"], beta) if group["nesterov"] else state["momentum"]
-        step = orthogonal(direction, group["rounds"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(step, alpha=-group["lr"] * shape_scale(parameter))
-        return None
+    def __init__(self, params: Parameters, lr: float, **options: float) -> None:
+        super().__init__(params, lr, **options)
+        self.layers: set[Tensor] = set()
+        self.factors = {"gram": 1.0, "error": 1.0}
 
+    def watch(self, model: nn.Module) -> None:
+        """Gather from the linear layers of `model` whose weights this rule changes."""
+        own = {weight for group in self.param_groups for weight in group["params"]}
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module.weight in own:
+                self.layers.add(module.weight)
+                look: Any = torch.compiler.disable(self._hook)  # a compiler steps around it
+                module.register_forward_hook(look)
 
-class M3(Rule):
-    """Multi-scale momentum Muon (Nested Learning, Eq. 75 and Algorithm 1).
+    def _hook(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        if not (output.requires_grad and isinstance(module, nn.Linear)):
+            return
+        weight, rows = module.weight, given[0].detach()
+        output.register_hook(lambda error: self.gather(weight, rows, error))
 
-    near <- fast near + (1 - fast) g;  size <- norm size + (1 - norm) g^2;
-    W <- (1 - rate decay) W - rate (NS(near) + mix NS(far)) / (sqrt(size) + eps);
-    after every `period` gradients:  far <- slow far + (1 - slow) mean of the block.
-    The slow memory is read from the next step on, and its orthogonal form is kept for the whole block.
+    @torch.no_grad()
+    def gather(self, weight: Tensor, given: Tensor, error: Tensor) -> None:
+        """Take in what a layer was given, `[..., columns]`, and the gradients at its output `[..., rows]`."""
+        state = self.state[weight]
+        pairs = (("input", given), ("error", error))
+        rows = {name: tensor.flatten(0, -2).to(weight.dtype) for name, tensor in pairs}
+        state["tokens"] = state.get("tokens", 0) + len(rows["input"])
+        for name in self.seen:
+            signal, _, gram = name.partition("_")
+            if gram:
+                square = rows[signal].mT @ rows[signal]
+                state[name] = state[name] + square if name in state else square
+            else:
+                state.setdefault(name, []).append(rows[signal])
 
-    `accumulate = "sum"` is the printed algorithm, in which nothing is forgotten: near += fast g,
-    size += norm g^2, far += slow (sum of the block).  `divide = "root"` is printed too; NS does not know the
-    scale of gradients and 1 / sqrt(size) does, so small gradients then make large steps.
-    `divide = "relative"` divides by sqrt(size) over its own root mean square, so the rate means what it
-    means for Muon; `shape` turns on Muon's scale for tall matrices.  Parameters that are no matrices are left
-    to AdamW at `adam_scale` times the rate.
-    """
+    def settle(self, gram: float, error: float) -> None:
+        """Before a step whose gradients are no longer those that were gathered.
 
-    def __init__(
-        self,
-        params: Parameters,
-        lr: float,
-        fast: float = 0.9,
-        slow: float = 0.9,
-        norm: float = 0.999,
-        mix: float = 0.5,
-        period: int = 16,
-        eps: float = 1e-8,
-        rounds: int = 5,
-        accumulate: Literal["ema", "sum"] = "ema",
-        divide: Literal["root", "relative"] = "root",
-        shape: bool = False,
-        decay: float = 0.0,
-        adam_scale: float = 1.0,
-        adam_betas: tuple[float, float] = (0.9, 0.999),
-        adam_eps: float = 1e-8,
-    ) -> None:
-        if accumulate not in ("ema", "sum"):
-            raise ValueError(f"`accumulate` is `{accumulate}`; it can be `ema` or `sum`")
-        if divide not in ("root", "relative"):
-            raise ValueError(f"`divide` is `{divide}`; it can be `root` or `relative`")
-        if period < 1:
-            raise ValueError(f"`period` is {period}; it has to be 1 or more")
-        defaults = {
-            "lr": lr,
-            "fast": fast,
-            "slow": slow,
-            "norm": norm,
-            "mix": mix,
-            "period": period,
-            "eps": eps,
-        }
-        defaults |= {"rounds": rounds, "accumulate": accumulate, "divide": divide, "shape": shape}
-        defaults |= {"weight_decay": decay, "adam_scale": adam_scale, "adam_betas": adam_betas}
-        super().__init__(params, defaults | {"adam_eps": adam_eps, "matrix": None})
+        A mean over tokens is multiplied by `gram`: the number of sequences that gradients are a sum of.
+        Gradients at outputs are multiplied by `error`, as the gradients were.
+        """
+        self.factors = {"gram": gram, "error": error}
 
-    def update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """See the class."""
-        if not is_matrix(parameter, group):
-            return adamw_step(parameter, state, group)
-        gradient = parameter.grad
-        assert gradient is not None
-        if not state:
-            state["step"] = 0
-            state |= {
-                name: torch.zeros_like(parameter) for name in ("near", "far", "far_read", "size", "block")
-            }
-        state["step"] += 1
-        sums = group["accumulate"] == "sum"
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, and what was gathered with them."""
+        super().zero_grad(set_to_none)
+        for state in self.state.values():
+            for name in (*self.seen, "tokens"):
+                state.pop(name, None)
 
-        def gather(memory: Tensor, value: Tensor, keep: float) -> None:
-            memory.add_(value, alpha=keep) if sums else memory.lerp_(value, 1 - keep)
+    def lists(self, group: Group) -> Iterator[tuple[type[Rule], list[Tensor], Memory, int]]:
+        """As every rule's, with what the layers saw among the memories."""
+        for kind, weights, memory, step in super().lists(group):
+            if kind is type(self):
+                memory |= {name: [self._signal(name, w) for w in weights] for name in self.seen}
+            yield kind, weights, memory, step
 
-        gather(state["near"], gradient, group["fast"])
-        gather(state["size"], gradient.square(), group["norm"])
-        state["block"].add_(gradient)
-        size = state["size"].sqrt()
-        if group["divide"] == "relative":
-            size = size / size.square().mean((-2, -1), keepdim=True).sqrt_().clamp_min_(group["eps"])
-        step = orthogonal(state["near"], group["rounds"]).add_(state["far_read"], alpha=group["mix"])
-        scale = shape_scale(parameter) if group["shape"] else 1.0
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.addcdiv_(step, size.add_(group["eps"]), value=-group["lr"] * scale)
-        if state["step"] % group["period"] == 0:
-            gather(state["far"], state["block"] if sums else state["block"] / group["period"], group["slow"])
-            state["far_read"] = orthogonal(state["far"], group["rounds"])
-            state["block"].zero_()
-        return None
+    def _signal(self, name: str, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        signal, _, gram = name.partition("_")
+        scale = (self.factors["error"] if signal == "error" else 1.0) ** (2 if gram else 1)
+        if gram:
+            return state[name] * (self.factors["gram"] * scale / state["tokens"])
+        rows = torch.cat(state[name])
+        return rows if scale == 1 else rows * scale
 
-
-class DeltaMomentum(Rule):
-    """Momentum that erases along the gradient before it writes (Nested Learning, Eq. 48-49).
-
-
-    explicit:  S <- S (beta I - eta g^T g) - g;      stable while eta |g|^2 < 1 + beta
-    implicit:  S <- (beta S - g) (I + eta g^T g)^-1;  always stable
-    W <- (1 - rate decay) W + rate S.  The paper's memory is eta S, with eta = rate.
-    What is no matrix takes the same rule element by element, with g^2 for g^T g.
-    """
-
-    def __init__(
-        self,
-        params: Parameters,
-        lr: float,
-        beta: float = 0.9,
-        eta: float = 0.1,
-        form: Literal["implicit", "explicit"] = "implicit",
-        decay: float = 0.0,
-    ) -> None:
-        if form not in ("implicit", "explicit"):
-            raise ValueError(f"`form` is `{form}`; it can be `implicit` or `explicit`")
-        defaults = {"lr": lr, "beta": beta, "eta": eta, "form": form, "weight_decay": decay, "matrix": None}
-        super().__init__(params, defaults)
-
-    def update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """See the class."""
-        gradient = parameter.grad
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        eta, beta, memory = group["eta"], group["beta"], state["momentum"]
-        matrix = is_matrix(parameter, group)
-        if group["form"] == "explicit":
-            erased = memory @ gradient.mT @ gradient if matrix else memory * gradient.square()
-            memory.mul_(beta).sub_(eta * erased + gradient)
-        else:
-            written = beta * memory - gradient
-            solved = (
-                right_solve(written, gradient, eta) if matrix else written / (1 + eta * gradient.square())
+    def kind(self, weight: Tensor, group: Group) -> type[Rule]:
+        """This rule for the weights of layers that it watches."""
+        if weight in self.layers and group["matrix"] is not False and "tokens" in self.state[weight]:
+            return type(self)
+        if self.otherwise is None:
+            name = type(self).__name__.lower()
+            raise ValueError(
+                f"`{name}` reads what linear layers are given, and saw no layer with a parameter of "
+                f"{tuple(weight.shape)}; call `watch(model)` before the model runs"
             )
-            memory.copy_(solved)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(memory, alpha=group["lr"])
+        return self.otherwise
 
 
-def right_solve(written: Tensor, gradient: Tensor, eta: float) -> Tensor:
-    """`written (I + eta g^T g)^-1`, through the smaller of the two Gram matrices.
+def fastest(weights: Tensors) -> dict[str, bool]:
+    """How torch's own step is to be taken: by one kernel where the device has it."""
+    fused = all(w.is_floating_point() and w.device.type in ("cpu", "cuda") for w in weights)
+    return {"fused": fused, "foreach": not fused}
 
-    (I + e g^T g)^-1 = I - e g^T (I + e g g^T)^-1 g  (Woodbury).
+
+def counts(weights: Tensors, step: int) -> list[Tensor]:
+    """The number of updates before this one, as torch's own steps count them."""
+    return list(torch.full((len(weights),), step - 1.0, device=weights[0].device).unbind())
+
+
+# Muon's quintic (Keller Jordan): singular values from 0.01 up go to [0.68, 1.13] in five rounds.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonal(matrices: Tensors, rounds: int = 5) -> Tensors:
+    """Semi-orthogonal matrices near `matrices`, by Newton-Schulz iteration; zero stays zero.
+
+    X = M / |M|_F;  `rounds` times  A = X X^T,  X <- a X + (b A + c A^2) X  (Nested Learning, Eq. 42-44, in
+    the form of the reference Muon).  All have one shape, `[..., rows, columns]`, and are turned as one batch.
     """
-    rows, columns = gradient.shape[-2:]
-    eye = torch.eye(min(rows, columns), dtype=gradient.dtype, device=gradient.device)
+    stack = torch.stack(list(matrices))
+    shape = stack.shape
+    x = stack.reshape(-1, *shape[-2:])
+    wide = x.size(-2) <= x.size(-1)
+    x = x if wide else x.mT
+    # The norm is guarded by a term far below any gradient that is not zero, so zero divides to zero.
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    a, b, c = QUINTIC
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).reshape(shape).unbind()
+
+
+def transposed(matrices: Tensors) -> Tensors:
+    """Rows and columns exchanged."""
+    return [matrix.mT.contiguous() for matrix in matrices]
+
+
+def times(left: Tensors, right: Tensors) -> Tensors:
+    """The products of matrices, pair by pair."""
+    return [a @ b for a, b in zip(left, right, strict=True)]
+
+
+def solve(left: Tensors, right: Tensors) -> Tensors:
+    """`left right^-1`, pair by pair, for square `right`."""
+    return torch.linalg.solve(torch.stack(list(right)), torch.stack(list(left)), left=False).unbind()
+
+
+def gram(matrices: Tensors) -> Tensors:
+    """The mean of x x^T over the rows x of each."""
+    return [matrix.mT @ matrix / matrix.size(-2) for matrix in matrices]
+
+
+def mean(matrices: Tensors) -> Tensors:
+    """The mean of all numbers of each, kept as a matrix of one."""
+    return [m.mean((-2, -1), keepdim=True) if m.ndim > 1 else m.mean() for m in matrices]
+
+
+def norm(matrices: Tensors) -> Tensors:
+    """The root of the sum of all squares of each, kept as a matrix of one."""
+    return [
+        torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True) if m.ndim > 1 else m.norm() for m in matrices
+    ]
+
+
+def identity(weights: Tensors, size: int) -> Tensors:
+    """The identity of `size` rows, once for each weight."""
+    eye = torch.eye(size, dtype=weights[0].dtype, device=weights[0].device)
+    return [eye] * len(weights)
+
+
+def add_identity(matrices: Tensors, number: float) -> None:
+    """Add `number` to the diagonal of each square matrix, in place."""
+    for matrix in matrices:
+        matrix.diagonal(dim1=-2, dim2=-1).add_(number)
+
+
+def associate(
+    memory: Tensors, keys: Tensors, values: Tensors | float, rate: float, retain: float = 1.0
+) -> None:
+    """Write m <- retain m + rate value^T key: rows of keys and values, into matrices by their product.
+
+    A number for `values` is that multiple of the identity.
+    """
+    for held, written in zip(memory, taught(keys, values), strict=True):
+        held.mul_(retain).add_(written, alpha=rate)
+
+
+def taught(keys: Tensors, values: Tensors | float) -> Tensors:
+    """value^T key, pair by pair; a number for `values` is that multiple of the identity."""
+    if isinstance(values, float | int):
+        return [key * values for key in keys]
+    return [value.mT @ key for key, value in zip(keys, values, strict=True)]
+
+
+def regress(
+    memory: Tensors,
+    keys: Tensors,
+    values: Tensors | float,
+    rate: float,
+    retain: float = 1.0,
+    *,
+    current: bool = False,
+) -> None:
+    """Write m <- retain m - rate (m' key^T - value^T) key: a step down on 1/2 |m' key^T - value^T|^2.
+
+    m' is m as it was (`current`), or what is retained of it.  A number for `values` is that multiple of
+    the identity.
+    """
+    key, held = torch.stack(list(keys)), torch.stack(list(memory))
+    answered = held @ (key.mT @ key) if key.size(-2) > key.size(-1) else held @ key.mT @ key
+    erased = rate if current else rate * retain
+    for one, old, written in zip(memory, answered.unbind(), taught(keys, values), strict=True):
+        one.mul_(retain).sub_(old, alpha=erased).add_(written, alpha=rate)
+
+
+def regress_implicit(
+    memory: Tensors, keys: Tensors, values: Tensors | float, rate: float, retain: float = 1.0
+) -> None:
+    """Write m <- (retain m + rate value^T key) (I + rate key^T key)^-1, by the key's smaller Gram matrix.
+
+    (I + e K^T K)^-1 = I - e K^T (I + e K K^T)^-1 K  (Woodbury).  A number for `values` is that multiple of
+    the identity.
+    """
+    key = torch.stack(list(keys))
+    written = torch.stack(list(memory)).mul_(retain).add_(torch.stack(list(taught(keys, values))), alpha=rate)
+    rows, columns = key.shape[-2:]
+    eye = torch.eye(min(rows, columns), dtype=key.dtype, device=key.device)
     if columns <= rows:
-        return torch.linalg.solve(eye + eta * gradient.mT @ gradient, written, left=False)
-    inner = torch.linalg.solve(eye + eta * gradient @ gradient.mT, gradient)
-    return written - eta * (written @ gradient.mT) @ inner
+        made = torch.linalg.solve(eye + rate * key.mT @ key, written, left=False)
+    else:
+        inner = torch.linalg.solve(eye + rate * key @ key.mT, key)
+        made = written - rate * (written @ key.mT) @ inner
+    for one, new in zip(memory, made.unbind(), strict=True):
+        one.copy_(new)
 
 
-# --------------------------------------------------------------------------- by name
-
-
-def _flavour(groups: list[dict[str, Any]]) -> dict[str, bool]:
-    """The fastest form that torch has for these parameters."""
-    fusable = all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda") for g in groups for p in g["params"]
-    )
-    return {"fused": True} if fusable else {"foreach": True}
-
-
-def gd(groups: list[dict[str, Any]], rate: float, decay: float = 0.0) -> Optimizer:
-    """Gradient descent: W <- (1 - rate decay) W - rate g  (Nested Learning, Eq. 8)."""
-    return SGD(groups, lr=rate, weight_decay=decay, foreach=True)
-
-
-def momentum(groups: list[dict[str, Any]], rate: float, beta: float = 0.9, decay: float = 0.0) -> Optimizer:
-    """S <- beta S + g + decay W;  W <- W - rate S  (Nested Learning, Eq. 10-13; decay goes through S)."""
-    return SGD(groups, lr=rate, momentum=beta, weight_decay=decay, foreach=True)
-
-
-def nesterov(groups: list[dict[str, Any]], rate: float, beta: float = 0.9, decay: float = 0.0) -> Optimizer:
-    """S <- beta S + g + decay W;  W <- W - rate (g + decay W + beta S)."""
-    return SGD(groups, lr=rate, momentum=beta, nesterov=True, weight_decay=decay, foreach=True)
-
-
-def adagrad(groups: list[dict[str, Any]], rate: float, eps: float = 1e-10, decay: float = 0.0) -> Optimizer:
-    """V <- V + g^2;  W <- W - rate g / (sqrt(V) + eps), with `decay W` added to g."""
-    return Adagrad(groups, lr=rate, eps=eps, weight_decay=decay, foreach=True)
-
-
-def rmsprop(
-    groups: list[dict[str, Any]],
-    rate: float,
-    beta: float = 0.99,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
-    decay: float = 0.0,
-) -> Optimizer:
-    """V <- beta V + (1 - beta) g^2;  W <- W - rate g / (sqrt(V) + eps), with `decay W` added to g."""
-    return RMSprop(groups, lr=rate, alpha=beta, eps=eps, momentum=momentum, weight_decay=decay, foreach=True)
-
-
-def adam(
-    groups: list[dict[str, Any]],
-    rate: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    decay: float = 0.0,
-) -> Optimizer:
-    """AdamW's update, with `decay W` added to g instead of decoupled (Nested Learning, Eq. 100-105)."""
-    return Adam(groups, lr=rate, betas=(beta1, beta2), eps=eps, weight_decay=decay, **_flavour(groups))
-
-
-def adamw(
-    groups: list[dict[str, Any]],
-    rate: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    decay: float = 0.0,
-) -> Optimizer:
-    """Adam with decoupled decay (Nested Learning, appendix B).
-
-    With M, V the exponential averages of g and g^2, each divided by 1 - beta^t:
-    W <- (1 - rate decay) W - rate M / (sqrt(V) + eps).
-    """
-    return AdamW(groups, lr=rate, betas=(beta1, beta2), eps=eps, weight_decay=decay, **_flavour(groups))
-
-
-RULES: dict[str, Callable[..., Optimizer]] = {
-    "gd": gd,
-    "momentum": momentum,
-    "nesterov": nesterov,
-    "adagrad": adagrad,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamw": adamw,
-    "muon": Muon,
-    "m3": M3,
-    "delta_momentum": DeltaMomentum,
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
 }
 
 
-def make(rule: str, params_or_groups: Parameters, rate: float, **options: Any) -> Optimizer:
+def answer(
+    layers: Tensors, rows: Tensor, *, residual: bool = False, norm: bool = False, activation: str = "gelu"
+) -> Tensor:
+    """What a net of linear layers `[out, in]` says to each row of `[..., tokens, in]`."""
+    signal = rows @ layers[0].mT
+    for layer in layers[1:]:
+        signal = ACTIVATIONS[activation](signal) @ layer.mT
+    if norm:
+        signal = F.layer_norm(signal, signal.shape[-1:])
+    return rows + signal if residual else signal
+
+
+def answers(nets: Sequence[Tensors], queries: Tensors, **form: Any) -> Tensors:
+    """What each net says to its queries."""
+    return [answer(layers, rows, **form) for layers, rows in zip(nets, queries, strict=True)]
+
+
+def slopes(nets: Sequence[Tensors], queries: Tensors, **form: Any) -> Tensors:
+    """The derivative of each net, `[out, in]`, averaged over its queries.
+
+    That is the derivative of the mean answer by a shift of all queries.
+    """
+    made: list[Tensor] = []
+    for layers, rows in zip(nets, queries, strict=True):
+        shift = torch.zeros_like(rows[0])
+
+        def moved(by: Tensor, layers: Tensors = layers, rows: Tensor = rows) -> Tensor:
+            return answer(layers, rows + by, **form).mean(0)
+
+        with torch.enable_grad():
+            slope = torch.autograd.functional.jacobian(moved, shift)
+        assert isinstance(slope, Tensor)
+        made.append(slope)
+    return made
+
+
+def descend(
+    nets: Sequence[Tensors],
+    keys: Tensors,
+    values: Tensors,
+    rate: float,
+    retain: float = 1.0,
+    *,
+    dot: bool = False,
+    current: bool = False,
+    **form: Any,
+) -> None:
+    """Write m <- retain m - rate times the gradient of 1/2 |m'(key) - value|^2, or of -<m'(key), value>.
+
+    The second is for `dot`; m' is m as it was (`current`), or what is retained of it.
+    """
+    for layers, key, value in zip(nets, keys, values, strict=True):
+        kept = [layer * retain for layer in layers]
+        asked = [layer.detach().clone().requires_grad_() for layer in (layers if current else kept)]
+        with torch.enable_grad():
+            said = answer(asked, key, **form)
+            loss = -(said * value).sum() if dot else (said - value).square().sum() / 2
+            gradients = torch.autograd.grad(loss, asked)
+        for layer, w, gradient in zip(layers, kept, gradients, strict=True):
+            layer.copy_(w.sub_(gradient, alpha=rate))
+
+
+def first_layers(weight: Tensor, widths: Sequence[int], *, drawn: bool = False) -> list[Tensor]:
+    """The layers of a net before its first write: `[out, in]` for each pair of `widths`, the last one zero.
+
+    Inner layers hold plus and minus the identity in turn, scaled down where they repeat, so that no two rows
+    learn the same; `drawn` draws them instead, always the same ones, and the last layer too.
+    """
+    stack = weight.shape[:-2]
+    layers: list[Tensor] = []
+    for number, (into, out) in enumerate(pairwise(widths)):
+        if drawn:
+            generator = torch.Generator().manual_seed(number)
+            layer = torch.randn(out, into, generator=generator, dtype=torch.float64) / math.sqrt(into)
+        elif number == len(widths) - 2:
+            layer = torch.zeros(out, into, dtype=torch.float64)
+        else:
+            row = torch.arange(out)
+            size = (1 - 2 * (row // into % 2)) / (1 + row // (2 * into))
+            layer = torch.zeros(out, into, dtype=torch.float64)
+            layer[row, row % into] = size.double()
+        layers.append(layer.to(weight.device, weight.dtype).expand(*stack, out, into).clone())
+    return layers
+
+
+RULES: dict[str, type[Rule]] = {}
+
+
+def make(rule: str, params_or_groups: Parameters, rate: float, **options: Any) -> Rule:
     """The optimizer called `rule` over parameters or groups of them.
 
     A group is a dict with `params` and what differs from `options` there: `decay`, `matrix`.
     Raises `ValueError`, naming the nearest, for a rule or option that does not exist.
-
-    >>> make("gd", [torch.nn.Parameter(torch.zeros(2))], 0.1).param_groups[0]["lr"]
-    0.1
-    >>> make("adamv", [], 0.1)
-    Traceback (most recent call last):
-    ValueError: there is no rule `adamv`; did you mean `adam`, `adamw`?
     """
     if rule not in RULES:
         raise ValueError(f"there is no rule `{rule}`; {_near(rule, RULES)}")
     maker = RULES[rule]
-    known = [
-        name for name in inspect.signature(maker).parameters if name not in ("groups", "params", "rate", "lr")
-    ]
+    known = [name for name in inspect.signature(maker).parameters if name not in ("params", "lr")]
     for name in options:
         if name not in known:
             raise ValueError(f"rule `{rule}` has no option `{name}`; {_near(name, known)}")
     items = list(params_or_groups)
     groups = [dict(g) for g in items if isinstance(g, dict)] or [{"params": items}]
-    for group in groups:
-        if "decay" in group:
-            group["weight_decay"] = group.pop("decay")
-        group["params"] = list(group["params"])
     return maker(groups, rate, **options)
 
 
@@ -413,4 +481,4 @@ def _near(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     if near:
         return "did you mean " + ", ".join(f"`{n}`" for n in near) + "?"
-    return "known: " + ", ".join(f"`{n}`" for n in names)
+    return "known: " + (", ".join(f"`{n}`" for n in names) or "none")

@@ -10,12 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from nldsl.api.rules import library_rule
+from nldsl.codegen.emit import rules
 from nldsl.codegen.runtime import FILES
 from nldsl.run.folder import Build, load
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parent.parent / "codegen" / "runtime"
+TOY_RULES: list[tuple[str, dict[str, object]]] = [
+    *((name, {}) for name in ("gd", "momentum", "nesterov", "adamw", "muon", "dgd")),
+    ("m3", {"divide": "relative"}),
+]
 WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew")
+
+RULES = rules.write(
+    [library_rule(name, rate=0.01, **options) for name, options in TOY_RULES], "The rules of the toy."
+)
 
 torch.set_num_threads(1)
 
@@ -29,6 +39,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         folder.mkdir()
         for file in FILES:
             shutil.copy(RUNTIME / file, folder)
+        (folder / "rules.py").write_text(RULES, encoding="utf-8")
         for path in (HERE / "toy").glob("*.py"):
             shutil.copy(path, folder)
         chance = random.Random(0)

@@ -18,7 +18,7 @@ def s(build: Build):
 
 
 def test_examples_in_docstrings_run(build: Build) -> None:
-    for name in ("schedule", "rules", "data", "generate", "session"):
+    for name in ("schedule", "data", "generate", "session"):
         failed, tried = doctest.testmod(build.modules[name])
         assert (failed, tried > 0) == (0, True), name
 

@@ -8,7 +8,7 @@ SETTINGS = Settings(
     data=Data(source="letters.txt", length=16, batch=4, split="tail"),
     levels=(
         Level("pretrain", ("rest",), "adamw", Clock(1), Rate(1e-2, warmup=2, shape="cosine"), {"decay": 0.1}),
-        Level("slow", ("slow",), "m3", Clock(4), Rate(1e-3), {"period": 2, "divide": "relative"}),
+        Level("slow", ("slow",), "m3", Clock(4), Rate(1e-3), {"period": 2}),
     ),
     steps=6,
     evaluate_every=3,

@@ -1,0 +1,641 @@
+"""One rule as a class: what it holds for each weight, and how it changes lists of weights in place."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nldsl.codegen.emit import code as c
+from nldsl.codegen.emit import rule_numbers as n
+from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.emit.printer import flat, statement
+from nldsl.codegen.emit.rule_steps import Steps
+from nldsl.codegen.emit.rule_terms import (
+    Applied,
+    Atom,
+    Held,
+    Sum,
+    Term,
+    Terms,
+    of_atom,
+    plain_number,
+    product,
+)
+from nldsl.codegen.emit.rule_torch import Fused, fused
+from nldsl.resolve.algorithm import (
+    FOR_MATRICES,
+    WEIGHT,
+    Algorithm,
+    Figure,
+    Formula,
+    Function,
+    Local,
+    Negative,
+    Operation,
+    Option,
+    Recall,
+    RuleMemory,
+    Signal,
+)
+from nldsl.resolve.formulas import text
+
+_MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "abs": "abs", "min": "min", "max": "max"}
+_OPERATORS = {"^": "**"}
+_RESERVED = {
+    "weights",
+    "grads",
+    "memory",
+    "step",
+    "rows",
+    "columns",
+    "torch",
+    "math",
+    "cls",
+    "group",
+    "params",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A class, the functions of the runtime that it calls, and the functions of torch's own steps."""
+
+    steps: tuple[c.Step, ...]
+    helpers: frozenset[str]
+    imports: frozenset[str]
+
+
+def class_name(rule: str) -> str:
+    """`delta_momentum` as the name of a class."""
+    made = "".join(part[:1].upper() + part[1:] for part in rule.split("_"))
+    return f"{made}Rule" if made in ("Rule", "LayerRule", "Optimizer", "Tensor", "Tensors", "Any") else made
+
+
+def safe(name: str) -> str:
+    """An option's or local's name as a variable."""
+    return f"{name}_" if name in _RESERVED or keyword.iskeyword(name) else name
+
+
+def write_class(algorithm: Algorithm, name: str, otherwise: str | None) -> Made:
+    """The class of `algorithm` under `name`; `otherwise` names the rule of what is no matrix."""
+    return _Class(algorithm, name, otherwise).made()
+
+
+def numbers(algorithm: Algorithm) -> dict[str, float | int]:
+    """The options of a rule as its class takes them: by variable name, counts as whole numbers."""
+    made = _Class(algorithm, algorithm.name, None)
+    return {safe(name): made.bound(name, value) for name, value in algorithm.options.items()}
+
+
+class _Class:
+    def __init__(self, algorithm: Algorithm, name: str, otherwise: str | None) -> None:
+        self.algorithm = algorithm
+        self.name = name
+        self.otherwise = otherwise
+        self.locals = dict(algorithm.locals)
+        self.fused: Fused | None = fused(algorithm)
+        self.signals = frozenset(
+            node.name for f in algorithm.formulas() for node in f.walk() if isinstance(node, Signal)
+        )
+        self.seen = tuple(sorted(_seen(algorithm)))
+        self.cached: dict[Applied, str] = {}
+        self.helpers: set[str] = set()
+        self.inlined, self.numbers = self._sorted_locals()
+        lists = {"signal grad": "grads", "signal weight": "weights"}
+        lists |= {f"signal {s}": f"{s}s" for s in ("input", "error")}
+        lists |= {f"memory {m.name}": safe(m.name) for m in algorithm.memories}
+        self.terms = Terms(lists, self.inlined, self.numbers)
+        taken = {*_RESERVED, "rate", *map(safe, algorithm.options), *lists.values(), *map(safe, self.numbers)}
+        later = set(self.locals) - set(self.inlined)
+        self.steps = Steps(taken | later, self.number, self.map_call)
+
+    # ------------------------------------------------------------------- what is what
+
+    def _sorted_locals(self) -> tuple[dict[str, Formula], frozenset[str]]:
+        """Locals that are worked out where they stand, and those that are numbers of their own."""
+        uses = Counter(
+            node.name for f in self.algorithm.formulas() for node in f.walk() if isinstance(node, Local)
+        )
+        inlined: dict[str, Formula] = {}
+        numbers: set[str] = set()
+        for name in (one for one in self.algorithm.order if one in self.locals):
+            formula = self.locals[name]
+            if isinstance(formula, Figure):
+                inlined[name] = formula
+            elif plain_number(formula, self.locals):
+                numbers.add(name)
+            elif uses[name] == 1 and not self._stale(name):
+                inlined[name] = formula
+        return inlined, frozenset(numbers)
+
+    def _stale(self, name: str) -> bool:
+        """Whether what a local reads has changed where it is used."""
+        order = list(self.algorithm.order)
+        begin = order.index(name)
+        users = [one for one in order[begin + 1 :] if name in self._reads(one)]
+        end = order.index(users[0]) if users else begin
+        return any(one in self._reads(name) or one == "weight" for one in order[begin + 1 : end])
+
+    def _reads(self, name: str) -> set[str]:
+        """Memories and locals that one entry of the order reads."""
+        found: set[str] = set()
+        for formula in self._formulas(name):
+            for node in formula.walk():
+                if isinstance(node, Recall):
+                    found.add(node.memory)
+                elif isinstance(node, Local):
+                    found |= {node.name, *self._reads(node.name)}
+        return found
+
+    def _formulas(self, name: str) -> tuple[Formula, ...]:
+        if name in self.locals:
+            return (self.locals[name],)
+        return (self.algorithm.weight,) if name == "weight" else self.algorithm.memory(name).formulas()
+
+    @property
+    def by_shape(self) -> bool:
+        nodes = [node for f in self.algorithm.formulas() for node in f.walk()]
+        return (
+            bool(self.signals & {"rows", "columns"})
+            or any((isinstance(node, Function) and node.name in FOR_MATRICES) for node in nodes)
+            or any(m.map.kind == "matrix" for m in self.algorithm.memories)
+        )
+
+    # ------------------------------------------------------------------- numbers
+
+    def number(self, formula: Formula) -> c.Code:
+        """A number as Python."""
+        match formula:
+            case Figure(value=value):
+                return literal(int(value) if float(value).is_integer() and abs(value) < 1000 else value)
+            case Option(name=name) | Local(name=name) | Signal(name=name) if not (
+                isinstance(formula, Local) and name in self.inlined
+            ):
+                return c.name(name if isinstance(formula, Signal) else safe(name))
+            case Local(name=name):
+                return self.number(self.inlined[name])
+            case Negative(operand=operand):
+                inner = self.number(operand)
+                return c.Atom(f"-({flat(inner)})" if isinstance(inner, c.Infix) else f"-{flat(inner)}")
+            case Operation(op=op, left=left, right=right):
+                return c.Infix(_OPERATORS.get(op, op), self.number(left), self.number(right))
+            case Function(name="sign", arguments=(argument,)):
+                return c.call("math.copysign", "1.0", self.number(argument))
+            case Function(name=name, arguments=arguments):
+                return c.Invoke(_MATH[name], tuple(self.number(one) for one in arguments))
+            case _:
+                raise TypeError(f"no number: {type(formula).__name__}")
+
+    # ------------------------------------------------------------------- the class
+
+    def made(self) -> Made:
+        """The class with what it needs."""
+        change = self.change()
+        fields: list[c.Step] = []
+        held = tuple(self.held())
+        if held:
+            fields.append(c.Assign(c.name("held"), _strings(held)))
+        if self.seen:
+            fields.append(c.Assign(c.name("seen"), _strings(self.seen)))
+        if self.by_shape:
+            fields.append(c.Assign(c.name("by_shape"), c.name("True")))
+        if self.fused is not None:
+            fields.append(c.Assign(c.name("in_pieces"), c.name("False")))
+        if self.algorithm.matrices and not self.seen:
+            fields.append(c.Assign(c.name("matrices"), c.name("True")))
+        if self.otherwise is not None:
+            fields.append(c.Assign(c.name("otherwise"), c.name(class_name(self.otherwise))))
+        fields += [c.Blank()] if fields else []
+        body = (*fields, self.constructor(), *self.begin(), *self.aside(), *change)
+        base = "LayerRule" if self.seen else "Rule"
+        self.helpers |= self.steps.helpers | {base}
+        if self.fused is not None:
+            self.helpers |= set(self.fused.helpers)
+        imports = frozenset((self.fused.imported,)) if self.fused is not None else frozenset[str]()
+        shown = c.Class(class_name(self.name), (base,), body, self.docstring())
+        return Made((shown,), frozenset(self.helpers), imports)
+
+    def docstring(self) -> str:
+        """The rule's equations, as the spec has them."""
+        lines = [f"`{self.algorithm.name}`{self._words()}.", ""]
+        for name in self.algorithm.order:
+            if name == "weight":
+                lines.append(f"weight <- {text(self.algorithm.weight)}")
+            elif name in self.locals:
+                lines.append(f"{name} = {text(self.locals[name])}")
+            else:
+                lines.append(_equation(self.algorithm.memory(name)))
+        if self.otherwise is not None:
+            lines += ["", f"What is no matrix is left to `{self.otherwise}`."]
+        return "\n".join(part for line in lines for part in _wrapped(line))
+
+    def _words(self) -> str:
+        words = ", ".join(f"{key} = {value}" for key, value in self.algorithm.words.items())
+        return f" with {words}" if words else ""
+
+    def constructor(self) -> c.Step:
+        """`__init__`: the options with their defaults."""
+        options = self.algorithm.options
+        parameters = ["self", "params: Parameters", "lr: float"]
+        parameters += [
+            f"{safe(k)}: {self._kind(k)} = {flat(literal(self.bound(k, v)))}" for k, v in options.items()
+        ]
+        checks = [_at_least_one(name) for name in self._periods()]
+        passed = c.Invoke(
+            "super().__init__",
+            (c.name("params"), c.name("lr")),
+            tuple((safe(k), c.name(safe(k))) for k in options),
+        )
+        return c.Function("__init__", tuple(parameters), "None", (*checks, c.Do(passed)))
+
+    def bound(self, name: str, value: float | int) -> float | int:
+        """The value of an option as its kind of number."""
+        return int(value) if self._kind(name) == "int" else float(value)
+
+    def _kind(self, option: str) -> str:
+        """`int` for what counts something."""
+        nodes = [node for f in self.algorithm.formulas() for node in f.walk() if isinstance(node, Function)]
+        counts = {
+            a.name
+            for node in nodes
+            if node.name == "orthogonal"
+            for a in node.arguments[1:]
+            if isinstance(a, Option)
+        }
+        return "int" if option in counts | set(self._periods()) else "float"
+
+    def _periods(self) -> list[str]:
+        """Options that are a period."""
+        found = (m.update.name for m in self.algorithm.memories if isinstance(m.update, Option))
+        return list(dict.fromkeys(found))
+
+    def held(self) -> Iterator[str]:
+        """The names of what is kept for each weight."""
+        for memory in self.algorithm.memories:
+            if memory.map.kind == "mlp":
+                yield from (f"{memory.name}_{i + 1}" for i in range(memory.map.depth))
+            else:
+                yield memory.name
+            if memory.update is not None:
+                yield f"{memory.name}_period"
+        yield from self.cached.values()
+
+    def begin(self) -> Iterator[c.Step]:
+        """`begin`, where not everything starts as zeros of the weight's shape."""
+        memories = self.algorithm.memories
+        if all(m.axes == WEIGHT and m.map.kind != "mlp" and m.start == "zeros" for m in memories):
+            return
+        items: list[tuple[str, c.Code]] = []
+        body: list[c.Step] = [c.Assign(c.name("rows, columns"), c.name("weight.shape[-2:]"))]
+        used = False
+        for memory in memories:
+            if memory.map.kind == "mlp":
+                used = True
+                names = [f"{memory.name}_{i + 1}" for i in range(memory.map.depth)]
+                out, into = memory.axes
+                hidden = literal(int(memory.map.hidden)) if memory.map.hidden else c.Atom(f"4 * {into}")
+                widths = c.Several((c.name(into), *(hidden,) * (memory.map.depth - 1), c.name(out)))
+                named = (("drawn", c.name("True")),) if memory.start == "drawn" else ()
+                call = c.Invoke("first_layers", (c.name("weight"), widths), named)
+                self.helpers.add("first_layers")
+                target = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
+                body.append(c.Assign(c.name(target), call))
+                items += [(one, c.name(one)) for one in names]
+            else:
+                code = self._start(memory)
+                used = used or "rows" in flat(code) or "columns" in flat(code)
+                items.append((memory.name, code))
+            if memory.update is not None:
+                items.append((f"{memory.name}_period", c.call("torch.zeros_like", "weight")))
+        items += [(name, c.call("torch.zeros_like", "weight")) for name in self.cached.values()]
+        body.append(c.Return(c.Mapping(tuple(items))))
+        yield from _method(
+            "begin", ("cls", "weight: Tensor"), "dict[str, Tensor]", body[0 if used else 1 :], "classmethod"
+        )
+
+    def _start(self, memory: RuleMemory) -> c.Code:
+        if memory.start == "identity":
+            sizes = ", ".join(memory.axes)
+            kind = "dtype=weight.dtype, device=weight.device"
+            return c.Atom(f"torch.eye({sizes}, {kind}).expand(*weight.shape[:-2], {sizes}).clone()")
+        if memory.axes == WEIGHT:
+            return c.call("torch.zeros_like", "weight")
+        return c.Atom(f"weight.new_zeros(*weight.shape[:-2], {', '.join(memory.axes)})")
+
+    def aside(self) -> Iterator[c.Step]:
+        """`aside`: the options of `otherwise`."""
+        if self.otherwise is None or self.algorithm.otherwise is None:
+            return
+        given = self.algorithm.otherwise_options
+        names = ["rate", *self.algorithm.otherwise.options]
+        items = [(safe(name), self._of_group(given[name])) for name in names if name in given]
+        items += [
+            (safe(k), literal(v)) for k, v in self.algorithm.otherwise.options.items() if k not in given
+        ]
+        if "rate" not in given:
+            items.insert(0, ("rate", c.name('group["lr"]')))
+        if [k for k, _ in items] == ["rate"] and flat(items[0][1]) == 'group["lr"]':
+            return
+        body = [c.Return(c.Mapping(tuple(items)))]
+        yield from _method("aside", ("group: Group",), "dict[str, float]", body, "staticmethod")
+
+    def _of_group(self, formula: Formula) -> c.Code:
+        match formula:
+            case Option(name=name):
+                return c.name(f'group["{"lr" if name == "rate" else safe(name)}"]')
+            case Operation(op=op, left=left, right=right):
+                return c.Infix(_OPERATORS.get(op, op), self._of_group(left), self._of_group(right))
+            case Negative(operand=operand):
+                return c.Infix("*", c.Atom("-1"), self._of_group(operand))
+            case Function(name=name, arguments=arguments):
+                return c.Invoke(_MATH[name], tuple(self._of_group(one) for one in arguments))
+            case _:
+                return self.number(formula)
+
+    # ------------------------------------------------------------------- change
+
+    def change(self) -> list[c.Step]:
+        """`change`: the memories, the locals and the weights, in their order."""
+        if self.fused is not None:
+            body: list[c.Step] = [self.fused.call(self.number)]
+        else:
+            for name in self.algorithm.order:
+                self._entry(name)
+            body = [*self._opening(), *self.steps.body]
+        shown = "\n".join(line for step in body for line in statement(step))
+        used = [k for k in self.algorithm.options if re.search(rf"\b{safe(k)}\b", shown)]
+        options = [f"{safe(k)}: {self._kind(k)}" for k in used]
+        if len(used) < len(self.algorithm.options):
+            options.append("**_: float")
+        parameters = (
+            "weights: list[Tensor]",
+            "grads: list[Tensor]",
+            "memory: Memory",
+            "step: int",
+            "rate: float",
+            *options,
+        )
+        return list(_method("change", parameters, "None", body, "staticmethod"))
+
+    def _opening(self) -> Iterator[c.Step]:
+        if self.signals & {"rows", "columns"} and self._mentions({"rows", "columns"}):
+            yield c.Assign(c.name("rows, columns"), c.name("weights[0].shape[-2:]"))
+        plain = [m for m in self.algorithm.memories if m.map.kind != "mlp"]
+        plain_names = [m.name for m in plain]
+        plain_names += [f"{m.name}_period" for m in self.algorithm.memories if m.update is not None]
+        plain_names += [*self.cached.values()]
+        for names in (plain_names[i : i + 3] for i in range(0, len(plain_names), 3)):
+            lists = [c.name(f'memory["{one}"]') for one in names]
+            values = c.Several(tuple(lists), bare=True) if len(lists) > 1 else lists[0]
+            yield c.Assign(c.name(", ".join(safe(one) for one in names)), values)
+        for memory in self.algorithm.memories:
+            if memory.map.kind == "mlp":
+                lists = ", ".join(f'memory["{memory.name}_{i + 1}"]' for i in range(memory.map.depth))
+                nets = c.Atom(f"list(zip({lists}, strict=True))")
+                yield c.Assign(c.name(safe(memory.name)), nets)
+        for name in self.seen:
+            plural = name if name.endswith("_gram") else f"{name}s"
+            yield c.Assign(c.name(plural), c.name(f'memory["{name}"]'))
+
+    def _mentions(self, names: set[str]) -> bool:
+        return any(name in "\n".join(map(repr, self.steps.body)) for name in names)
+
+    def _entry(self, name: str) -> None:
+        if name in self.inlined:
+            return
+        if name in self.numbers:
+            self.steps.body.append(c.Assign(c.name(safe(name)), self.number(self.locals[name])))
+        elif name in self.locals:
+            self.steps.taken.discard(name)
+            value = self.steps.value(self.sum(self.locals[name]), safe(name))
+            self.terms.lists = {**self.terms.lists, f"local {name}": value.name}
+        elif name == "weight":
+            self.steps.assign("weights", self.sum(self.algorithm.weight))
+        else:
+            self._write(self.algorithm.memory(name))
+
+    def sum(self, formula: Formula) -> Sum:
+        """A formula as a sum, with what stands still for a period taken from where it is kept."""
+        return self._kept(self.terms.sum(formula))
+
+    def _kept(self, made: Sum) -> Sum:
+        terms = tuple(
+            replace(t, above=tuple(map(self._kept_atom, t.above)), below=tuple(map(self._kept_atom, t.below)))
+            for t in made.terms
+        )
+        return Sum(terms, made.called)
+
+    def _kept_atom(self, atom: Atom) -> Atom:
+        match atom:
+            case Sum():
+                return self._kept(atom)
+            case Applied(function="gram", tensors=(one,)) if one.atom in (Held("inputs"), Held("errors")):
+                return Held("input_gram" if one.atom == Held("inputs") else "error_gram")
+            case Applied() if self._stands_still(atom):
+                if atom not in self.cached:
+                    (first,) = set(atom.names())
+                    self.cached[atom] = f"{first}_{atom.function}"
+                return Held(self.cached[atom])
+            case Applied():
+                return replace(atom, tensors=tuple(map(self._kept, atom.tensors)))
+            case _:
+                return atom
+
+    def _stands_still(self, atom: Applied) -> bool:
+        """Whether it is work for a matrix that only one slow memory decides."""
+        slow = {safe(m.name) for m in self.algorithm.memories if m.update is not None}
+        numbers = [node for one in atom.numbers for node in one.walk()]
+        steady = not any(isinstance(node, Signal | Local) for node in numbers)
+        return atom.function == "orthogonal" and steady and set(atom.names()) in ({one} for one in slow)
+
+    # ------------------------------------------------------------------- memories
+
+    def _write(self, memory: RuleMemory) -> None:
+        if memory.update is None:
+            self._written(memory, memory.value)
+            return
+        if memory.key is not None:
+            raise ValueError(f"memory `{memory.name}` has a key and a clock of its own")
+        block = f"{safe(memory.name)}_period"
+        for term in self.sum(memory.value).terms:
+            self.steps.add(block, term)
+        outer, self.steps.body = self.steps.body, []
+        self.steps.body.append(c.Comment("Read from the next update on."))
+        period = self.number(memory.update)
+        gathered = Recall(kind="tensor", memory=f"{memory.name}_period", axes=memory.axes)
+        self.terms.lists = {**self.terms.lists, f"memory {gathered.memory}": block}
+        value: Formula = gathered
+        if memory.reduce == "mean":
+            value = Operation(kind="tensor", op="/", left=gathered, right=memory.update, axes=memory.axes)
+        self._written(memory, value)
+        for atom, name in self.cached.items():
+            if safe(memory.name) in atom.names():
+                self.helpers.add("orthogonal")
+                numbers = tuple(self.number(one) for one in atom.numbers)
+                turned = c.Invoke("orthogonal", (c.name(safe(memory.name)), *numbers))
+                self.steps.do("copy_", name, turned)
+        self.steps.do("zero_", block)
+        inner, self.steps.body = self.steps.body, outer
+        due = f"step % {flat(period)} == 0" if isinstance(period, c.Atom) else f"step % ({flat(period)}) == 0"
+        self.steps.body.append(c.Nested(f"if {due}", tuple(inner)))
+
+    def _written(self, memory: RuleMemory, value: Formula) -> None:
+        """One write of a memory, as the head of `nldsl.resolve.algorithm` says."""
+        if memory.map.kind == "vector":
+            self.steps.assign(safe(memory.name), self._vector(memory, value))
+            return
+        assert memory.key is not None
+        key = self.steps.value(self.sum(memory.key))
+        made = self.sum(value)
+        term = made.terms[0]
+        if memory.map.kind == "matrix" and len(made.terms) == 1 and _is_identity(term):
+            given: c.Code = self.number(term.number)
+        else:
+            given = c.name(self.steps.value(made, "value").name)
+        arguments = [c.name(safe(memory.name)), c.name(key.name), given]
+        numbers = [self.number(memory.rate)]
+        if memory.retain is not None:
+            numbers.append(self.number(memory.retain))
+        named: list[tuple[str, c.Code]] = []
+        if memory.objective == "l2" and memory.anchor == "current" and not memory.implicit:
+            named.append(("current", c.name("True")))
+        if memory.map.kind == "mlp":
+            function = "descend"
+            if memory.objective == "dot":
+                named.append(("dot", c.name("True")))
+            named += _form(memory)
+        else:
+            function = "associate" if memory.objective == "dot" else "regress"
+            function = "regress_implicit" if memory.implicit else function
+        self.helpers.add(function)
+        call = c.Invoke(function, (*arguments, *numbers), tuple(named))
+        self.steps.body.append(c.Do(call))
+
+    def _vector(self, memory: RuleMemory, value: Formula) -> Sum:
+        """What a memory of numbers becomes."""
+        own = Held(safe(memory.name))
+        retain: Formula = memory.retain if memory.retain is not None else n.ONE
+        rate = memory.rate
+        made = self.sum(value)
+        if memory.key is None:
+            kept = n.times(retain, n.minus(n.ONE, rate)) if memory.objective == "l2" else retain
+            return Sum((Term(kept, (own,)), *self._scaled(made, rate)))
+        key = self.sum(memory.key)
+        rate_key = product(made, key)
+        if memory.objective == "dot":
+            return Sum((Term(retain, (own,)), *self._scaled(rate_key, rate)))
+        if memory.implicit:
+            square = product(key, key)
+            below = Sum((Term(n.ONE), *self._scaled(square, rate)))
+            above = Sum((Term(retain, (own,)), *self._scaled(rate_key, rate)))
+            return Sum((Term(n.ONE, (above,), (below,)),))
+        erased = n.negative(rate if memory.anchor == "current" else n.times(rate, retain))
+        square = product(product(of_atom(own), key), key)
+        return Sum((Term(retain, (own,)), *self._scaled(square, erased), *self._scaled(rate_key, rate)))
+
+    def _scaled(self, made: Sum, factor: Formula) -> tuple[Term, ...]:
+        if not plain_number(factor, self.inlined):
+            return product(self.sum(factor), made).terms
+        return tuple(replace(t, number=n.times(factor, t.number)) for t in made.terms)
+
+    def map_call(self, kind: str, memory: str, queries: str) -> c.Code:
+        """What a memory answers to queries, or its slope there."""
+        one = self.algorithm.memory(memory)
+        if one.map.kind == "vector":
+            return c.call("torch._foreach_mul", safe(memory), queries)
+        function = {"ask": "answers", "slope": "slopes"}[kind]
+        self.helpers.add(function)
+        nets = safe(memory) if one.map.kind == "mlp" else f"[(one,) for one in {safe(memory)}]"
+        return c.Invoke(function, (c.name(nets), c.name(queries)), tuple(_form(one)))
+
+
+def _is_identity(term: Term) -> bool:
+    return (
+        len(term.above) == 1
+        and not term.below
+        and isinstance(term.above[0], Applied)
+        and term.above[0].function == "identity"
+    )
+
+
+def _form(memory: RuleMemory) -> list[tuple[str, c.Code]]:
+    """What a net is besides its layers, where it differs from the plainest."""
+    named: list[tuple[str, c.Code]] = []
+    if memory.map.kind == "mlp":
+        named += [("residual", c.name("True"))] if memory.map.residual else []
+        named += [("norm", c.name("True"))] if memory.map.norm else []
+        if memory.map.activation != "gelu":
+            named.append(("activation", c.Atom(f'"{memory.map.activation}"')))
+    return named
+
+
+def _seen(algorithm: Algorithm) -> Iterator[str]:
+    """What of the layers a rule reads: `input`, `error`, or the Gram matrix of one."""
+
+    def look(formula: Formula) -> Iterator[str]:
+        match formula:
+            case Function(name="gram", arguments=(Signal(name="input" | "error" as name),)):
+                yield f"{name}_gram"
+            case Signal(name="input" | "error" as name):
+                yield name
+            case Operation(left=left, right=right):
+                yield from look(left)
+                yield from look(right)
+            case Negative(operand=operand):
+                yield from look(operand)
+            case Function(arguments=arguments):
+                for one in arguments:
+                    yield from look(one)
+            case Recall(query=query) if query is not None:
+                yield from look(query)
+            case _:
+                return
+
+    return iter({name for formula in algorithm.formulas() for name in look(formula)})
+
+
+def _equation(memory: RuleMemory) -> str:
+    """The write of a memory, for people."""
+    rate, value = _factor(memory.rate), text(memory.value)
+    kept = memory.name if memory.retain is None else f"{_factor(memory.retain)} {memory.name}"
+    said = f"{memory.name} <- "
+    if memory.key is not None:
+        loss = "1/2 |m(key) - value|^2" if memory.objective == "l2" else "-<m(key), value>"
+        how = "an implicit step" if memory.implicit else "a step"
+        said += f"{kept}, and {how} of {rate} down on {loss} with key {text(memory.key)}, value {value}"
+    elif memory.objective == "dot":
+        said += f"{kept} + {_factor(memory.value) if rate == '1' else f'{rate} {_factor(memory.value)}'}"
+    else:
+        said += f"{kept} + {rate} ({value} - {kept})"
+    if memory.update is not None:
+        said += f", after every {text(memory.update)} updates, with the {memory.reduce} of the values"
+    return said
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 102, subsequent_indent="    ", break_on_hyphens=False) or [""]
+
+
+def _factor(formula: Formula) -> str:
+    said = text(formula)
+    return f"({said})" if isinstance(formula, Operation) and formula.op in "+-" else said
+
+
+def _strings(values: tuple[str, ...]) -> c.Code:
+    return c.Several(tuple(c.Atom(f'"{one}"') for one in values))
+
+
+def _method(
+    name: str, parameters: tuple[str, ...], returns: str, body: Sequence[c.Step], decorator: str
+) -> Iterator[c.Step]:
+    yield c.Blank()
+    yield c.Function(name, parameters, returns, tuple(body), decorators=(decorator,))
+
+
+def _at_least_one(name: str) -> c.Step:
+    said = f'raise ValueError(f"`{name}` is {{{safe(name)}}}; it has to be 1 or more")'
+    return c.Nested(f"if {safe(name)} < 1", (c.Do(c.Atom(said)),))
