@@ -11,11 +11,13 @@ it: a segment that came in several calls is read again when it ends, for its err
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nldsl.codegen.engines.parts import full_precision
 from nldsl.codegen.engines.task_levels import (
@@ -93,11 +95,13 @@ class TaskStream:
         return logits if self.outer else logits.detach()
 
     def _standing(self, tokens: Tensor, state: Any, *, reached: bool = True) -> tuple[Tensor, Any]:
-        """The model with weights that stand still."""
+        """The model with weights that stand still; attention in a form that can be differentiated twice."""
         reached = reached and self.outer
         token = STANDING.set({level: one.layers(reached=reached) for level, one in self.levels.items()})
+        twice = sdpa_kernel(SDPBackend.MATH) if self.outer and self.through else nullcontext()
         try:
-            return self.read(tokens, state)
+            with twice:
+                return self.read(tokens, state)
         finally:
             STANDING.reset(token)
 

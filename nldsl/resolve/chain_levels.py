@@ -251,32 +251,28 @@ class LevelFields:
         value = self.fields.get("reset")
         if value is None:
             return None, self.slower
-        if self.kind == "sequence":
-            if print_expr(value) == "every sequence":
-                return None, None
-            raise self.findings.stop(
-                "NL0701",
-                f"no code can be made yet for `reset = {print_expr(value)}` inside the sequence",
-                value.span,
-                "this reset",
-                help="leave it out: the weights return to their start with every sequence",
-            )
+        inside = self.kind == "sequence"
+        if inside and print_expr(value) == "every sequence":
+            return None, None
         if isinstance(value, e.Phrase) and value.head == "with":
             level = value.words[1] if len(value.words) == 2 else None
             if isinstance(level, e.Name):
                 return None, level.text
         elif isinstance(value, e.Phrase) or function_name(value) == "never":
             clock = self.scope.clock(value)
-            if clock.unit == "never":
+            if clock.unit == "never" and not inside:
                 return None, None
-            if clock.unit in ("step", "token") and not clock.offset and not clock.partial:
+            units = ("token",) if inside else ("step", "token")
+            if clock.unit in units and not clock.offset and not clock.partial:
                 return clock, None
             raise self.findings.stop(
                 "NL0303",
                 f"the resets of `{self.declared.name}` are `{print_expr(value)}`",
                 value.span,
                 "this clock does not fit",
-                help="write `every 64 steps`, `every 4_096 tokens`, `with LEVEL` or `never`",
+                help="write `every 256 tokens`, `with LEVEL` or `every sequence`"
+                if inside
+                else "write `every 64 steps`, `every 4_096 tokens`, `with LEVEL` or `never`",
             )
         raise self.findings.stop(
             "NL0203",

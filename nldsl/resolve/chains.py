@@ -146,25 +146,6 @@ class ChainFields(Fields):
         if chain.scope == "shared":
             return
         local = [level for level in chain.levels if level.memory is not None]
-        written = self.declaration.chain.where() if self.declaration.chain is not None else chain.span
-        if chain.variant == "nested":
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for a nested chain inside the sequence",
-                written,
-                "nested",
-                others=((self._span("scope"), "weights of each sequence"),),
-                help="use `chain sequential`, or leave `scope` out",
-            )
-        if chain.variant == "independent" and len(local) < len(chain.levels):
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for independent levels that learn from the task inside the sequence",
-                written,
-                "independent",
-                others=((self._span("scope"), "weights of each sequence"),),
-                help="use `chain sequential`, or give each level an objective of its own",
-            )
         if local and len(local) < len(chain.levels):
             raise self.findings.stop(
                 "NL0701",

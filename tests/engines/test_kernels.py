@@ -98,7 +98,16 @@ def test_every_name_stands_in_one_file_since_builds_collect_them_in_one() -> Non
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_engines_import_torch_the_standard_library_and_each_other(path: Path) -> None:
-    standard = {"math", "typing", "collections", "contextvars", "dataclasses", "functools", "itertools"}
+    standard = {
+        "math",
+        "typing",
+        "collections",
+        "contextlib",
+        "contextvars",
+        "dataclasses",
+        "functools",
+        "itertools",
+    }
     allowed = {"__future__", "torch"} | standard
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
