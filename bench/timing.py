@@ -16,19 +16,22 @@ class Timing:
     least: float
 
 
-def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
+def interleaved(
+    variants: Mapping[str, Callable[[], object]], rounds: int = 5, *, wall: bool = False
+) -> dict[str, Timing]:
     """Time each variant `rounds` times, taking turns, after one round of warm-up.
 
-    Process time is taken, not wall time: other work on the machine then counts less.
+    Process time is taken, not wall time (`wall`): other work on the machine then counts less.
     """
+    clock = time.perf_counter if wall else time.process_time
     for run in variants.values():
         run()
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
-            start = time.process_time()
+            start = clock()
             run()
-            taken[name].append(time.process_time() - start)
+            taken[name].append(clock() - start)
     return {name: Timing(statistics.median(t), min(t)) for name, t in taken.items()}
 
 

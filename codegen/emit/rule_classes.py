@@ -203,7 +203,7 @@ class _Class:
             fields.append(c.Assign(c.name("seen"), _strings(self.seen)))
         if self.by_shape:
             fields.append(c.Assign(c.name("by_shape"), c.name("True")))
-        if self.fused is not None:
+        if self.fused is not None or not held:
             fields.append(c.Assign(c.name("in_pieces"), c.name("False")))
         if self.algorithm.matrices and not self.seen:
             fields.append(c.Assign(c.name("matrices"), c.name("True")))

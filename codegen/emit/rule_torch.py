@@ -1,4 +1,4 @@
-"""Rules whose algebra is that of a step which torch has as one kernel: SGD, Adagrad, Adam and AdamW.
+"""Rules with the algebra of a step that torch has as one kernel: SGD with momentum, Adagrad, Adam, AdamW.
 
 A rule is compared with torch's formulas, memory by memory, whatever it is called: options that could be the
 decay and the epsilon are tried, and the formulas have to agree (see `rule_numbers`).
@@ -65,8 +65,6 @@ def fused(algorithm: Algorithm) -> Fused | None:
     if not _plain(algorithm):
         return None
     match len(algorithm.memories):
-        case 0:
-            return _descent(algorithm)
         case 1:
             return _momentum(algorithm) or _adagrad(algorithm)
         case 2:
@@ -136,14 +134,6 @@ def _kept(memory: RuleMemory) -> Formula:
     """What a memory keeps of itself."""
     retain = memory.retain if memory.retain is not None else n.ONE
     return n.times(retain, n.minus(n.ONE, memory.rate)) if memory.objective == "l2" else retain
-
-
-def _descent(algorithm: Algorithm) -> Fused | None:
-    known = dict(algorithm.locals)
-    for decay in _decays(algorithm):
-        if _same(algorithm.weight, _tensor("-", WEIGHT, _tensor("*", RATE, _decayed(decay))), known):
-            return _sgd(c.name("[None] * len(weights)"), decay, n.ZERO, n.ZERO, nesterov=False)
-    return None
 
 
 def _sgd(held: c.Code, decay: Formula, momentum: Formula, dampening: Formula, *, nesterov: bool) -> Fused:

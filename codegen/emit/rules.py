@@ -16,7 +16,7 @@ from nldsl.resolve.algorithm import Algorithm
 __all__ = ["Forms", "algorithms", "numbers", "write"]
 
 _LAST = ("make", "_near")  # they stand behind the rules
-_ALWAYS = ("Parameters", "Tensors", "Group", "Memory", "Rule")
+_ALWAYS = ("Parameters", "Tensors", "Group", "Memory", "Lists", "Rule")
 
 
 def algorithms(assignment: Assignment) -> list[Algorithm]:

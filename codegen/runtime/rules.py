@@ -22,6 +22,7 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 Tensors = list[Tensor] | tuple[Tensor, ...]
 Group = dict[str, Any]
 Memory = dict[str, list[Tensor]]
+Lists = tuple[type["Rule"], list[Tensor], list[Tensor], Memory, int]
 
 
 class Rule(Optimizer, ABC):
@@ -83,17 +84,15 @@ class Rule(Optimizer, ABC):
                 loss = closure()
         for group in self.param_groups:
             options = {"rate": group["lr"], **self.options(group)}
-            for kind, weights, memory, step in self.lists(group):
+            for kind, weights, grads, memory, step in self.lists(group):
                 given = options if kind is type(self) else self.aside(group)
                 for few in kind.pieces(weights):
-                    part = weights[few]
-                    gradients = [gradient for w in part if (gradient := w.grad) is not None]
                     held = {name: tensors[few] for name, tensors in memory.items()}
-                    kind.change(part, gradients, held, step, **given)
+                    kind.change(weights[few], grads[few], held, step, **given)
         return loss
 
     @classmethod
-    def pieces(cls, weights: list[Tensor], numbers: int = 1 << 16) -> Iterator[slice]:
+    def pieces(cls, weights: list[Tensor], numbers: int = 1 << 18) -> Iterator[slice]:
         """The parts of a list for one call each: on a CPU about as much as a core's cache keeps at hand."""
         if not cls.in_pieces or weights[0].device.type != "cpu":
             yield slice(None)
@@ -105,28 +104,33 @@ class Rule(Optimizer, ABC):
                 yield slice(begin, end)
                 begin, size = end, 0
 
-    def lists(self, group: Group) -> Iterator[tuple[type[Rule], list[Tensor], Memory, int]]:
+    def lists(self, group: Group) -> Iterator[Lists]:
         """The weights of a group that have gradients, in lists that a rule may change together."""
-        lists: dict[Any, list[Tensor]] = {}
+        found: dict[Any, tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]] = {}
+        kind = type(self)
         for weight in group["params"]:
-            if weight.grad is None:
+            gradient = weight.grad
+            if gradient is None:
                 continue
-            kind = self.kind(weight, group)
+            if self.matrices:
+                kind = self.kind(weight, group)
             state = self.state[weight]
             if "step" not in state:
                 state |= {"step": 0, **kind.begin(weight)}
-            state["step"] += 1
-            shape = weight.shape if kind.by_shape else None
-            lists.setdefault((kind, state["step"], weight.device, weight.dtype, shape), []).append(weight)
-        for (kind, step, *_), weights in lists.items():
-            states = [self.state[weight] for weight in weights]
-            yield kind, weights, {name: [state[name] for state in states] for name in kind.held}, step
+            state["step"] = step = state["step"] + 1
+            place = (kind, step, weight.dtype, weight.device, weight.shape if kind.by_shape else None)
+            if (lists := found.get(place)) is None:
+                lists = found[place] = ([], [], [])
+            lists[0].append(weight)
+            lists[1].append(gradient)
+            lists[2].append(state)
+        for (kind, step, *_), (weights, grads, states) in found.items():
+            yield kind, weights, grads, {name: [s[name] for s in states] for name in kind.held}, step
 
     def kind(self, weight: Tensor, group: Group) -> type[Rule]:
-        """The rule that changes `weight`: this one, or `otherwise`."""
+        """The rule that changes `weight`, for rules for matrices: this one, or `otherwise`."""
         asked = group["matrix"]
-        matrix = weight.ndim == 2 if asked is None else asked and weight.ndim >= 2
-        if not self.matrices or matrix:
+        if weight.ndim == 2 if asked is None else asked and weight.ndim >= 2:
             return type(self)
         if self.otherwise is None:
             name = type(self).__name__.lower()
@@ -194,12 +198,12 @@ class LayerRule(Rule):
             for name in (*self.seen, "tokens"):
                 state.pop(name, None)
 
-    def lists(self, group: Group) -> Iterator[tuple[type[Rule], list[Tensor], Memory, int]]:
+    def lists(self, group: Group) -> Iterator[Lists]:
         """As every rule's, with what the layers saw among the memories."""
-        for kind, weights, memory, step in super().lists(group):
+        for kind, weights, grads, memory, step in super().lists(group):
             if kind is type(self):
                 memory |= {name: [self._signal(name, w) for w in weights] for name in self.seen}
-            yield kind, weights, memory, step
+            yield kind, weights, grads, memory, step
 
     def _signal(self, name: str, weight: Tensor) -> Tensor:
         state = self.state[weight]
