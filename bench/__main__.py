@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from bench import engines, goals, layers, memory, models, tool
+from bench import engines, goals, layers, memory, models, phases, tool
 
-WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "goals")
+WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "phases", "goals")
 
 
 def main() -> None:
@@ -38,6 +38,7 @@ def main() -> None:
         ),
         "language": lambda: models.language(chosen.rounds),
         "memory": memory.report,
+        "phases": lambda: phases.report(chosen.rounds, compile_too=chosen.compile),
         "goals": lambda: goals.report(chosen.rounds, compile_too=chosen.compile),
     }
     print(engines.peak())

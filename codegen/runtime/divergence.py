@@ -14,14 +14,17 @@ from schedule import UserError
 ORDINARY = 1e4  # weights below this are not what makes a loss overflow
 
 
-def gradient_error(learners: Sequence[Learner], step: int) -> UserError:
-    """The error of a gradient that is not finite, in step `step` (from 1)."""
-    for learner in learners:
+def gradient_error(due: Sequence[Learner], learners: Sequence[Learner], step: int) -> UserError:
+    """The error of a gradient that is not finite, in step `step` (from 1) and one of the levels `due` there.
+
+    Where each is finite and their norm is not, the level with the largest weights of all is at fault.
+    """
+    for learner in due:
         for name, parameter in learner.parameters.items():
             if parameter.grad is not None and not parameter.grad.isfinite().all():
                 where = f"the gradient of level `{learner.level.name}` (`{name}`)"
                 return _diverged(f"{where} is not finite at step {step}", learner)
-    return _diverged(f"the gradients together are too large at step {step}", learners[0])
+    return weights_error(learners, f"the gradients together are too large at step {step}")
 
 
 def loss_error(model: nn.Module, learners: Sequence[Learner], what: str, tokens: Tensor) -> UserError:

@@ -46,8 +46,8 @@ class Growth:
         self.told = True
         times = moved / max(size, 1e-30)
         return (
-            f"level `{self.name}` diverges: at step {step} its update is {times:.2g} times as large as its "
-            f"weights, the last of {self.rising} that grew; "
+            f"level `{self.name}` may diverge: at step {step} its update is {times:.2g} times as large as "
+            f"its weights, the last of {self.rising} that grew; "
             f"lower its rate (`--set levels.{self.name}.rate={self.rate / 10:g}`)"
         )
 

@@ -110,7 +110,7 @@ class Trainer:
             norm = torch.nn.utils.get_total_norm([p.grad for p in changing if p.grad is not None])
             size = norm.item()
             if not math.isfinite(size):
-                raise gradient_error(learners, self.step + 1)
+                raise gradient_error(learners, self.learners, self.step + 1)
             if self.settings.clip is not None and size > self.settings.clip:
                 torch.nn.utils.clip_grads_with_norm_(changing, self.settings.clip, norm)
             facts["norm"] = max(facts["norm"], size)
