@@ -20,6 +20,7 @@ from nldsl.codegen.emit.sequence import learning_levels
 from nldsl.codegen.plan.engines import choose
 from nldsl.codegen.plan.projections import fold, looped
 from nldsl.codegen.runtime import FILES as RUNTIME
+from nldsl.levels import layers
 from nldsl.levels.draw import render
 from nldsl.levels.graph import LevelGraph
 from nldsl.levels.outer import Assignment
@@ -90,7 +91,8 @@ def levels(request: Request, made: model_file.ModelFile) -> str:
     """`levels.json`: the level graph, and where in the model its weights lie.
 
     `weights` gives patterns over parameter names by spec path; `gradients` says how the loss flows through
-    the updates of each memory.  Both are what `compile --verify` compares the model with.
+    the updates of each memory: both are what `compile --verify` compares the model with.  `layers` says what
+    each component holds in weights, cache or context.
     """
     data = json.loads(render(request.graph, "json"), object_hook=_anywhere)
     data["weights"] = dict(sorted(made.patterns.items()))
@@ -99,6 +101,7 @@ def levels(request: Request, made: model_file.ModelFile) -> str:
     assert request.expanded.model is not None
     within = learning_levels(request.expanded.model)
     data["gradients"] |= {level.path: level.gradient for level in within}
+    data["layers"] = layers.as_data(request.expanded, request.graph)
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -29,14 +29,18 @@ def documents(corpus: Corpus, tokens: int = TOKENS, shortest: int = 2) -> list[T
         for begin, end in zip(begins, [*ends, len(corpus.held_out)], strict=True)
         if end - begin >= shortest
     ]
-    wanted = max(1, round(tokens * len(every) / max(1, sum(map(len, every)))))
-    places = torch.linspace(0, len(every) - 1, min(wanted, len(every)), dtype=torch.float64).long().tolist()
     chosen: list[Tensor] = []
-    for place in places:
-        left = tokens - sum(map(len, chosen))
+    for count in range(1, len(every) + 1):
+        places = torch.linspace(0, len(every) - 1, count, dtype=torch.float64).long().tolist()
+        chosen = [every[place] for place in places]
+        if sum(map(len, chosen)) >= tokens:
+            break
+    kept: list[Tensor] = []
+    for text in chosen:
+        left = tokens - sum(map(len, kept))
         if left >= shortest:
-            chosen.append(every[place][:left].long())
-    return chosen
+            kept.append(text[:left].long())
+    return kept
 
 
 def learning_on(

@@ -124,6 +124,12 @@ class Spec:
 
         return plan(self.expanded)
 
+    def memory(self) -> str:
+        """Three layers of memory: what weights, cache and context hold, and when that changes."""
+        from nldsl.levels.layers import as_text
+
+        return as_text(self.expanded, self.levels())
+
     def print_after(self, name: str) -> str:
         """The value after one stage of `PASSES`, as text.
 

@@ -21,6 +21,13 @@ COLORS = ("auto", "always", "never")
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change one value of the spec. Repeatable."
 )
+rate_option = click.option(
+    "--rate",
+    "rates",
+    multiple=True,
+    metavar="LEVEL=X",
+    help="The rate at which a plastic level learns. Repeatable.",
+)
 variant_option = click.option("--variant", metavar="NAME", help="Use this variant of the spec.")
 
 
@@ -76,3 +83,23 @@ def check_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
         if not equals or not path.strip() or not value.strip():
             raise Problem(f"`--set {text}` is not of the form `path=value`", "write `--set model.dim=64`")
     return settings
+
+
+def check_rates(rates: tuple[str, ...]) -> dict[str, float]:
+    """The `--rate` arguments by level; raises `Problem` for one that is not of the form `level=number`.
+
+    >>> check_rates(("slow=1e-3",))
+    {'slow': 0.001}
+    """
+    from nldsl.cli.problem import Problem
+
+    found: dict[str, float] = {}
+    for text in rates:
+        name, _, number = text.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise Problem(
+                f"`--rate {text}` is not of the form `level=number`", "write `--rate slow=1e-3`"
+            ) from None
+    return found

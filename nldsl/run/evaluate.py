@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,20 @@ from nldsl.run.folder import load
 
 
 def evaluate(
-    folder: Path | str, *, checkpoint: Path | str | None = None, whole: bool = True
+    folder: Path | str,
+    *,
+    checkpoint: Path | str | None = None,
+    whole: bool = True,
+    learn: bool | None = None,
+    rates: Mapping[str, float] | None = None,
+    learn_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Held-out loss, the spec's measures, and what counting bytes gives on the same text, in nats per byte.
+
+    These are measured with weights that stand still.  With `learn` (default: where a level is plastic)
+    held-out documents of about `learn_tokens` tokens (default: 65,536) are read as streams as well, each
+    from the checkpoint on, and `learning` says what a token costs while the plastic levels learn, and while
+    nothing does.
 
     `whole` takes all of the held-out text, otherwise the windows that training looks at.  Raises `RunError`.
     """
@@ -31,7 +43,7 @@ def evaluate(
         found = build.measures.evaluate(
             model, windows, settings.measures, batch=settings.data.batch, context=nullcontext
         )
-        return {
+        result = {
             "checkpoint": str(path),
             "step": content["step"],
             "tokens": windows.shape[0] * (windows.shape[1] - 1),
@@ -39,3 +51,8 @@ def evaluate(
             "bits_per_byte": build.data.bits(found["loss"]),
             "baselines": build.data.baselines(corpus, windows),
         }
+        if learn or (learn is None and build.plastic.plastic(settings)):
+            texts = build.learning.documents(corpus, learn_tokens or build.learning.TOKENS)
+            learnt = build.learning.learning_on(model, settings, content, texts, rates=rates)
+            result["learning"] = learnt
+        return result

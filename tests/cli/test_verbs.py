@@ -248,7 +248,17 @@ def test_eval(built: Path, nl: Run, stand_in: Any) -> None:
     stand_in.module("nldsl.run.evaluate", evaluate=stand_in.recorder("evaluate", {"loss": 1.23456789}))
     assert nl("eval", "out").out == "loss  1.23457\n"
     assert json.loads(nl("eval", "out", "--json", "--checkpoint", "c.pt").out) == {"loss": 1.23456789}
-    assert stand_in.calls[-1][2] == {"checkpoint": "c.pt"}
+    plain = {"checkpoint": "c.pt", "learn": None, "rates": {}, "learn_tokens": None}
+    assert stand_in.calls[-1][2] == plain
+    nl("eval", "out", "--learn", "--rate", "slow=1e-3", "--learn-tokens", "500")
+    assert stand_in.calls[-1][2] == {
+        "checkpoint": None,
+        "learn": True,
+        "rates": {"slow": 1e-3},
+        "learn_tokens": 500,
+    }
+    wrong = nl("eval", "out", "--no-learn", "--rate", "slow")
+    assert (wrong.code, "`--rate slow` is not of the form" in wrong.err) == (2, True)
 
 
 def test_generate_streams(built: Path, nl: Run, stand_in: Any) -> None:
@@ -257,6 +267,10 @@ def test_generate_streams(built: Path, nl: Run, stand_in: Any) -> None:
     assert (result.code, result.out) == (0, "My fellow ab\n")
     assert stand_in.calls[-1][2]["top_k"] == 5
     assert nl("generate", "out", "--tokens", "0").code == 2
+    nl("generate", "out", "--learn", "--load-state", "a.pt", "--load-state", "b.pt", "--save-state", "c.pt")
+    given = stand_in.calls[-1][2]
+    assert (given["learn"], given["learn_own"], given["new_sequence"]) == (True, False, False)
+    assert (given["load_state"], given["save_state"]) == (("a.pt", "b.pt"), "c.pt")
 
 
 def test_ablate_prints_a_plan(spec: Path, nl: Run, stand_in: Any) -> None:

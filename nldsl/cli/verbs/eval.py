@@ -10,14 +10,30 @@ import click
 
 from nldsl.cli import inputs
 from nldsl.cli.console import Console
-from nldsl.cli.options import with_plain_console
+from nldsl.cli.options import rate_option, with_plain_console
 
 
-def evaluate(console: Console, folder: str, *, checkpoint: str | None = None, as_json: bool = False) -> int:
+def evaluate(
+    console: Console,
+    folder: str,
+    *,
+    checkpoint: str | None = None,
+    as_json: bool = False,
+    learn: bool | None = None,
+    rates: tuple[str, ...] = (),
+    learn_tokens: int | None = None,
+) -> int:
     """Print the measures of a trained folder."""
+    from nldsl.cli.options import check_rates
     from nldsl.run import evaluate as runner
 
-    measured = runner.evaluate(inputs.build_folder(folder), checkpoint=checkpoint)
+    measured = runner.evaluate(
+        inputs.build_folder(folder),
+        checkpoint=checkpoint,
+        learn=learn,
+        rates=check_rates(rates),
+        learn_tokens=learn_tokens,
+    )
     console.out(json.dumps(measured, indent=2) if as_json else table(measured))
     return 0
 
@@ -49,7 +65,32 @@ def _rows(measured: Mapping[str, Any], indent: str) -> list[tuple[str, str]]:
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option("--checkpoint", type=click.Path(), metavar="FILE", help="Default: the last one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--learn/--no-learn",
+    default=None,
+    help="Also let plastic levels learn on while they read. Default: where there are such levels.",
+)
+@rate_option
+@click.option(
+    "--learn-tokens", type=click.IntRange(min=2), metavar="N", help="Read about N tokens learning on."
+)
 @with_plain_console
-def command(console: Console, folder: str, checkpoint: str | None, as_json: bool) -> int:
+def command(
+    console: Console,
+    folder: str,
+    checkpoint: str | None,
+    as_json: bool,
+    learn: bool | None,
+    rates: tuple[str, ...],
+    learn_tokens: int | None,
+) -> int:
     """Measure the trained folder DIR on held-out data."""
-    return evaluate(console, folder, checkpoint=checkpoint, as_json=as_json)
+    return evaluate(
+        console,
+        folder,
+        checkpoint=checkpoint,
+        as_json=as_json,
+        learn=learn,
+        rates=rates,
+        learn_tokens=learn_tokens,
+    )

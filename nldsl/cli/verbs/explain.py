@@ -15,24 +15,39 @@ from nldsl.run.files import SPEC_SUFFIXES
 
 
 def explain(
-    console: Console, subject: str | None, *, settings: tuple[str, ...] = (), variant: str | None = None
+    console: Console,
+    subject: str | None,
+    *,
+    settings: tuple[str, ...] = (),
+    variant: str | None = None,
+    memory: bool = False,
 ) -> int:
-    """Explain a code or kebab name, or a spec's engines; without a subject, list the codes."""
+    """Explain a code or kebab name, or a spec's engines; without a subject, list the codes.
+
+    With `memory`, say what a spec holds where: in weights, cache and context.
+    """
     from nldsl.diagnostics import codes
 
+    if memory and (subject is None or not _is_spec(subject)):
+        raise Problem("`--memory` explains a spec", "write `nldsl explain SPEC --memory`")
     if subject is None:
         console.out(code_list(console))
         return 0
-    if Path(subject).suffix in SPEC_SUFFIXES or Path(subject).is_file():
+    if _is_spec(subject):
         from nldsl.cli import inputs
 
-        console.out(inputs.load_spec(console, subject, settings=settings, variant=variant).plan())
+        spec = inputs.load_spec(console, subject, settings=settings, variant=variant)
+        console.out(spec.memory() if memory else spec.plan())
         return 0
     page = codes.page(subject)
     if page is None:
         raise Problem(f"no finding has the code or name `{subject}`", _near(subject))
     console.out(styled(page, console.color_out, min(console.width, 100)))
     return 0
+
+
+def _is_spec(subject: str) -> bool:
+    return Path(subject).suffix in SPEC_SUFFIXES or Path(subject).is_file()
 
 
 def code_list(console: Console) -> str:
@@ -95,10 +110,13 @@ def _near(subject: str) -> str:
 @click.argument("subject", required=False, type=click.Path(), metavar="[CODE|SPEC]")
 @variant_option
 @set_option
+@click.option("--memory", is_flag=True, help="What SPEC holds in weights, cache and context.")
 @with_console
-def command(console: Console, subject: str | None, variant: str | None, settings: tuple[str, ...]) -> int:
+def command(
+    console: Console, subject: str | None, variant: str | None, settings: tuple[str, ...], memory: bool
+) -> int:
     """Explain a finding by its code (NL0312) or name, or which engine each memory of SPEC gets and why.
 
     Without an argument, list every code.
     """
-    return explain(console, subject, settings=settings, variant=variant)
+    return explain(console, subject, settings=settings, variant=variant, memory=memory)

@@ -8,7 +8,7 @@ import click
 
 from nldsl.cli import inputs
 from nldsl.cli.console import Console
-from nldsl.cli.options import with_plain_console
+from nldsl.cli.options import rate_option, with_plain_console
 
 
 def generate(
@@ -21,8 +21,15 @@ def generate(
     top_k: int | None = None,
     seed: int = 0,
     checkpoint: str | None = None,
+    learn: bool = False,
+    learn_own: bool = False,
+    save_state: str | None = None,
+    load_state: tuple[str, ...] = (),
+    new_sequence: bool = False,
+    rates: tuple[str, ...] = (),
 ) -> int:
     """Write the continuation of `prompt` piece by piece as it is made."""
+    from nldsl.cli.options import check_rates
     from nldsl.run import generate as runner
 
     pieces = runner.generate(
@@ -33,6 +40,12 @@ def generate(
         top_k=top_k,
         seed=seed,
         checkpoint=checkpoint,
+        learn=learn,
+        learn_own=learn_own,
+        save_state=save_state,
+        load_state=load_state,
+        new_sequence=new_sequence,
+        rates=check_rates(rates),
     )
     sys.stdout.write(prompt)
     for piece in pieces:
@@ -50,6 +63,14 @@ def generate(
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Draw from the K likeliest tokens.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--checkpoint", type=click.Path(), metavar="FILE", help="Default: the last one.")
+@click.option("--learn", is_flag=True, help="Let plastic levels learn from the prompt.")
+@click.option("--learn-own", is_flag=True, help="Let them learn from what they generate, too.")
+@rate_option
+@click.option("--save-state", type=click.Path(), metavar="FILE", help="Write the stream's state in the end.")
+@click.option(
+    "--load-state", type=click.Path(), metavar="FILE", multiple=True, help="Go on from it. Several: averaged."
+)
+@click.option("--new-sequence", is_flag=True, help="Of a loaded state, keep only what was learnt.")
 @with_plain_console
 def command(
     console: Console,
@@ -60,6 +81,12 @@ def command(
     top_k: int | None,
     seed: int,
     checkpoint: str | None,
+    learn: bool,
+    learn_own: bool,
+    rates: tuple[str, ...],
+    save_state: str | None,
+    load_state: tuple[str, ...],
+    new_sequence: bool,
 ) -> int:
     """Continue a text with the trained folder DIR, streaming."""
     return generate(
@@ -71,4 +98,10 @@ def command(
         top_k=top_k,
         seed=seed,
         checkpoint=checkpoint,
+        learn=learn,
+        learn_own=learn_own,
+        save_state=save_state,
+        load_state=load_state,
+        new_sequence=new_sequence,
+        rates=rates,
     )

@@ -14,7 +14,8 @@ Version 1.  Keys:
 - `edges`: `source`, `target`, `kind`; knowledge flows from source to target.
 
 In a build, `weights` gives the parameter names of each path, as patterns, and `gradients` how the loss flows
-through the updates of each memory.
+through the updates of each memory; `layers` says what each component holds in weights, cache or context, what
+that learns from, when it changes, how long it lives and who sees it (`nldsl/levels/layers.py`).
 
 A key is only ever added; a change of meaning raises the version.
 """
