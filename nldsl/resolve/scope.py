@@ -360,9 +360,7 @@ class Scope:
             if text in ("drop", "carry", "flush"):
                 partial = text
             elif text == "offset" and rest:
-                amount = rest.pop(0)
-                bare = self.value(amount)
-                offset = int(bare.number if isinstance(bare, Amount) else self.number(amount))
+                offset = self._offset(rest.pop(0), unit)
             else:
                 raise self.findings.stop(
                     "NL0302",
@@ -372,3 +370,23 @@ class Scope:
                     help="after the period a clock takes `offset M` and one of `drop`, `carry`, `flush`",
                 )
         return Clock(number.value, unit, offset, partial)  # type: ignore[arg-type]
+
+    def _offset(self, node: e.Expr, unit: str) -> int:
+        """The offset of a clock, in the unit of its period; a bare number counts the same."""
+        value = self.value(node)
+        if not isinstance(value, Amount):
+            return int(self.integer(node, "an offset", least=0))
+        if value.unit != unit:
+            raise self.findings.stop(
+                "NL0303",
+                f"an offset is counted in {value.unit}s, and its period in {unit}s",
+                node.span,
+                "this unit does not fit",
+                help=f"count both in {unit}s",
+            )
+        offset = value.number.value
+        if isinstance(offset, int) and offset >= 0:
+            return offset
+        raise self.findings.stop(
+            "NL0205", f"an offset is {offset}", node.span, "needs a whole number of at least 0"
+        )

@@ -218,7 +218,7 @@ class _Train:
         paths = tuple(print_expr(i) for i in items)
         clock = self.scope.clock(level.fields["update"]) if "update" in level.fields else None
         reduce = (
-            self.scope.word(level.fields["reduce"], "how gradients add up", ("mean", "sum"))
+            self.scope.word(level.fields["reduce"], "how gradients add up", ("mean", "sum", "last"))
             if "reduce" in level.fields
             else ""
         )

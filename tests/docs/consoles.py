@@ -16,8 +16,11 @@ from pathlib import Path
 
 from .blocks import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "new-memory.md"]
-FENCE = re.compile(r"^```(console|nl save (\S+)|console once)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "new-memory", "clocks")),
+]
+FENCE = re.compile(r"^```(console|nl save (\S+)[^\n]*|console once)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ (.*(?:\\\n.*)*)$", re.MULTILINE)
 SHELL = f'nldsl() {{ "{sys.executable}" -m nldsl "$@"; }}; set -o pipefail; '
 

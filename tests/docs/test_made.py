@@ -49,9 +49,6 @@ def test_the_reference_names_every_declaration_and_field(name: str) -> None:
 
 PAIRS = "key = x, value = x, query = x, rate = 0.01"
 REFUSED = [
-    "objective = task, chain nested { level a { map = mlp(dim) } }",
-    "objective = task, chain independent { level a { map = mlp(dim) } }",
-    "objective = task, scope = sequence, map = mlp(dim)",
     f"{PAIRS}, start = copy of pretrain",
     f'{PAIRS}, start = pretrained("weights", a)',
     f"{PAIRS}, reset = never",
