@@ -52,6 +52,7 @@ _RESERVED = {
     "step",
     "rows",
     "columns",
+    "tokens",
     "torch",
     "math",
     "cls",
@@ -160,7 +161,7 @@ class _Class:
     def by_shape(self) -> bool:
         nodes = [node for f in self.algorithm.formulas() for node in f.walk()]
         return (
-            bool(self.signals & {"rows", "columns"})
+            bool(self.signals & {"rows", "columns", "tokens"})
             or any((isinstance(node, Function) and node.name in FOR_MATRICES) for node in nodes)
             or any(m.map.kind == "matrix" for m in self.algorithm.memories)
         )
@@ -398,6 +399,9 @@ class _Class:
                 nets = c.Atom(f"list(zip({lists}, strict=True))")
                 yield c.Assign(c.name(safe(memory.name)), nets)
         for name in self.seen:
+            if name == "tokens":
+                yield c.Assign(c.name("tokens"), c.name('int(memory["tokens"][0])'))
+                continue
             plural = name if name.endswith("_gram") else f"{name}s"
             yield c.Assign(c.name(plural), c.name(f'memory["{name}"]'))
 
@@ -580,7 +584,7 @@ def _seen(algorithm: Algorithm) -> Iterator[str]:
         match formula:
             case Function(name="gram", arguments=(Signal(name="input" | "error" as name),)):
                 yield f"{name}_gram"
-            case Signal(name="input" | "error" as name):
+            case Signal(name="input" | "error" | "tokens" as name):
                 yield name
             case Operation(left=left, right=right):
                 yield from look(left)

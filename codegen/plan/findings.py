@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from nldsl.codegen.plan.projections import all_obstacles
 from nldsl.diagnostics.model import Diagnostic, Label
 from nldsl.resolve.expanded import Expanded, MemoryInstance
@@ -14,7 +12,7 @@ def findings(expanded: Expanded) -> list[Diagnostic]:
 
     Non-goals: memories without an engine; the token loop serves them, and `explain` says so.
     """
-    found = list(_rules(expanded))
+    found: list[Diagnostic] = []
     seen: set[str] = set()
     for instance, _ in expanded.instances():
         if not isinstance(instance, MemoryInstance) or instance.path in seen:
@@ -34,22 +32,3 @@ def findings(expanded: Expanded) -> list[Diagnostic]:
             )
         )
     return found
-
-
-_WRITTEN = (
-    *("gd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon", "m3", "delta_momentum"),
-)
-
-
-def _rules(expanded: Expanded) -> Iterator[Diagnostic]:
-    """Rules for which no code is written."""
-    for level in expanded.training.levels if expanded.training is not None else ():
-        algorithm, span = level.rule.algorithm, level.rule.span
-        if algorithm is None or algorithm.name in _WRITTEN:
-            continue
-        labels = tuple(
-            Label(s, t)
-            for s, t in ((span, "this rule"), (algorithm.declared, "declared here"))
-            if s is not None
-        )
-        yield Diagnostic("NL0701", f"no code can be made yet for the rule `{algorithm.name}`", labels)

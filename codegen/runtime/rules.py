@@ -118,7 +118,8 @@ class Rule(Optimizer, ABC):
             if "step" not in state:
                 state |= {"step": 0, **kind.begin(weight)}
             state["step"] = step = state["step"] + 1
-            place = (kind, step, weight.dtype, weight.device, weight.shape if kind.by_shape else None)
+            shape = (weight.shape, state.get("tokens")) if kind.by_shape else None
+            place = (kind, step, weight.dtype, weight.device, shape)
             if (lists := found.get(place)) is None:
                 lists = found[place] = ([], [], [])
             lists[0].append(weight)
@@ -142,7 +143,8 @@ class LayerRule(Rule):
     """A rule that sees what linear layers were given, and the gradients at their outputs.
 
     `watch` looks at the layers; then each backward pass gathers what `seen` names, until `zero_grad`:
-    `input` and `error` (a token in each row), or the sums behind `input_gram` and `error_gram`.
+    `input` and `error` (a token in each row), the number of `tokens`, or the sums behind `input_gram` and
+    `error_gram`.
     """
 
     seen: ClassVar[tuple[str, ...]] = ()
@@ -177,6 +179,8 @@ class LayerRule(Rule):
         state["tokens"] = state.get("tokens", 0) + len(rows["input"])
         for name in self.seen:
             signal, _, gram = name.partition("_")
+            if signal == "tokens":
+                continue
             if gram:
                 square = rows[signal].mT @ rows[signal]
                 state[name] = state[name] + square if name in state else square
@@ -207,6 +211,8 @@ class LayerRule(Rule):
 
     def _signal(self, name: str, weight: Tensor) -> Tensor:
         state = self.state[weight]
+        if name == "tokens":
+            return torch.tensor(state[name])
         signal, _, gram = name.partition("_")
         scale = (self.factors["error"] if signal == "error" else 1.0) ** (2 if gram else 1)
         if gram:

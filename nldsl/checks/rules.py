@@ -269,7 +269,7 @@ def _value(
                 return Figure("number", weight)
             case Signal(name="grad") | Recall(query=None):
                 return Figure("number", 0.0)
-            case Signal(name="step" | "rows" | "columns"):
+            case Signal(name="step" | "rows" | "columns" | "tokens"):
                 return Figure("number", 1.0)
             case Local(name=name):
                 return at(dict(algorithm.locals)[name])

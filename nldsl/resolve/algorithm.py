@@ -124,6 +124,7 @@ SIGNALS: dict[str, tuple[str, Kind, Axes]] = {
     "step": ("the number of the update, from 1", "number", ()),
     "rows": ("how many rows a weight matrix has", "scalar", ()),
     "columns": ("how many columns it has", "scalar", ()),
+    "tokens": ("how many tokens linear layers were given", "scalar", ()),
     "input": ("what a linear layer was given, a token in each row", "tensor", ("tokens", "columns")),
     "error": ("the gradient at a linear layer's output, a token in each row", "tensor", ("tokens", "rows")),
 }
@@ -242,7 +243,7 @@ class Algorithm:
     @property
     def of_layers(self) -> bool:
         """Whether it has to see what linear layers were given, or the gradients at their outputs."""
-        return bool(self.signals() & {"input", "error"})
+        return bool(self.signals() & {"input", "error", "tokens"})
 
     @property
     def form(self) -> Algorithm:

@@ -480,6 +480,6 @@ def _for_matrices(made: Algorithm) -> bool:
     for node in (n for f in made.formulas() for n in f.walk()):
         if isinstance(node, Function) and node.name in FOR_MATRICES:
             return True
-        if isinstance(node, Signal) and node.name in ("rows", "columns", "input", "error"):
+        if isinstance(node, Signal) and node.name in ("rows", "columns", "tokens", "input", "error"):
             return True
     return False
