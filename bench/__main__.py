@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from bench import engines, goals, layers, memory, models, phases, tool
+from bench import engines, goals, layers, memory, models, phases, sequence, tool
 
-WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "phases", "goals")
+WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "phases", "sequence", "goals")
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
         "language": lambda: models.language(chosen.rounds),
         "memory": memory.report,
         "phases": lambda: phases.report(chosen.rounds, compile_too=chosen.compile),
+        "sequence": lambda: sequence.report(chosen.rounds),
         "goals": lambda: goals.report(chosen.rounds, compile_too=chosen.compile),
     }
     print(engines.peak())

@@ -7,7 +7,7 @@ from __future__ import annotations
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter
 from nldsl.codegen.emit.numbers import literal
-from nldsl.levels.task import learns_within, reset_clock, teacher_within
+from nldsl.levels.task import learns_within, resets, teacher_within
 from nldsl.resolve.expanded import ChainInstance, ChainLevel, Expanded, ModelInstance
 
 FILE = "task_levels"
@@ -41,9 +41,9 @@ def learning_of(owner: ClassWriter, level: ChainLevel, chain: ChainInstance) -> 
     named += [(name, literal(value)) for name, value, unsaid in usual if value != unsaid]
     words = (("reduce", level.reduce, "sum"), ("gradient", level.gradient, "first_order"))
     named += [(name, c.Atom(f'"{value}"')) for name, value, unsaid in words if value != unsaid]
-    reset = reset_clock(level, chain)
-    if reset is not None:
-        named.append(("reset", c.Several((literal(reset.period), literal(reset.offset)))))
+    returns = [c.Several((literal(one.period), literal(one.offset))) for one in resets(level, chain)]
+    if returns:
+        named.append(("resets", c.Several(tuple(returns))))
     teacher = teacher_within(level, chain)
     if teacher is not None:
         named.append(("origin", learning_of(owner, _rule_alone(teacher), chain)))

@@ -39,8 +39,8 @@ Layer = Callable[[Tensor], Tensor]
 class Learning:
     """How a level learns inside the sequence: every `period` tokens, first after `offset` (0: `period`).
 
-    `reset` is the period and offset, in tokens, by which its weights return to their start; `origin` says
-    how that start learns within the sequence, where a slower level teaches it.
+    `resets` are periods and offsets, in tokens, by which its weights return to their start; `origin` says how
+    that start learns within the sequence, where a slower level teaches it.
     """
 
     period: int
@@ -50,20 +50,18 @@ class Learning:
     momentum: float = 0.0
     reduce: str = "sum"
     gradient: str = "first_order"
-    reset: tuple[int, int] | None = None
+    resets: tuple[tuple[int, int], ...] = ()
     origin: Learning | None = None
 
     def clocks(self) -> set[tuple[int, int]]:
         """Period and offset of all that happens to the level."""
-        own = {(self.period, self.offset)} | ({self.reset} if self.reset else set())
+        own = {(self.period, self.offset), *self.resets}
         return own | (self.origin.clocks() if self.origin else set())
 
     def since(self, position: int) -> int:
         """Tokens whose gradients are in an update after `position` tokens."""
-        before = due_before(position, self.period, self.offset)
-        if self.reset is not None:
-            before = max(before, due_before(position, *self.reset))
-        return position - before
+        own = (self.period, self.offset)
+        return position - max(due_before(position, *clock) for clock in (own, *self.resets))
 
 
 def last_due(position: int, period: int, offset: int) -> int:
@@ -355,7 +353,7 @@ class FastLevel:
         for track in (self.running, self.origin):
             if track is not None and is_due(position, track.learning.period, track.learning.offset):
                 track.update(track.learning.since(position))
-        if self.learning.reset is not None and is_due(position, *self.learning.reset):
+        if any(is_due(position, *clock) for clock in self.learning.resets):
             if self.origin is None:
                 self.running.begin()
             else:

@@ -17,16 +17,32 @@ def learns_within(level: ChainLevel) -> bool:
     return level.rate is not None and level.memory is None
 
 
-def reset_clock(level: ChainLevel, chain: ChainInstance) -> Clock | None:
-    """When the weights return to their start inside the sequence: by a clock, or by that of a level."""
-    if level.reset_with is None:
-        return level.reset
-    return next((one.clock for one in chain.levels if one.name == level.reset_with), None)
+def resets(level: ChainLevel, chain: ChainInstance) -> tuple[Clock, ...]:
+    """When the weights return to their start inside the sequence: by a clock, or when a level changes.
+
+    A return is a change as well, so a level returns whenever the one that it returns with does.
+    """
+    found: list[Clock] = []
+    passed: list[str] = []
+    while level.reset_with is not None and level.name not in passed:
+        passed.append(level.name)
+        parent = next((one for one in chain.levels if one.name == level.reset_with), None)
+        if parent is None:
+            break
+        found.append(parent.clock)
+        level = parent
+    found += [level.reset] if level.reset is not None else []
+    return tuple(one for n, one in enumerate(found) if not any(_covers(other, one) for other in found[:n]))
+
+
+def _covers(clock: Clock, other: Clock) -> bool:
+    """Whether `clock` is due whenever `other` is."""
+    return clock == other or (not (clock.offset or other.offset) and other.period % clock.period == 0)
 
 
 def teacher_within(level: ChainLevel, chain: ChainInstance) -> ChainLevel | None:
     """The level of the same chain that teaches where this one returns to inside the sequence."""
-    if level.start != "learned in" or reset_clock(level, chain) is None:
+    if level.start != "learned in" or not resets(level, chain):
         return None
     return next((one for one in chain.levels if one.name == level.teacher), None)
 
@@ -36,8 +52,7 @@ def clocks(chains: list[ChainInstance]) -> frozenset[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     for chain in chains:
         for level in filter(learns_within, chain.levels):
-            reset = reset_clock(level, chain)
-            found |= {(one.period, one.offset) for one in (level.clock, reset) if one is not None}
+            found |= {(one.period, one.offset) for one in (level.clock, *resets(level, chain))}
     return frozenset(found)
 
 

@@ -44,7 +44,7 @@ CHAINS = {
   }""",
     "returning": """chain sequential {
     level fast { map = mlp(6), update = every 2 tokens, rate = 0.05, retain = 0.9, reset = with slow }
-    level slow { map = mlp(6), update = every 4 tokens, rate = 0.05, reset = every 12 tokens }
+    level slow { map = mlp(6), update = every 4 tokens, rate = 0.05, reset = every 6 tokens }
   }""",
 }
 LENGTH = 15
@@ -117,8 +117,9 @@ class Fast:
                 self.teacher, self.start, self.above_moment, self.above, self.above_count
             )
             self.above, self.above_count = self.zeros(), 0
-        own = self.level.reset
-        if (self.parent is not None and due(self.parent, position)) or (own and position % own.period == 0):
+        if returns(self.level, position) or (
+            self.parent is not None and (due(self.parent, position) or returns(self.parent, position))
+        ):
             self.weights, self.moment = dict(self.start), self.zeros()
             self.total, self.count = self.zeros(), 0
 
@@ -126,6 +127,10 @@ class Fast:
 def due(level: ChainLevel, position: int) -> bool:
     first = level.clock.offset or level.clock.period
     return position >= first and (position - first) % level.clock.period == 0
+
+
+def returns(level: ChainLevel, position: int) -> bool:
+    return level.reset is not None and position % level.reset.period == 0
 
 
 def stepped(
@@ -177,8 +182,7 @@ def looped(model: Any, found: nldsl.Spec, given: Tensor, *, through: bool) -> Te
 
 
 def _ends(one: Fast, position: int) -> bool:
-    reset = one.level.reset
-    return due(one.level, position) or (reset is not None and position % reset.period == 0)
+    return due(one.level, position) or returns(one.level, position)
 
 
 # --------------------------------------------------------------------------- tests

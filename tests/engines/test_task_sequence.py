@@ -143,7 +143,7 @@ def naive(model: Toy, tokens: Tensor) -> Tensor:
                         above_moment[name][n] = own.origin.momentum * above_moment[name][n] - rate * g
                         origins[name][n] = own.origin.retain * origins[name][n] + above_moment[name][n]
                     above[name], above_counts[name] = list(zero[name]), 0
-                if own.reset is not None and is_due(t, *own.reset):
+                if any(is_due(t, *clock) for clock in own.resets):
                     weights[name] = list(origins[name])
                     moment[name], total[name], counts[name] = list(zero[name]), list(zero[name]), 0
             begun, entered = t, h
@@ -185,13 +185,18 @@ CASES: dict[str, Callable[[str], dict[str, nn.Module]]] = {
     },
     "period above the sequence": lambda g: {"a": full(Learning(64, 0.1, gradient=g))},
     "resets": lambda g: {
-        "a": full(Learning(2, 0.2, retain=0.9, momentum=0.5, gradient=g, reset=(5, 0))),
-        "b": full(Learning(4, 0.1, retain=0.9, gradient=g, reset=(8, 0))),
+        "a": full(Learning(2, 0.2, retain=0.9, momentum=0.5, gradient=g, resets=((5, 0), (8, 0)))),
+        "b": full(Learning(4, 0.1, retain=0.9, gradient=g, resets=((8, 0),))),
     },
     "a start that a slower level teaches": lambda g: {
         "a": full(
             Learning(
-                2, 0.2, retain=0.9, gradient=g, reset=(4, 0), origin=Learning(4, 0.1, 0, 0.8, 0.5, "mean", g)
+                2,
+                0.2,
+                retain=0.9,
+                gradient=g,
+                resets=((4, 0),),
+                origin=Learning(4, 0.1, 0, 0.8, 0.5, "mean", g),
             )
         ),
         "b": full(Learning(4, 0.1, gradient=g)),
