@@ -7,6 +7,7 @@ takes what the rules of a run need from `rules.py`.
 
 FILES = (
     "schedule.py",
+    "tokens.py",
     "data.py",
     "items.py",
     "tasks.py",

@@ -1,4 +1,4 @@
-"""Text as a stream of bytes: what is trained on, what is held out, and windows of both."""
+"""Text as a stream of tokens: what is trained on, what is held out, and windows of both."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ import torch
 from torch import Tensor
 
 from schedule import Data, UserError
+from tokens import SEPARATOR, Bytes, tokenizer
 
 HERE = Path(__file__).resolve().parent
-SEPARATOR = b"\f"  # between documents; a model that writes it has ended one
 VOCABULARY = 256
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in two parts, each one stream of bytes (`uint8`, `[bytes]`).
+    """A text in two parts, each one stream of tokens (`[tokens]`; bytes as `uint8`).
 
-    `warnings` are facts worth a line before a run.
+    `warnings` are facts worth a line before a run.  A token of the held-out part stands for
+    `bytes_per_token` bytes of text.
     """
 
     name: str
     train: Tensor
     held_out: Tensor
     warnings: tuple[str, ...] = ()
+    bytes_per_token: float = 1.0
 
 
 def load(data: Data, folder: Path = HERE) -> Corpus:
@@ -39,10 +41,6 @@ def load(data: Data, folder: Path = HERE) -> Corpus:
 
     Raises `UserError` when the text is missing, empty, or too short for one window on either side.
     """
-    if data.tokenizer != "bytes":
-        raise UserError(
-            f"there is no tokenizer `{data.tokenizer}`", help="use `bytes`, which has 256 tokens", kind="data"
-        )
     return corpus(data.source, data, folder)
 
 
@@ -50,7 +48,9 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
     """The text `source`, or what its manifest dates in `years`, both included; raises `UserError`."""
     path, manifest_path = find(source, folder)
     text = read(path)
-    train, held_out = _split(text, data.split, manifest_path, path, years)
+    sides = _split(text, data.split, manifest_path, path, years)
+    reader = tokenizer(data.tokenizer, folder)
+    train, held_out = (reader.stream(side) for side in sides)
     warnings = _warnings(text, path)
     least = data.length + 1
     longest = min(len(train), len(held_out)) - 1
@@ -58,20 +58,25 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
     for side, part in (("training", train), ("held-out", held_out)):
         if len(part) < least:
             raise UserError(
-                f"the {side} part of {path.name} has {len(part)} bytes, and one window takes {least}",
+                f"the {side} part of {path.name} has {len(part)} {reader.unit}s, "
+                f"and one window takes {least}",
                 help=f"use more text{shorter}",
                 kind="data",
             )
-    return Corpus(source, _tensor(train), _tensor(held_out), warnings)
+    return Corpus(source, train, held_out, warnings, len(sides[1]) / len(held_out))
 
 
 def check_vocabulary(corpus: Corpus, vocabulary: int) -> None:
-    """Raise `UserError` if the text has a byte for which the model has no token."""
+    """Raise `UserError` if the text has a byte or token that the model does not have."""
     largest = int(max(corpus.train.max(), corpus.held_out.max()))
     if largest >= vocabulary:
+        plain = corpus.train.dtype == torch.uint8
         raise UserError(
-            f"the model has {vocabulary} tokens, and {corpus.name} has a byte of value {largest}",
-            help=f"a vocabulary of {VOCABULARY} takes any text; this one needs {largest + 1} or more",
+            f"the model has {vocabulary} tokens, and {corpus.name} has a "
+            + (f"byte of value {largest}" if plain else f"token numbered {largest}"),
+            help=f"a vocabulary of {VOCABULARY} takes any text; this one needs {largest + 1} or more"
+            if plain
+            else f"this text needs a vocabulary of {largest + 1} or more",
             kind="data",
         )
 
@@ -145,10 +150,13 @@ def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:
 
 
 def baselines(corpus: Corpus, windows: Tensor | None = None) -> dict[str, float]:
-    """What counting gives on the held-out text, in nats per byte; a model that is below has learnt more.
+    """What counting gives on the held-out text, in nats per token; a model that is below has learnt more.
 
-    See `counted`.  With `windows` (`[n, length + 1]`) the very bytes that a model is asked for.
+    See `counted`.  With `windows` (`[n, length + 1]`) the very tokens that a model is asked for.
     """
+    if corpus.train.dtype != torch.uint8:
+        asked = corpus.held_out.long().unfold(0, 2, 1) if windows is None else windows.unfold(1, 2, 1)
+        return counted_among_many(corpus.train.long(), asked.reshape(-1, 2))
     if windows is None:
         asked = stream_pairs(corpus.held_out)
     else:
@@ -176,13 +184,34 @@ def counted(singles: Tensor, seen: Tensor, asked: Tensor) -> dict[str, float]:
     }
 
 
-def encode(text: str) -> Tensor:
-    """The tokens of `text`: its UTF-8 bytes, `[tokens]` of int64.
+def counted_among_many(stream: Tensor, asked: Tensor) -> dict[str, float]:
+    """The same for vocabularies whose pairs are too many for a table: `stream` `[tokens]` was trained on, and
+    `asked` `[n, 2]` are a token and the one after it.
 
-    >>> encode("Hé").tolist()
-    [72, 195, 169]
+    >>> stream, asked = torch.randint(9, (99,)), torch.randint(9, (20, 2))
+    >>> many = counted_among_many(stream, asked)
+    >>> tables = (pairs(stream[:-1], stream[1:], 9), pairs(asked[:, 0], asked[:, 1], 9))
+    >>> table = counted(torch.bincount(stream, minlength=9).double(), *tables)
+    >>> [round(many[name] - table[name], 9) for name in table]
+    [0.0, 0.0]
     """
-    return torch.tensor(list(text.encode("utf-8")), dtype=torch.int64)
+    size = int(max(stream.max(), asked.max())) + 1
+    first, second = asked.unbind(1)
+    singles = torch.bincount(stream, minlength=size).double() + 1
+    unigram = (singles / singles.sum())[second]
+    seen, counts = (stream[:-1] * size + stream[1:]).unique(return_counts=True)
+    kinds = torch.bincount(seen // size, minlength=size).double()[first]
+    total = torch.bincount(stream[:-1], minlength=size).double()[first]
+    wanted = first * size + second
+    place = torch.searchsorted(seen, wanted).clamp_max(len(seen) - 1)
+    both = torch.where(seen[place] == wanted, counts[place], 0).double()
+    bigram = torch.where(total > 0, (both + kinds * unigram) / (total + kinds).clamp_min(1), unigram)
+    return {"unigram": float(-unigram.log().mean()), "bigram": float(-bigram.log().mean())}
+
+
+def encode(text: str) -> Tensor:
+    """The bytes of `text`, `[bytes]` of int64."""
+    return Bytes().encode(text)
 
 
 def bits(nats: float) -> float:
@@ -301,10 +330,6 @@ def _warnings(text: bytes, path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         return (f"{path.name} is not UTF-8 (byte {error.start}); it is read as bytes all the same",)
     return ()
-
-
-def _tensor(text: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
 def _windows(stream: Tensor, starts: Tensor, length: int) -> Tensor:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import dataclasses
 import functools
-import itertools
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from checkpoint import newest, restore
-from data import encode
 from finite import all_finite, not_finite
 from plastic import plastic
 from schedule import Settings, UserError
 from settings import SETTINGS
 from streams import Stream, average
+from tokens import Bytes, tokenizer
 
 HERE = Path(__file__).resolve().parent
 
@@ -117,17 +115,8 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, generator: tor
 
 
 def text(tokens: Iterable[int]) -> Iterator[str]:
-    """Bytes as text: a character appears with its last byte, and what is none becomes U+FFFD.
-
-    >>> list(text([72, 195, 169, 200]))
-    ['H', 'é', '\\ufffd']
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    pieces = (decoder.decode(bytes([token]) if token < 256 else b"?") for token in tokens)
-    # The decoder is asked for its rest only after the last token.
-    for piece in itertools.chain(pieces, (decoder.decode(b"", final=True) for _ in range(1))):
-        if piece:
-            yield piece
+    """Bytes as text: see `tokens.Bytes`."""
+    return Bytes().decode(tokens)
 
 
 def printable(text: str) -> str:
@@ -216,9 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
                 new_sequence=options.new_sequence,
                 rates=dict(read_rate(one) for one in options.rate),
             )
+        words = tokenizer(SETTINGS.data.tokenizer)
         made = generate(
             model,
-            encode(options.prompt),
+            words.encode(options.prompt),
             options.tokens,
             temperature=options.temperature,
             top_k=options.top_k,
@@ -228,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
             learn_own=options.learn_own,
         )
         print(options.prompt, end="")
-        for piece in text(made):
+        for piece in words.decode(made):
             print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
         print()
         if stream is not None and options.save_state is not None:

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from checkpoint import construct, load_weights
-from data import encode
 from divergence import all_weights_finite, gradient_error, loss_error, weights_error
-from generate import generate, text
+from generate import generate
 from learners import Learner, put_to_work
 from measures import check as check_measures
 from measures import evaluate
@@ -22,6 +21,7 @@ from pretrained import start_from_files
 from schedule import Measure, Settings, UserError, cuts, due, parents_first, validate
 from session import pick_precision
 from tasks import Course, share
+from tokens import tokenizer
 
 State = Any  # nested dicts, lists and tuples of tensors
 Event = dict[str, Any]
@@ -33,7 +33,7 @@ class Trainer:
     def __init__(self, settings: Settings, device: torch.device, *, begun: bool = False) -> None:
         """`begun`: a checkpoint will bring the weights, so that no file is read for them."""
         validate(settings)
-        check_measures(settings.measures)
+        check_measures(settings.measures, settings.data.tokenizer)
         self.settings = settings
         self.device = device
         vocabulary = int(settings.model.get("vocab", 256))
@@ -159,7 +159,15 @@ class Trainer:
         self, windows: Tensor, targets: Tensor | None, measures: tuple[Measure, ...]
     ) -> dict[str, float]:
         batch = self.settings.data.batch
-        return evaluate(self.model, windows, measures, batch=batch, context=self.context, targets=targets)
+        return evaluate(
+            self.model,
+            windows,
+            measures,
+            batch=batch,
+            context=self.context,
+            targets=targets,
+            bytes_per_token=self.course.bytes_per_token,
+        )
 
     def sample(self) -> str:
         """A text by the model, as the settings ask for it."""
@@ -167,16 +175,17 @@ class Trainer:
         if not wish.tokens or not self.course.writes_text:
             return ""
         self.model.eval()
+        words = tokenizer(self.settings.data.tokenizer)
         stream = generate(
             self.model,
-            encode(wish.prompt),
+            words.encode(wish.prompt),
             wish.tokens,
             temperature=wish.temperature,
             top_k=wish.top_k,
             seed=wish.seed,
         )
         with self.context():
-            return wish.prompt + "".join(text(stream))
+            return wish.prompt + "".join(words.decode(stream))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on."""

@@ -35,6 +35,7 @@ def evaluate(
     batch: int,
     context: Callable[[], AbstractContextManager[Any]],
     targets: Tensor | None = None,
+    bytes_per_token: float = 1.0,
 ) -> dict[str, float]:
     """The held-out loss in nats per token, and what `measures` ask; every forward runs inside `context()`.
 
@@ -54,7 +55,7 @@ def evaluate(
                     case "loss":
                         pass  # always there
                     case "bits_per_byte":
-                        found["bits_per_byte"] = bits(loss)
+                        found["bits_per_byte"] = bits(loss) / bytes_per_token
                     case "accuracy":
                         found["accuracy"] = right
                     case _:
@@ -64,8 +65,13 @@ def evaluate(
     return found
 
 
-def check(measures: Sequence[Measure]) -> None:
-    """Raise `UserError` for a measure or an option that does not exist."""
+def check(measures: Sequence[Measure], tokenizer: str = "bytes") -> None:
+    """Raise `UserError` for a measure or option that does not exist, or that the tokenizer cannot serve."""
+    if tokenizer != "bytes" and any(measure.name == "needle" for measure in measures):
+        raise UserError(
+            f"`needle` asks for digits byte by byte, and the text is read by {tokenizer}",
+            help="leave `needle` out, or use `tokenizer = bytes`",
+        )
     plain = ("loss", "perplexity", "bits_per_byte", "accuracy")
     known: dict[str, set[str]] = {name: set() for name in plain}
     known["needle"] = set(inspect.signature(needle).parameters) - {"model", "windows", "context", "batch"}

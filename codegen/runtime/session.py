@@ -218,6 +218,7 @@ class Printer:
 
     def __init__(self, settings: Settings, every: int | None = None) -> None:
         self.steps = settings.steps
+        self.unit = "byte" if settings.data.tokenizer == "bytes" else "token"
         self.every = every or max(1, min(50, settings.steps // 20))
 
     def __call__(self, event: Event) -> None:
@@ -241,8 +242,9 @@ class Printer:
             print(f"{head}  {rule}, {level['parameters']:,} parameters")
         for line in event["pretrained"]:
             print(f"  {line}")
-        print(f"  counting bytes gives {_both(event['baselines']['unigram'])}; pairs, ", end="")
-        print(_both(event["baselines"]["bigram"]))
+        counted = event["baselines"]
+        print(f"  counting {self.unit}s gives {self._both(counted['unigram'])}; pairs, ", end="")
+        print(self._both(counted["bigram"]))
 
     def show_warning(self, event: Event) -> None:
         """A fact worth knowing."""
@@ -260,7 +262,7 @@ class Printer:
         """A measurement on held-out text."""
         rest = {k: v for k, v in event.items() if k not in ("event", "step", "loss", "baselines")}
         measures = "".join(f"  {name} {value:.4g}" for name, value in rest.items())
-        print(f"step {event['step']:>6,}  held out {_both(event['loss'])}{measures}", flush=True)
+        print(f"step {event['step']:>6,}  held out {self._both(event['loss'])}{measures}", flush=True)
 
     def show_sample(self, event: Event) -> None:
         """A text by the model."""
@@ -272,15 +274,14 @@ class Printer:
             print(f"interrupted after step {event['step']:,}; to go on:")
             print(f"  python {HERE / 'train.py'} --resume --out {event['folder']}")
             return
-        print(f"held out before: {_both(event['loss_before'])}")
-        print(f"held out after:  {_both(event['loss_after'])}")
-        print(f"single bytes:    {_both(event['baselines']['unigram'])}")
-        print(f"pairs of bytes:  {_both(event['baselines']['bigram'])}")
+        print(f"held out before: {self._both(event['loss_before'])}")
+        print(f"held out after:  {self._both(event['loss_after'])}")
+        for name, which in ((f"single {self.unit}s:", "unigram"), (f"pairs of {self.unit}s:", "bigram")):
+            print(f"{name:<16} {self._both(event['baselines'][which])}")
         print(f"{event['tokens_per_second']:,.0f} tokens a second; {event['folder']}")
 
-
-def _both(nats: float) -> str:
-    return f"{nats:.3f} nats/byte ({bits(nats):.3f} bits)"
+    def _both(self, nats: float) -> str:
+        return f"{nats:.3f} nats/{self.unit} ({bits(nats):.3f} bits)"
 
 
 def duration(seconds: float) -> str:

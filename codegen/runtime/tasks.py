@@ -132,6 +132,7 @@ class Course:
         """
         self.data = data
         self.targets: Tensor | None = None
+        self.bytes_per_token = 1.0  # of the text that is asked
         if not data.tasks:
             self.tasks: tuple[Made, ...] = ()
             self.corpus = texts.load(data, folder)
@@ -141,6 +142,7 @@ class Course:
             )
             self.windows = texts.held_out_windows(self.corpus, data.length, count)
             self.warnings = self.corpus.warnings
+            self.bytes_per_token = self.corpus.bytes_per_token
             return
         self.tasks = tuple(make(task, data, folder) for task in data.tasks)
         for task in self.tasks:

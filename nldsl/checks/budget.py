@@ -149,12 +149,15 @@ def vocabulary(subject: Subject, findings: Findings) -> None:
     """The vocabulary has a row for every token that the tokenizer gives, and not many more.
 
     Why: a token without a row stops the run; rows that no token uses are weights that never learn.
-    Non-goals: padding to the next round number: twice the tokens are allowed.
+    Non-goals: padding to the next round number: twice the tokens are allowed; how many tokens a file has,
+    which the run says when it reads it.
     """
     training, model = subject.training, subject.expanded.model
     if training is None or model is None:
         return
     data = training.data
+    if not data.tasks and data.tokenizer != "bytes":
+        return
     tokens = data.vocabulary
     place = data.spans.get("tokenizer") or data.span
     gives = "the tasks have" if data.tasks else f"`{data.tokenizer}` gives"

@@ -112,11 +112,7 @@ class _Reader:
 
     def _text(self, call: e.Call, given: Given) -> Data:
         source = self._source(given["source"])
-        tokenizer = (
-            self.scope.word(given["tokenizer"], "the tokenizer", ("bytes",))
-            if "tokenizer" in given
-            else "bytes"
-        )
+        tokenizer = self._tokenizer(given.get("tokenizer"))
         split = (
             self.scope.word(given["split"], "the split", ("manifest", "tail"))
             if "split" in given
@@ -325,6 +321,23 @@ class _Reader:
     def _source(self, node: e.Expr) -> str:
         found = self.scope.value(node)
         return found.text if isinstance(found, Word) else print_expr(node)
+
+    def _tokenizer(self, node: e.Expr | None) -> str:
+        """`bytes`, or the name of the file that `file("tokenizer.json")` gives."""
+        if node is None:
+            return "bytes"
+        if not isinstance(node, e.Call) or function_name(node) != "file":
+            return self.scope.word(node, "the tokenizer", ("bytes",))
+        named = self.scope.value(node.positional[0]) if len(node.arguments) == 1 and node.positional else None
+        if isinstance(named, Word) and named.text.endswith(".json"):
+            return named.text
+        raise self.findings.stop(
+            "NL0203",
+            f"no tokenizer can be read from `{print_expr(node)}`",
+            node.span,
+            "not a choice",
+            help='write `file("tokenizer.json")`, a file of the package `tokenizers`',
+        )
 
     def _seed(self, given: Given) -> int:
         return int(self.scope.integer(given["seed"], "the seed", least=0)) if "seed" in given else 0

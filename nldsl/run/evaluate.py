@@ -21,7 +21,7 @@ def evaluate(
     rates: Mapping[str, float] | None = None,
     learn_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Held-out loss, the spec's measures, and what counting bytes gives on the same text, in nats per byte.
+    """Held-out loss, the spec's measures, and what counting tokens gives on the same text, in nats per token.
 
     These are measured with weights that stand still.  With `learn` (default: where a level is plastic)
     held-out documents of about `learn_tokens` tokens (default: 65,536) are read as streams as well, each
@@ -35,20 +35,25 @@ def evaluate(
         path = Path(checkpoint) if checkpoint else build.checkpoint.newest(build.folder)
         model, content = build.checkpoint.restore(path)
         settings = dataclasses.replace(build.settings, model=content["sizes"])
-        build.measures.check(settings.measures)
+        build.measures.check(settings.measures, settings.data.tokenizer)
         corpus = build.data.load(settings.data, build.folder)
         build.data.check_vocabulary(corpus, int(settings.model.get("vocab", 256)))
         count = len(corpus.held_out) if whole else settings.evaluate_windows
         windows = build.data.held_out_windows(corpus, settings.data.length, count)
         found = build.measures.evaluate(
-            model, windows, settings.measures, batch=settings.data.batch, context=nullcontext
+            model,
+            windows,
+            settings.measures,
+            batch=settings.data.batch,
+            context=nullcontext,
+            bytes_per_token=corpus.bytes_per_token,
         )
         result = {
             "checkpoint": str(path),
             "step": content["step"],
             "tokens": windows.shape[0] * (windows.shape[1] - 1),
             **found,
-            "bits_per_byte": build.data.bits(found["loss"]),
+            "bits_per_byte": build.data.bits(found["loss"]) / corpus.bytes_per_token,
             "baselines": build.data.baselines(corpus, windows),
         }
         if learn or (learn is None and build.plastic.plastic(settings)):

@@ -22,6 +22,7 @@ ORDER = (
     "kernels",
     "model",
     "rules",
+    "tokens",
     "data",
     "items",
     "tasks",

@@ -51,6 +51,7 @@ def generate(
     with as_run_errors(build):
         path = Path(checkpoint) if checkpoint else build.checkpoint.newest(build.folder)
         model, trained = build.checkpoint.restore(path)
+        words = build.tokens.tokenizer(build.settings.data.tokenizer, build.folder)
         stream = None
         if learn or learn_own or save_state or load_state or new_sequence or rates:
             stream = build.generate.open_stream(
@@ -64,7 +65,7 @@ def generate(
             )
         made = build.generate.generate(
             model,
-            build.data.encode(prompt),
+            words.encode(prompt),
             tokens,
             temperature=temperature,
             top_k=top_k,
@@ -73,7 +74,7 @@ def generate(
             learn=learn,
             learn_own=learn_own,
         )
-        return _pieces(build, build.generate.text(made), stream, Path(save_state) if save_state else None)
+        return _pieces(build, words.decode(made), stream, Path(save_state) if save_state else None)
 
 
 def _pieces(build: Build, pieces: Iterator[str], stream: Any, save_state: Path | None) -> Iterator[str]:

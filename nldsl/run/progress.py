@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +41,7 @@ class Display(Silence):
         self.task = TaskID(0)
         self.held_out = float("nan")
         self.changed: dict[str, int] = {}
+        self.unit = "byte"
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -55,6 +57,7 @@ class Display(Silence):
 
     def _start(self, event: Event) -> None:
         data = event["settings"]["data"]
+        self.unit = "byte" if data["tokenizer"] == "bytes" else "token"
         where = f"{event['device']}, {event['precision']}"
         head = f"[bold]{event['name']}[/bold]: {event['parameters']:,} parameters on {where}"
         self.console.print(f"{head}; steps of {data['batch']} x {data['length']} tokens")
@@ -88,7 +91,7 @@ class Display(Silence):
         self.held_out = event["loss"]
         rest = {k: v for k, v in event.items() if k not in ("event", "step", "loss", "baselines")}
         more = "".join(f"  {name.replace('_', ' ')} {value:.4g}" for name, value in rest.items())
-        self.console.print(f"step {event['step']:>6,}  held out {event['loss']:.3f} nats/byte{more}")
+        self.console.print(f"step {event['step']:>6,}  held out {event['loss']:.3f} nats/{self.unit}{more}")
 
     def _warning(self, event: Event) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(event['text'])}", soft_wrap=True)
@@ -105,11 +108,11 @@ class Display(Silence):
         table = Table(box=None, pad_edge=False, show_header=False)
         rows = {"before": event["loss_before"], "after": event["loss_after"]}
         rows |= {
-            "single bytes": event["baselines"]["unigram"],
-            "pairs of bytes": event["baselines"]["bigram"],
+            f"single {self.unit}s": event["baselines"]["unigram"],
+            f"pairs of {self.unit}s": event["baselines"]["bigram"],
         }
         for name, nats in rows.items():
-            table.add_row(name, f"{nats:.3f} nats/byte", f"{nats * 1.4426950408889634:.3f} bits/byte")
+            table.add_row(name, f"{nats:.3f} nats/{self.unit}", f"{nats / math.log(2):.3f} bits/{self.unit}")
         self.console.print(table)
         speed = f"{event['tokens_per_second']:,.0f} tokens a second; "
         self.console.print(f"{speed}{escape(event['folder'])}/report.html", soft_wrap=True)

@@ -83,7 +83,10 @@ def render(log: list[Event], *, command: str, folder: Path) -> str:
         _tiles(start, steps, evaluations),
     ]
     if steps:
-        caption = "Loss in nats per byte. The dashed lines are what counting gives on the same held-out text."
+        caption = (
+            f"Loss in nats per {_unit(start)}. The dashed lines are what counting gives on the same held-out "
+            "text."
+        )
         parts.append(_figure("Loss", _draw(_loss, start, steps, evaluations), caption))
         caption = (
             "Each mark is an update of the level's weights; a level that changes at every step is a band."
@@ -126,15 +129,21 @@ def _ending(stop: Event | None, start: Event) -> str:
     return f'<p class="bad">Interrupted after step {stop["step"]:,} of {start["steps"]:,}.</p>'
 
 
+def _unit(start: Event) -> str:
+    """What the run's text is cut into."""
+    return "byte" if start["settings"]["data"]["tokenizer"] == "bytes" else "token"
+
+
 def _tiles(start: Event, steps: list[Event], evaluations: list[Event]) -> str:
     tiles: list[tuple[str, str]] = []
+    unit = _unit(start)
     if evaluations:
         first, last = evaluations[0]["loss"], evaluations[-1]["loss"]
-        tiles.append((f"{last:.3f}", "held-out nats per byte"))
-        tiles.append((f"{last / math.log(2):.3f}", "held-out bits per byte"))
-        tiles.append((f"{first:.3f}", f"nats per byte at step {evaluations[0]['step']:,}"))
-    tiles.append((f"{start['baselines']['unigram']:.3f}", "single bytes counted"))
-    tiles.append((f"{start['baselines']['bigram']:.3f}", "pairs of bytes counted"))
+        tiles.append((f"{last:.3f}", f"held-out nats per {unit}"))
+        tiles.append((f"{last / math.log(2):.3f}", f"held-out bits per {unit}"))
+        tiles.append((f"{first:.3f}", f"nats per {unit} at step {evaluations[0]['step']:,}"))
+    tiles.append((f"{start['baselines']['unigram']:.3f}", f"single {unit}s counted"))
+    tiles.append((f"{start['baselines']['bigram']:.3f}", f"pairs of {unit}s counted"))
     if steps:
         tiles.append((f"{steps[-1]['tokens_per_second']:,.0f}", "tokens a second"))
     shown = "".join(f'<div class="tile"><b>{number}</b><span>{words}</span></div>' for number, words in tiles)
@@ -231,11 +240,11 @@ def _loss(axes: Any, start: Event, steps: list[Event], evaluations: list[Event])
     low = min(*losses, *(loss for _, loss in held), *start["baselines"].values())
     high = max(held[0][1] if held else 0.0, *losses[:1], start["baselines"]["unigram"])
     for (name, value), dashes in zip(start["baselines"].items(), ((6, 3), (2, 3)), strict=True):
-        words = "single bytes" if name == "unigram" else "pairs of bytes"
+        words = f"single {_unit(start)}s" if name == "unigram" else f"pairs of {_unit(start)}s"
         axes.axhline(value, color=GREY, linewidth=1, dashes=dashes, label=f"{words}, {value:.2f}")
     pad = 0.05 * (high - low or 1.0)
     axes.set_ylim(low - pad, high + pad)
-    axes.set_ylabel("nats per byte")
+    axes.set_ylabel(f"nats per {_unit(start)}")
     axes.legend(
         frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, labelcolor=GREY
     )

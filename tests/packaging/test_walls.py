@@ -57,7 +57,7 @@ WALLS = (
     Wall("codegen/engines", only=("torch",), why="engines are copied into folders that run without nldsl"),
     Wall(
         "codegen/runtime",
-        only=("torch", "numpy", "safetensors"),
+        only=("torch", "numpy", "safetensors", "tokenizers"),
         why="the runtime runs without nldsl",
     ),
     Wall("grammar", banned=("torch", "nldsl.codegen"), why="a grammar is data"),
