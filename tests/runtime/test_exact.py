@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,18 @@ def _batches(trainer: Any, steps: int) -> list[Any]:
 # --------------------------------------------------------------------------- plain training
 
 
-FORMS = {
+def _fused(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, fused=True)
+
+
+def _foreach(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, foreach=True)
+
+
+FORMS: dict[str, Callable[[Any], torch.optim.Optimizer] | None] = {
     "the rule": None,
-    "fused": lambda parameters: torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, fused=True),
-    "foreach": lambda parameters: torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, foreach=True),
+    "fused": _fused,
+    "foreach": _foreach,
 }
 
 
@@ -77,7 +85,7 @@ def test_clocks_of_one_step_are_plain_training_bit_for_bit(
     if make is not None:
         for learner in trainer.learners:
             learner.rule = make(learner.parameters.values())
-    optimizer = (make or FORMS["fused"])(plain.parameters())
+    optimizer = (make or _fused)(plain.parameters())
     for inputs, targets in _batches(trainer, 20):
         facts = trainer.train_step()
         optimizer.zero_grad()
@@ -254,7 +262,7 @@ def test_a_run_resumed_in_a_period_is_the_run_that_did_not_stop(
     build: Build, tmp_path: Path, policy: str, stop: int
 ) -> None:
     plain = {"rule": "adamw", "clock": (1, "step"), "reduce": "mean", "start": "", "reset": ""}
-    changed = dict(zip(("fast", "slow"), POLICIES[policy], strict=True))
+    changed: dict[str, dict[str, Any]] = dict(zip(("fast", "slow"), POLICIES[policy], strict=True))
     spelled = [plain | {"name": name} | changed.get(name, {}) for name in ("rest", "fast", "slow")]
     wish = _made(build, spelled)
     whole, parts = build.loop.Trainer(wish, CPU), build.loop.Trainer(wish, CPU)
