@@ -34,6 +34,9 @@ class Plastic:
         self._alone = False  # whether nobody else has these very tensors
         self._trained = trained
         self._asleep = trained is not None  # until the memories of the rule are needed
+        if getattr(learner.rule, "seen", ()):  # what its layers see is among its memories from the start
+            self.wake()
+            learner.forget()
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:

@@ -198,6 +198,29 @@ def test_learning_in_pieces_is_learning_in_one_go(build: Build, model, text, two
         assert _same(one.state_dict(), other.state_dict())  # bit for bit
 
 
+def test_rules_that_see_their_layers_go_on_in_pieces_and_from_files(
+    build: Build, text, tmp_path: Path
+) -> None:
+    """`dgd` gathers what layers were given; of the checkpoint it takes memories, and not its open period."""
+    slow = _level(build, "slow", ("slow.weight",), "24 tokens", rule="dgd", rate=build.schedule.Rate(1e-2))
+    settings = _settings(build, slow)
+    trainer = build.loop.Trainer(settings, torch.device("cpu"))
+    trainer.train_step()
+    trained, model = trainer.state_dict(), trainer.model.eval()
+    once, pieces = (build.streams.Stream(model, settings, trained) for _ in range(2))
+    once.feed(text)
+    for piece in _pieces(text, 7, 12, 1, 30):
+        pieces.feed(piece)
+        pieces.save(tmp_path / "state.pt")
+        pieces = build.streams.Stream(model, settings, trained)
+        pieces.load(tmp_path / "state.pt")
+    assert once.updates == {"slow": 3}
+    assert _same(once.levels[0].state_dict(), pieces.levels[0].state_dict())
+    other = build.streams.Stream(model, settings, trained | {"levels": {}})
+    other.feed(text)
+    assert _same(once.levels[0].state_dict()["weights"], other.levels[0].state_dict()["weights"])
+
+
 def test_a_label_is_used_only_once_it_is_known(build: Build, model, text, two) -> None:
     stream = build.streams.Stream(model, two)
     stream.feed(text[:8])  # the fast level is due, and what should have followed is not known
