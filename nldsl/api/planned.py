@@ -8,7 +8,7 @@ from importlib.resources import files
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from nldsl.api import chains
+from nldsl.api import chains, rule_words
 from nldsl.levels import costs
 from nldsl.levels.build import DEFAULT_LENGTH
 from nldsl.levels.draw.words import count, size
@@ -26,7 +26,7 @@ LABEL = 14  # columns before the text of a row
 
 def plan(expanded: Expanded) -> str:
     """For each memory its engine, why it fits, its tile and cost, and what stands in the way of an engine;
-    for each chain its levels, their clocks, starts and lives.
+    for each chain its levels, their clocks, starts and lives; for each outer level its rule.
     """
     parts = {i.path: i for i, _ in expanded.instances() if isinstance(i, MemoryInstance | ChainInstance)}
     length = expanded.training.data.length if expanded.training is not None else DEFAULT_LENGTH
@@ -36,6 +36,8 @@ def plan(expanded: Expanded) -> str:
     ]
     if not any(isinstance(part, MemoryInstance) for part in parts.values()):
         said.append(f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n")
+    for heading, rows in rule_words.levels(expanded):
+        said.append("\n".join([heading, *(line for label, text in rows for line in _row(label, text))]) + "\n")
     return "\n".join(said)
 
 

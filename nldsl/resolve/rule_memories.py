@@ -202,7 +202,7 @@ class MemoryFields:
         bound = self.scope.values.get(node.text) if isinstance(node, e.Name) else None
         node = bound if isinstance(bound, e.Expr) else node
         clock = self.scope.clock(node)
-        if clock.unit != "step" or clock.offset or not isinstance(node, e.Phrase) or len(node.words) > 2:
+        if clock.unit != "step" or clock.offset or not isinstance(node, e.Phrase) or len(node.words) != 2:
             raise self._wrong(
                 f"cannot be written `{print_expr(node)}`",
                 node.span,

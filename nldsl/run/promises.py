@@ -301,10 +301,12 @@ def arithmetic(clock: dict[str, Any], steps: int, length: int) -> int:
 
 
 def _clock(subject: Subject, level: Any) -> dict[str, Any] | None:
-    """The clock that the level graph gives a level: of its rule's state, or of weights that it learns."""
+    """The clock that the level graph gives a level: of weights that it learns, or of its rule's memories, the
+    fastest of which comes first.
+    """
     for component in subject.components:
         own = component["taught_by"] == level.name and component["kind"] in LAYERS
-        if own or component["path"] == f"{level.name}.{level.rule}":
+        if own or component["path"].startswith(f"{level.name}.{level.rule}."):
             return component["clock"]
     return None
 
