@@ -256,6 +256,8 @@ class Printer:
             return
         pace = f"{event['tokens_per_second']:>9,.0f} tokens/s  {duration(event['seconds_left'])} left"
         changed = ", ".join(event["updated"]) or "nothing"
+        if event["reset"]:
+            changed += f"; at their start: {', '.join(event['reset'])}"
         print(f"step {event['step']:>6,}  loss {event['loss']:.4f}  {pace}  changed: {changed}", flush=True)
 
     def show_evaluate(self, event: Event) -> None:

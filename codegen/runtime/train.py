@@ -178,6 +178,8 @@ def describe(trainer: Trainer, result: Result) -> Event:
             "rule": learner.level.rule,
             "clock": str(learner.level.clock),
             "reduce": learner.level.reduce,
+            "start": learner.level.start,
+            "reset": learner.level.reset,
             "rate": asdict(learner.level.rate),
             "options": learner.level.options,
             "tensors": len(learner.parameters),
