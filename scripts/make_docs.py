@@ -21,6 +21,7 @@ from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP  # noqa: E402
 from nldsl.diagnostics.model import Source  # noqa: E402
 from nldsl.document import expr as e  # noqa: E402
 from nldsl.document.printer import print_expr  # noqa: E402
+from nldsl.resolve.algorithm import FUNCTIONS, SIGNALS  # noqa: E402
 from nldsl.resolve.findings import Findings  # noqa: E402
 from nldsl.resolve.flows import MAP_TAKES  # noqa: E402
 from nldsl.resolve.optimizers import algorithm  # noqa: E402
@@ -123,6 +124,22 @@ def schedules() -> str:
     return table(("stage", "the rate"), rows)
 
 
+def signals() -> str:
+    """What the formulas of a rule are given."""
+    return table(("name", "is"), [(code(name), said) for name, (said, _, _) in SIGNALS.items()])
+
+
+def functions() -> str:
+    """The functions of a rule's formulas."""
+    return table(("function", "gives"), [(code(form), said) for form, said in FUNCTIONS.values()])
+
+
+def rule_texts() -> str:
+    """The declarations of the library's rules, without the line of their edition."""
+    texts = [library().read(name).text.removeprefix("edition 2026\n\n").strip() for name in library().rules]
+    return "\n".join(f"```text\n{text}\n```\n" for text in texts)
+
+
 def measures() -> str:
     """Every measure of `eval`."""
     said = {
@@ -149,6 +166,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "primitives": primitives,
     "maps": maps,
     "rules": rules,
+    "signals": signals,
+    "functions": functions,
+    "rule texts": rule_texts,
     "schedules": schedules,
     "measures": measures,
     "engines": engines,

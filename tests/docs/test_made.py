@@ -10,10 +10,9 @@ import pytest
 
 import nldsl
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
-from nldsl.diagnostics.model import Source
+from nldsl.resolve.data import DATA_ARGUMENTS
 from nldsl.resolve.expanded import Core, Map
 from nldsl.resolve.fields import FIELDS
-from nldsl.resolve.data import DATA_ARGUMENTS
 from nldsl.resolve.training import TRAIN_FIELDS
 from nldsl.syntax.elaborate import DECLARATIONS
 
@@ -68,14 +67,6 @@ def test_what_is_said_to_be_refused_is(text: str) -> None:
 )
 def test_runs_that_are_said_to_be_refused_are(text: str, code: str) -> None:
     assert [d.code for d in nldsl.check_source(Block("refused", 1, False, "run", text).source)] == [code]
-
-
-def test_rules_written_in_a_spec_are_refused() -> None:
-    text = Block(
-        "refused", 1, False, "run", "level a { learns = rest, rule = own(rate = 0.1) }\n"
-    ).source.text
-    own = Source("own.nl", text + "optimizer own(rate) { weight = weight - rate * grad }\n")
-    assert [d.code for d in nldsl.check_source(own)] == ["NL0701"]
 
 
 MLP = Map("mlp", residual=True)
