@@ -49,6 +49,14 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
     path, manifest_path = find(source, folder)
     text = read(path)
     sides = _split(text, data.split, manifest_path, path, years)
+    for side, part in zip(("training", "held-out"), sides, strict=True):
+        if not part:
+            when = f" from {years[0]} to {years[1]}" if years is not None else ""
+            raise UserError(
+                f"the {side} part of {path.name}{when} is empty",
+                help="take more years" if years is not None else "use more text",
+                kind="data",
+            )
     reader = tokenizer(data.tokenizer, folder)
     train, held_out = (reader.stream(side) for side in sides)
     warnings = _warnings(text, path)

@@ -157,6 +157,11 @@ class Course:
         """Whether what the model learns to write is text."""
         return all(task.kind == "text" for task in self.data.tasks)
 
+    @property
+    def questions_asked(self) -> int:
+        """How many held-out tokens count."""
+        return self.windows[:, 1:].numel() if self.targets is None else int((self.targets != IGNORED).sum())
+
     def asked(self, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What is asked of these tasks: windows `[n, length + 1]` and targets `[n, length]`."""
         inputs = torch.cat([self.questions[task].inputs for task in tasks])

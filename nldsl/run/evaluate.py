@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,7 +29,8 @@ def evaluate(
     from the checkpoint on, and `learning` says what a token costs while the plastic levels learn, and while
     nothing does.
 
-    `whole` takes all of the held-out text, otherwise the windows that training looks at.  Raises `RunError`.
+    `whole` takes all of the held-out text, otherwise the windows that training looks at.  Where the data are
+    tasks, `tasks` has the same for each.  Raises `RunError`.
     """
     build = load(folder)
     with as_run_errors(build):
@@ -36,28 +38,34 @@ def evaluate(
         model, content = build.checkpoint.restore(path)
         settings = dataclasses.replace(build.settings, model=content["sizes"])
         build.measures.check(settings.measures, settings.data.tokenizer)
-        corpus = build.data.load(settings.data, build.folder)
-        build.data.check_vocabulary(corpus, int(settings.model.get("vocab", 256)))
-        count = len(corpus.held_out) if whole else settings.evaluate_windows
-        windows = build.data.held_out_windows(corpus, settings.data.length, count)
-        found = build.measures.evaluate(
-            model,
-            windows,
-            settings.measures,
-            batch=settings.data.batch,
-            context=nullcontext,
-            bytes_per_token=corpus.bytes_per_token,
-        )
+        count = sys.maxsize if whole else settings.evaluate_windows
+        vocabulary = int(settings.model.get("vocab", 256))
+        course = build.tasks.Course(settings.data, vocabulary, count, build.folder)
+
+        def measured(windows: Any, targets: Any) -> dict[str, float]:
+            options = {"batch": settings.data.batch, "context": nullcontext, "targets": targets}
+            rate = course.bytes_per_token
+            return build.measures.evaluate(model, windows, settings.measures, bytes_per_token=rate, **options)
+
+        found = measured(course.windows, course.targets)
         result = {
             "checkpoint": str(path),
             "step": content["step"],
-            "tokens": windows.shape[0] * (windows.shape[1] - 1),
+            "tokens": course.questions_asked,
             **found,
-            "bits_per_byte": build.data.bits(found["loss"]) / corpus.bytes_per_token,
-            "baselines": build.data.baselines(corpus, windows),
+            "bits_per_byte": build.data.bits(found["loss"]) / course.bytes_per_token,
+            "baselines": course.baselines(),
         }
-        if learn or (learn is None and build.plastic.plastic(settings)):
-            texts = build.learning.documents(corpus, learn_tokens or build.learning.TOKENS)
+        if course.tasks:
+            names = [task.name for task in course.tasks]
+            result["tasks"] = {name: measured(*course.asked([i])) for i, name in enumerate(names)}
+        if learn or (learn is None and build.plastic.plastic(settings) and not course.tasks):
+            if course.tasks:
+                raise build.schedule.UserError(
+                    "learning at test time is measured on one text, and these data are tasks",
+                    help="leave `--learn` out, or train on a `text`",
+                )
+            texts = build.learning.documents(course.corpus, learn_tokens or build.learning.TOKENS)
             learnt = build.learning.learning_on(model, settings, content, texts, rates=rates)
             result["learning"] = learnt
         return result
