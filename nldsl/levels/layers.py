@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from textwrap import wrap
 from typing import Literal
 
 from nldsl.levels.costs import BYTES
@@ -205,9 +206,12 @@ def _layer(parts: list[Held], layer: LayerName, width: int) -> Iterator[str]:
     for facts, group in groupby(sorted(parts, key=lambda one: order[one.facts]), key=lambda one: one.facts):
         learns, changes, lives, seen, test = facts
         yield ""
-        yield f"   learns from {learns}"
-        yield f"   changes {changes}; lives {lives}"
-        yield f"   seen by {seen}; at test time {test}"
+        for fact in (
+            f"learns from {learns}",
+            f"changes {changes}; lives {lives}",
+            f"seen by {seen}; at test time {test}",
+        ):
+            yield from wrap(plain(fact), width, initial_indent=" " * 3, subsequent_indent=" " * 5)
         for one in group:
             name = short_path(_name(one), room)
             gap = " " * (room - columns(name))
