@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assign import assign, groups
 from growth import Growth
-from rules import Rule, make
+from rules import make
 from schedule import Settings, UserError, parents_first
 from starts import Start, Weights
 
@@ -47,8 +47,7 @@ class Learner:
         """Turn what was gathered into one gradient; a sequence of `length` tokens counts 1 in a sum."""
         sequences = self.gathered / length
         mean = self.level.reduce != "sum"
-        if isinstance(self.rule, Rule):
-            self.rule.settle(1.0 if mean else sequences, 1 / sequences if mean else 1.0)
+        self.rule.settle(1.0 if mean else sequences, 1 / sequences if mean else 1.0)
         if mean and self.gathered != length and self.gradients:
             scale(self.gradients, length / self.gathered)
 
