@@ -18,7 +18,7 @@ from .blocks import ROOT
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "new-memory", "clocks", "rules")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "new-memory", "clocks", "learning-on", "rules")),
 ]
 FENCE = re.compile(r"^```(console|nl save (\S+)[^\n]*|console once)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ (.*(?:\\\n.*)*)$", re.MULTILINE)
