@@ -37,7 +37,9 @@ def plan(expanded: Expanded) -> str:
     if not any(isinstance(part, MemoryInstance) for part in parts.values()):
         said.append(f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n")
     for heading, rows in rule_words.levels(expanded):
-        said.append("\n".join([heading, *(line for label, text in rows for line in _row(label, text))]) + "\n")
+        said.append(
+            "\n".join([heading, *(line for label, text in rows for line in _row(label, text))]) + "\n"
+        )
     return "\n".join(said)
 
 
