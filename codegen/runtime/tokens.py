@@ -15,6 +15,7 @@ from schedule import UserError
 
 HERE = Path(__file__).resolve().parent
 BYTES = "bytes"
+ITEMS = "items"  # with labels: see `items`
 SEPARATOR = b"\f"  # between documents; a model that writes it has ended one
 
 
@@ -107,6 +108,12 @@ def tokenizer(name: str, folder: Path = HERE) -> Bytes | Subwords:
     for path in (folder / name, Path(name)):
         if path.is_file():
             return Subwords(path)
+    if name == ITEMS:
+        raise UserError(
+            "the model reads items with labels, and no text",
+            help="generate with a model of text",
+            kind="data",
+        )
     raise UserError(
         f"there is no tokenizer `{name}`",
         help=f"put the file into {folder}, or use `bytes`; looked there and in {Path.cwd()}",

@@ -19,12 +19,12 @@ def tasks_are_reached(subject: Subject, findings: Findings) -> None:
     missing = len(data.tasks) - training.steps // data.each
     if missing <= 0:
         return
-    are = "task is" if missing == 1 else "tasks are"
+    late = "task is" if missing == 1 else f"{missing} tasks are"
     report(
         subject,
         findings,
         "NL0706",
-        f"the last {'' if missing == 1 else f'{missing} '}{are} not learned to the end in {training.steps} steps",
+        f"the last {late} not learned to the end in {training.steps} steps",
         [
             (data.spans.get("each") or data.span, f"{len(data.tasks)} tasks of {data.each} steps"),
             (training.spans.get("steps"), "the run"),

@@ -167,7 +167,7 @@ class _Reader:
         return Data(
             name,
             ", ".join(dict.fromkeys(task.source for task in tasks)),
-            "bytes",
+            "items" if "classes" in kinds else "bytes",
             self._tokens(given, "length", DIGIT_PIXELS if digits else 256),
             self._tokens(given, "batch", 8),
             self.scope.word(given["split"], "the split", ("auto", "tail")) if "split" in given else "auto",

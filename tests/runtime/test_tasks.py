@@ -129,7 +129,7 @@ def test_an_era_is_the_documents_of_its_years(build: Build) -> None:
     assert bytes(found.train.tolist()) == b"\f".join(documents[i] for i in (3, 5, 6, 7, 8))
     assert bytes(found.held_out.tolist()) == b"\f".join(documents[i] for i in (4, 9))
     for years in ((1700, 1710), (1905, 1908)):  # nothing at all, nothing held out
-        with pytest.raises(build.schedule.UserError, match="part of tales.* is empty"):
+        with pytest.raises(build.schedule.UserError, match=r"part of tales.* is empty"):
             build.data.corpus("tales", build.settings.data, build.folder, years)
 
 
@@ -140,17 +140,17 @@ def test_what_is_wrong_with_items_is_told(labelled: Build) -> None:
     error = labelled.schedule.UserError
     with pytest.raises(error, match="has no class `d`"):
         _course(labelled, _data(labelled, _classes(labelled, "d")))
-    with pytest.raises(error, match="there is no text `none.tsv`"):
+    with pytest.raises(error, match=r"there is no text `none.tsv`"):
         _course(labelled, _data(labelled, _classes(labelled, "a", source="none.tsv")))
     with pytest.raises(error, match="an item of `digits` has 64 tokens, and a sequence 16"):
         _course(labelled, _data(labelled, _classes(labelled, "3", source="digits")))
     with pytest.raises(error, match=r"the model has 258 tokens, and task `a, b, c` has token 258"):
         _course(labelled, _data(labelled, _classes(labelled, "a", "b", "c")), vocabulary=258)
     (labelled.folder / "labels.tsv").write_text("a\tx\nno tab\n")
-    with pytest.raises(error, match="line 2 of labels.tsv has no tab"):
+    with pytest.raises(error, match=r"line 2 of labels.tsv has no tab"):
         _course(labelled, _data(labelled, _classes(labelled, "a")))
     (labelled.folder / "pairs.tsv").write_text("no tab\n")
-    with pytest.raises(error, match="line 1 of pairs.tsv has no tab"):
+    with pytest.raises(error, match=r"line 1 of pairs.tsv has no tab"):
         _course(labelled, _data(labelled, labelled.schedule.Task("p", "pairs.tsv", kind="pairs")))
     (labelled.folder / "pairs.tsv").write_text("one\tpair\n")
     with pytest.raises(error, match="has 1 items to learn and 0 held out"):
