@@ -242,12 +242,14 @@ def readme(request: Request, made: model_file.ModelFile) -> str:
     ]
     if training is not None:
         lines += [
-            "- `settings.py`: the run; `schedule.py`, `learners.py`, `loop.py`, `train.py`: the clocked loop",
+            "- `settings.py`: the run; `schedule.py`: its clocks",
+            "- `train.py`, `loop.py`, `learners.py`, `starts.py`: the clocked loop",
             "- `rules.py`: learning rules",
             "",
             "## Commands",
             "",
             "```sh",
+            "python train.py --plan               # which level will change when",
             "python train.py                      # train",
             "python train.py --resume             # go on where it stopped",
             "python train.py --set steps=100      # change a setting",
