@@ -13,6 +13,8 @@ from nldsl.diagnostics.model import Source
 from nldsl.resolve.algorithm import FUNCTIONS, SIGNALS, Algorithm, constant
 from nldsl.resolve.expanded import Rule
 from nldsl.resolve.formulas import text
+from nldsl.syntax.parse import parse_nl
+from nldsl.syntax.yaml import to_yaml
 
 RUN = """
 model M(dim = 32, vocab = 256) {
@@ -440,3 +442,18 @@ def test_no_declaration_is_too_strange(
     body = "\n  ".join(lines)
     analysis = analysed(f"optimizer own(rate, beta = 0.9) {{\n  {body}\n}}")
     assert analysis.findings or analysis.resolution.expanded is not None
+
+
+# --------------------------------------------------------------------------- the other surface
+
+
+@pytest.mark.parametrize("name", library().rules)
+def test_a_rule_in_yaml_means_the_same(name: str) -> None:
+    body, _ = parse_nl(library().read(name))
+    declared = to_yaml(body)
+    run, _ = parse_nl(Source("r.nl", RUN.replace("RULE", f"{name}(rate = 1e-3)")))
+    analysis = analyse(linked(Source("m.yaml", f"{declared}\n{to_yaml(run)}"), None))
+    expanded = analysis.resolution.expanded
+    assert expanded is not None, [(d.code, d.message) for d in analysis.findings]
+    assert expanded.training is not None
+    assert expanded.training.levels[0].rule.algorithm == made("", f"{name}(rate = 1e-3)")

@@ -13,7 +13,11 @@ from nldsl.syntax.fmt import format_body
 from nldsl.syntax.parse import parse_nl, parse_statements
 from nldsl.syntax.yaml import parse_yaml, to_yaml
 
-GOOD = sorted((Path(__file__).parent / "good").glob("*.nl"))
+ROOT = Path(__file__).parents[2]
+GOOD = [
+    *sorted((Path(__file__).parent / "good").glob("*.nl")),
+    *sorted((ROOT / "nldsl" / "lib" / "rules").glob("*.nl")),
+]
 
 PAIRS = [
     ("edition 2026", "edition: 2026"),
