@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -94,6 +93,7 @@ def start_from_files(model: nn.Module, settings: Settings, folder: Path = HERE) 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of `model` to a `safetensors` file under their own names; `UserError` if it fails."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(path.name + ".part")
@@ -101,10 +101,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
     try:
         save_file(weights, part, metadata={"format": "pt"})
         part.replace(path)
-    except OSError as error:
+    except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}",
+            f"cannot write {path}: {error}",
             help="choose a folder that can be written",
             code=2,
             kind="output",
