@@ -72,6 +72,11 @@ class Promised:
         with FakeTensorMode():
             return self.subject.fresh()
 
+    @property
+    def learns_within(self) -> bool:
+        """Whether levels learn from the task inside the sequence, by gradients that a forward pass takes."""
+        return any(c["per_sequence"] and c["learns_from"] == "the task" for c in self.subject.components)
+
     def named(self, path: str) -> dict[str, nn.Parameter]:
         """The parameters of a spec path."""
         patterns = self.subject.graph["weights"].get(path, [])
@@ -191,14 +196,14 @@ def stopped(promised: Promised) -> Finding:
     traced = promised.traced
     cuts = sum(operation(node) == "detach" for node in traced.forward.nodes)
     stops = {path: kind for path, kind in promised.subject.graph["gradients"].items() if kind != "through"}
-    if cuts and not stops:
+    if cuts and not stops and not promised.learns_within:  # inner gradients leave some where they end
         return False, f"{cuts} detach where every memory promises `gradient = through`"
     if stops and not cuts:
         path, kind = next(iter(stops.items()))
         return False, f"nothing is detached, though `{path}` promises `gradient = {kind}`"
     live = ancestors([traced.logits], gradient=True)
     lost = [name for name, node in traced.parameters.items() if node not in live]
-    if lost and not stops:
+    if lost and not stops and not promised.learns_within:
         return False, f"no path without a detach leads from the logits to {listed(lost)}"
     memories = len(promised.subject.graph["gradients"])
     return True, f"{cuts} detach; {memories - len(stops)} of {memories} kinds of memory promise `through`"
@@ -213,6 +218,8 @@ def nothing_dead(promised: Promised) -> Finding:
         return False, f"the logits do not depend on {listed(unused)}"
     if not set(placeholders(traced.forward)[len(traced.parameters) :]) & live:
         return False, "the logits do not depend on the tokens"
+    if promised.learns_within:
+        return True, "every parameter and token is used; inner gradients are not looked at node by node"
     wasted = Counter(operation(node) for node in dead(traced.forward))
     if wasted:
         told = ", ".join(f"{count} {name}" for name, count in wasted.most_common(3))
