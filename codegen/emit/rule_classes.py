@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import keyword
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit import rule_numbers as n
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import flat, statement
+from nldsl.codegen.emit.rule_state import RESERVED, class_name, held_names, net_form, safe, seen_signals
 from nldsl.codegen.emit.rule_steps import Steps
 from nldsl.codegen.emit.rule_terms import (
     Applied,
@@ -26,6 +25,7 @@ from nldsl.codegen.emit.rule_terms import (
     product,
 )
 from nldsl.codegen.emit.rule_torch import Fused, fused
+from nldsl.codegen.emit.rule_words import docstring
 from nldsl.resolve.algorithm import (
     FOR_MATRICES,
     WEIGHT,
@@ -41,24 +41,9 @@ from nldsl.resolve.algorithm import (
     RuleMemory,
     Signal,
 )
-from nldsl.resolve.formulas import text
 
 _MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "abs": "abs", "min": "min", "max": "max"}
 _OPERATORS = {"^": "**"}
-_RESERVED = {
-    "weights",
-    "grads",
-    "memory",
-    "step",
-    "rows",
-    "columns",
-    "tokens",
-    "torch",
-    "math",
-    "cls",
-    "group",
-    "params",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +53,6 @@ class Made:
     steps: tuple[c.Step, ...]
     helpers: frozenset[str]
     imports: frozenset[str]
-
-
-def class_name(rule: str) -> str:
-    """`delta_momentum` as the name of a class."""
-    made = "".join(part[:1].upper() + part[1:] for part in rule.split("_"))
-    return f"{made}Rule" if made in ("Rule", "LayerRule", "Optimizer", "Tensor", "Tensors", "Any") else made
-
-
-def safe(name: str) -> str:
-    """An option's or local's name as a variable."""
-    return f"{name}_" if name in _RESERVED or keyword.iskeyword(name) else name
 
 
 def write_class(algorithm: Algorithm, name: str, otherwise: str | None) -> Made:
@@ -102,7 +76,7 @@ class _Class:
         self.signals = frozenset(
             node.name for f in algorithm.formulas() for node in f.walk() if isinstance(node, Signal)
         )
-        self.seen = tuple(sorted(_seen(algorithm)))
+        self.seen = tuple(sorted(seen_signals(algorithm)))
         self.cached: dict[Applied, str] = {}
         self.helpers: set[str] = set()
         self.inlined, self.numbers = self._sorted_locals()
@@ -110,7 +84,7 @@ class _Class:
         lists |= {f"signal {s}": f"{s}s" for s in ("input", "error")}
         lists |= {f"memory {m.name}": safe(m.name) for m in algorithm.memories}
         self.terms = Terms(lists, self.inlined, self.numbers)
-        taken = {*_RESERVED, "rate", *map(safe, algorithm.options), *lists.values(), *map(safe, self.numbers)}
+        taken = {*RESERVED, "rate", *map(safe, algorithm.options), *lists.values(), *map(safe, self.numbers)}
         later = set(self.locals) - set(self.inlined)
         self.steps = Steps(taken | later, self.number, self.map_call)
 
@@ -217,26 +191,8 @@ class _Class:
         if self.fused is not None:
             self.helpers |= set(self.fused.helpers)
         imports = frozenset((self.fused.imported,)) if self.fused is not None else frozenset[str]()
-        shown = c.Class(class_name(self.name), (base,), body, self.docstring())
+        shown = c.Class(class_name(self.name), (base,), body, docstring(self.algorithm, self.otherwise))
         return Made((shown,), frozenset(self.helpers), imports)
-
-    def docstring(self) -> str:
-        """The rule's equations, as the spec has them."""
-        lines = [f"`{self.algorithm.name}`{self._words()}.", ""]
-        for name in self.algorithm.order:
-            if name == "weight":
-                lines.append(f"weight <- {text(self.algorithm.weight)}")
-            elif name in self.locals:
-                lines.append(f"{name} = {text(self.locals[name])}")
-            else:
-                lines.append(_equation(self.algorithm.memory(name)))
-        if self.otherwise is not None:
-            lines += ["", f"What is no matrix is left to `{self.otherwise}`."]
-        return "\n".join(part for line in lines for part in _wrapped(line))
-
-    def _words(self) -> str:
-        words = ", ".join(f"{key} = {value}" for key, value in self.algorithm.words.items())
-        return f" with {words}" if words else ""
 
     def constructor(self) -> c.Step:
         """`__init__`: the options with their defaults."""
@@ -277,12 +233,7 @@ class _Class:
     def held(self) -> Iterator[str]:
         """The names of what is kept for each weight."""
         for memory in self.algorithm.memories:
-            if memory.map.kind == "mlp":
-                yield from (f"{memory.name}_{i + 1}" for i in range(memory.map.depth))
-            else:
-                yield memory.name
-            if memory.update is not None:
-                yield f"{memory.name}_period"
+            yield from held_names(memory)
         yield from self.cached.values()
 
     def begin(self) -> Iterator[c.Step]:
@@ -314,15 +265,13 @@ class _Class:
                 items.append((f"{memory.name}_period", c.call("torch.zeros_like", "weight")))
         items += [(name, c.call("torch.zeros_like", "weight")) for name in self.cached.values()]
         body.append(c.Return(c.Mapping(tuple(items))))
+        shown = "\n".join(line for step in body[1:] for line in statement(step))
+        body[0] = _sizes("weight", shown)
         yield from _method(
             "begin", ("cls", "weight: Tensor"), "dict[str, Tensor]", body[0 if used else 1 :], "classmethod"
         )
 
     def _start(self, memory: RuleMemory) -> c.Code:
-        if memory.start == "identity":
-            sizes = ", ".join(memory.axes)
-            kind = "dtype=weight.dtype, device=weight.device"
-            return c.Atom(f"torch.eye({sizes}, {kind}).expand(*weight.shape[:-2], {sizes}).clone()")
         if memory.axes == WEIGHT:
             return c.call("torch.zeros_like", "weight")
         return c.Atom(f"weight.new_zeros(*weight.shape[:-2], {', '.join(memory.axes)})")
@@ -362,7 +311,7 @@ class _Class:
     def change(self) -> list[c.Step]:
         """`change`: the memories, the locals and the weights, in their order."""
         if self.fused is not None:
-            body: list[c.Step] = [self.fused.call(self.number)]
+            body = self.fused.call(self.number)
         else:
             for name in self.algorithm.order:
                 self._entry(name)
@@ -383,8 +332,9 @@ class _Class:
         return list(_method("change", parameters, "None", body, "staticmethod"))
 
     def _opening(self) -> Iterator[c.Step]:
-        if self.signals & {"rows", "columns"} and self._mentions({"rows", "columns"}):
-            yield c.Assign(c.name("rows, columns"), c.name("weights[0].shape[-2:]"))
+        shown = "\n".join(line for step in self.steps.body for line in statement(step))
+        if re.search(r"\b(rows|columns)\b", shown):
+            yield _sizes("weights[0]", shown)
         plain = [m for m in self.algorithm.memories if m.map.kind != "mlp"]
         plain_names = [m.name for m in plain]
         plain_names += [f"{m.name}_period" for m in self.algorithm.memories if m.update is not None]
@@ -405,9 +355,6 @@ class _Class:
             plural = name if name.endswith("_gram") else f"{name}s"
             yield c.Assign(c.name(plural), c.name(f'memory["{name}"]'))
 
-    def _mentions(self, names: set[str]) -> bool:
-        return any(name in "\n".join(map(repr, self.steps.body)) for name in names)
-
     def _entry(self, name: str) -> None:
         if name in self.inlined:
             return
@@ -416,6 +363,8 @@ class _Class:
         elif name in self.locals:
             self.steps.taken.discard(name)
             value = self.steps.value(self.sum(self.locals[name]), safe(name))
+            if value.name in {"weights", *(safe(m.name) for m in self.algorithm.memories)}:  # it may change
+                value = self.steps.let(safe(name), self.steps.call("clone", value.name))
             self.terms.lists = {**self.terms.lists, f"local {name}": value.name}
         elif name == "weight":
             self.steps.assign("weights", self.sum(self.algorithm.weight))
@@ -511,7 +460,7 @@ class _Class:
             function = "descend"
             if memory.objective == "dot":
                 named.append(("dot", c.name("True")))
-            named += _form(memory)
+            named += net_form(memory)
         else:
             function = "associate" if memory.objective == "dot" else "regress"
             function = "regress_implicit" if memory.implicit else function
@@ -554,7 +503,13 @@ class _Class:
         function = {"ask": "answers", "slope": "slopes"}[kind]
         self.helpers.add(function)
         nets = safe(memory) if one.map.kind == "mlp" else f"[(one,) for one in {safe(memory)}]"
-        return c.Invoke(function, (c.name(nets), c.name(queries)), tuple(_form(one)))
+        return c.Invoke(function, (c.name(nets), c.name(queries)), tuple(net_form(one)))
+
+
+def _sizes(weight: str, shown: str) -> c.Step:
+    """`rows, columns = ...`, what is not used in `shown` left out."""
+    names = (name if re.search(rf"\b{name}\b", shown) else "_" for name in ("rows", "columns"))
+    return c.Assign(c.name(", ".join(names)), c.name(f"{weight}.shape[-2:]"))
 
 
 def _is_identity(term: Term) -> bool:
@@ -564,69 +519,6 @@ def _is_identity(term: Term) -> bool:
         and isinstance(term.above[0], Applied)
         and term.above[0].function == "identity"
     )
-
-
-def _form(memory: RuleMemory) -> list[tuple[str, c.Code]]:
-    """What a net is besides its layers, where it differs from the plainest."""
-    named: list[tuple[str, c.Code]] = []
-    if memory.map.kind == "mlp":
-        named += [("residual", c.name("True"))] if memory.map.residual else []
-        named += [("norm", c.name("True"))] if memory.map.norm else []
-        if memory.map.activation != "gelu":
-            named.append(("activation", c.Atom(f'"{memory.map.activation}"')))
-    return named
-
-
-def _seen(algorithm: Algorithm) -> Iterator[str]:
-    """What of the layers a rule reads: `input`, `error`, or the Gram matrix of one."""
-
-    def look(formula: Formula) -> Iterator[str]:
-        match formula:
-            case Function(name="gram", arguments=(Signal(name="input" | "error" as name),)):
-                yield f"{name}_gram"
-            case Signal(name="input" | "error" | "tokens" as name):
-                yield name
-            case Operation(left=left, right=right):
-                yield from look(left)
-                yield from look(right)
-            case Negative(operand=operand):
-                yield from look(operand)
-            case Function(arguments=arguments):
-                for one in arguments:
-                    yield from look(one)
-            case Recall(query=query) if query is not None:
-                yield from look(query)
-            case _:
-                return
-
-    return iter({name for formula in algorithm.formulas() for name in look(formula)})
-
-
-def _equation(memory: RuleMemory) -> str:
-    """The write of a memory, for people."""
-    rate, value = _factor(memory.rate), text(memory.value)
-    kept = memory.name if memory.retain is None else f"{_factor(memory.retain)} {memory.name}"
-    said = f"{memory.name} <- "
-    if memory.key is not None:
-        loss = "1/2 |m(key) - value|^2" if memory.objective == "l2" else "-<m(key), value>"
-        how = "an implicit step" if memory.implicit else "a step"
-        said += f"{kept}, and {how} of {rate} down on {loss} with key {text(memory.key)}, value {value}"
-    elif memory.objective == "dot":
-        said += f"{kept} + {_factor(memory.value) if rate == '1' else f'{rate} {_factor(memory.value)}'}"
-    else:
-        said += f"{kept} + {rate} ({value} - {kept})"
-    if memory.update is not None:
-        said += f", after every {text(memory.update)} updates, with the {memory.reduce} of the values"
-    return said
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, 102, subsequent_indent="    ", break_on_hyphens=False) or [""]
-
-
-def _factor(formula: Formula) -> str:
-    said = text(formula)
-    return f"({said})" if isinstance(formula, Operation) and formula.op in "+-" else said
 
 
 def _strings(values: tuple[str, ...]) -> c.Code:

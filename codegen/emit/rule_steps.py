@@ -165,7 +165,7 @@ class Steps:
         if not isinstance(second.number, Option) or len(second.above) != 1 or second.below:
             return None
         (held,), (other,) = first.above, second.above
-        if not isinstance(other, Held) or not isinstance(held, Held) or held.single or other.single:
+        if not isinstance(held, Held) or held.name != "grads" or not isinstance(other, Held) or other.single:
             return None
         rate = self.number(second.number)
         added = self.call("add", held.name, other.name, alpha=rate)

@@ -48,16 +48,17 @@ class Fused:
     @property
     def helpers(self) -> tuple[str, ...]:
         """The functions of the runtime that it needs."""
-        return ("fastest", "counts") if self.counted else ("fastest",)
+        return ("fusable", "counts") if self.counted else ("fusable",)
 
-    def call(self, number: Callable[[Formula], c.Code]) -> c.Step:
+    def call(self, number: Callable[[Formula], c.Code]) -> list[c.Step]:
         """The call, with `number` to write its numbers."""
         given = [c.name("weights"), c.name("grads"), *self.lists]
         if self.counted:
             given.append(c.call("counts", "weights", "step"))
-        given.append(c.name("**fastest(weights)"))
         named = [(k, c.name(str(v)) if isinstance(v, bool) else number(v)) for k, v in self.named]
-        return c.Do(c.Invoke(self.function, tuple(given), (*named, ("maximize", c.name("False")))))
+        flavour = (("fused", c.name("fused")), ("foreach", c.name("not fused")))
+        call = c.Invoke(self.function, tuple(given), (*named, *flavour, ("maximize", c.name("False"))))
+        return [c.Assign(c.name("fused"), c.call("fusable", "weights")), c.Do(call)]
 
 
 def fused(algorithm: Algorithm) -> Fused | None:

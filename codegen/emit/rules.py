@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.printer import file
-from nldsl.codegen.emit.rule_classes import class_name, numbers, write_class
+from nldsl.codegen.emit.rule_classes import numbers, write_class
+from nldsl.codegen.emit.rule_state import class_name
 from nldsl.levels.outer import Assignment
 from nldsl.resolve.algorithm import Algorithm
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -25,12 +24,17 @@ Memory = dict[str, list[Tensor]]
 Lists = tuple[type["Rule"], list[Tensor], list[Tensor], Memory, int]
 
 
-class Rule(Optimizer, ABC):
+class Rule(Optimizer):
     """An optimizer made from one function, `change`, which updates lists of weights.
 
     It counts the updates of each weight and keeps the tensors that `held` names.  A rule for matrices looks
     at the group option `matrix`: None (default) means parameters with two axes, True all with two or more
     (leading axes are a stack of matrices), False none.  What is no matrix goes to `otherwise`.
+    """
+
+    change: ClassVar[Callable[..., None]]
+    """`change(weights, grads, memory, step, rate, **options)`: update `weights` and `memory` in place; it is
+    update `step`, from 1, of each of them.
     """
 
     held: ClassVar[tuple[str, ...]] = ()
@@ -41,18 +45,6 @@ class Rule(Optimizer, ABC):
 
     def __init__(self, params: Parameters, lr: float, **options: float) -> None:
         super().__init__(params, {"lr": lr, **options, "matrix": None})
-
-    @staticmethod
-    @abstractmethod
-    def change(
-        weights: list[Tensor],
-        grads: list[Tensor],
-        memory: Memory,
-        step: int,
-        rate: float,
-        **options: float,
-    ) -> None:
-        """Change `weights` and `memory` in place; this is update `step`, from 1, of each of them."""
 
     @classmethod
     def begin(cls, weight: Tensor) -> dict[str, Tensor]:
@@ -233,10 +225,9 @@ class LayerRule(Rule):
         return self.otherwise
 
 
-def fastest(weights: Tensors) -> dict[str, bool]:
-    """How torch's own step is to be taken: by one kernel where the device has it."""
-    fused = all(w.is_floating_point() and w.device.type in ("cpu", "cuda") for w in weights)
-    return {"fused": fused, "foreach": not fused}
+def fusable(weights: Tensors) -> bool:
+    """Whether torch has its own steps as one kernel for these weights."""
+    return all(w.is_floating_point() and w.device.type in ("cpu", "cuda") for w in weights)
 
 
 def counts(weights: Tensors, step: int) -> list[Tensor]:

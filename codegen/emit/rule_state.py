@@ -1,0 +1,87 @@
+"""What a rule keeps for each weight and what it sees of layers, and names that are safe in Python."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterator
+
+from nldsl.codegen.emit import code as c
+from nldsl.resolve.algorithm import (
+    Algorithm,
+    Formula,
+    Function,
+    Negative,
+    Operation,
+    Recall,
+    RuleMemory,
+    Signal,
+)
+
+RESERVED = {
+    "weights",
+    "grads",
+    "memory",
+    "step",
+    "rows",
+    "columns",
+    "tokens",
+    "torch",
+    "math",
+    "cls",
+    "group",
+    "params",
+}
+
+
+def class_name(rule: str) -> str:
+    """`delta_momentum` as the name of a class."""
+    made = "".join(part[:1].upper() + part[1:] for part in rule.split("_"))
+    return f"{made}Rule" if made in ("Rule", "LayerRule", "Optimizer", "Tensor", "Tensors", "Any") else made
+
+
+def safe(name: str) -> str:
+    """An option's or local's name as a variable."""
+    return f"{name}_" if name in RESERVED or keyword.iskeyword(name) else name
+
+
+def held_names(memory: RuleMemory) -> list[str]:
+    """The names of the tensors that a memory keeps for a weight."""
+    layers = [f"{memory.name}_{i + 1}" for i in range(memory.map.depth)]
+    names = layers if memory.map.kind == "mlp" else [memory.name]
+    return [*names, f"{memory.name}_period"] if memory.update is not None else names
+
+
+def net_form(memory: RuleMemory) -> list[tuple[str, c.Code]]:
+    """What a net is besides its layers, where it differs from the plainest."""
+    named: list[tuple[str, c.Code]] = []
+    if memory.map.kind == "mlp":
+        named += [("residual", c.name("True"))] if memory.map.residual else []
+        named += [("norm", c.name("True"))] if memory.map.norm else []
+        if memory.map.activation != "gelu":
+            named.append(("activation", c.Atom(f'"{memory.map.activation}"')))
+    return named
+
+
+def seen_signals(algorithm: Algorithm) -> frozenset[str]:
+    """What of the layers a rule reads: `input`, `error`, or the Gram matrix of one."""
+
+    def look(formula: Formula) -> Iterator[str]:
+        match formula:
+            case Function(name="gram", arguments=(Signal(name="input" | "error" as name),)):
+                yield f"{name}_gram"
+            case Signal(name="input" | "error" | "tokens" as name):
+                yield name
+            case Operation(left=left, right=right):
+                yield from look(left)
+                yield from look(right)
+            case Negative(operand=operand):
+                yield from look(operand)
+            case Function(arguments=arguments):
+                for one in arguments:
+                    yield from look(one)
+            case Recall(query=query) if query is not None:
+                yield from look(query)
+            case _:
+                return
+
+    return frozenset(name for formula in algorithm.formulas() for name in look(formula))
