@@ -110,7 +110,7 @@ class Learner:
                 help="resume with the same levels and rules, or start a new run",
                 kind="checkpoint",
             )
-        self.start.load_state_dict(state["start"])
+        self.start.load_state_dict(state.get("start", {}))
         options = [{k: v for k, v in group.items() if k != "params"} for group in self.rule.param_groups]
         self.rule.load_state_dict(state["state"])
         for group, kept in zip(self.rule.param_groups, options, strict=True):

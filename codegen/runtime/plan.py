@@ -52,12 +52,14 @@ def _table(settings: Settings, weights: Mapping[str, int]) -> list[str]:
 
 def _place(settings: Settings, level: Level) -> str:
     """The first update of a level that has one."""
-    length = settings.data.length
-    for step in range(settings.steps):
-        for end in cuts(settings, step):
-            if due(level.clock, step * length + end, length, ends=step + 1 == settings.steps):
-                return f"step {step + 1}" + (f", token {end}" if end < length else "")
-    return "never"
+    clock, length = level.clock, settings.data.length
+    first = clock.offset or clock.period
+    if clock.unit == "step":
+        return f"step {min(first, settings.steps)}"
+    if clock.partial == "flush":
+        first = min(first, length)
+    step, token = divmod(first, length)
+    return f"step {step + 1}, token {token}" if token else f"step {step}"
 
 
 def _facts(level: Level) -> str:

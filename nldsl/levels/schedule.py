@@ -18,6 +18,7 @@ from nldsl.records import record
 from nldsl.resolve.expanded import Expanded
 
 LOOKED_AT = 1_000  # steps, of which the segments are looked at
+COUNTED = 1_000_000  # moments that are held against each other, one by one
 
 
 @record
@@ -159,7 +160,7 @@ def schedule(expanded: Expanded, assignment: Assignment, graph: LevelGraph) -> S
             level.reset,
             next(moments(level.clock, 0, steps, length, ends=True), None),
             counted[level.name],
-            len(set(returns(level.name, live, steps, length))),
+            returned(level.name, live, steps, length),
             _learned(level, length).numbers,
             _memory(level, length),
             one_update[level.name],
@@ -210,6 +211,31 @@ def returns(
             yield from returns(parent, levels, steps, length, begin)
 
 
+def returned(name: str, levels: list[OuterLevel] | tuple[Planned, ...], steps: int, length: int) -> int:
+    """How often a level returns to its start.
+
+    Moments at which its parent changes and returns at once count once; of parents that return more than
+    `COUNTED` times that is not looked at.
+    """
+    level = next(one for one in levels if one.name == name)
+    clock = reset_clock(level.reset)
+    if clock is not None:
+        return updates(clock, steps, length)
+    above = next((one for one in levels if one.name == level.reset.removeprefix("with ")), None)
+    if not level.reset or above is None:
+        return 0
+    changes, again = updates(above.clock, steps, length), returned(above.name, levels, steps, length)
+    if again > COUNTED:
+        return max(changes, again)
+    back = set(returns(above.name, levels, steps, length))
+    return changes + sum(not _is_due(above.clock, position, steps, length) for position in back)
+
+
+def _is_due(clock: Clock, position: int, steps: int, length: int) -> bool:
+    step = (position - 1) // length
+    return position in moments(clock, step, step + 1, length, ends=step + 1 == steps)
+
+
 def _learned(level: OuterLevel, length: int) -> rules.Learned:
     return rules.together([learned(one, length) for one in level.weights])
 
@@ -226,4 +252,14 @@ def _memory(level: OuterLevel, length: int) -> int:
     return sum(component.state_bytes for component, _ in made) // BYTES
 
 
-__all__ = ["Planned", "Schedule", "moments", "returns", "schedule", "segments", "strikes", "updates"]
+__all__ = [
+    "Planned",
+    "Schedule",
+    "moments",
+    "returned",
+    "returns",
+    "schedule",
+    "segments",
+    "strikes",
+    "updates",
+]

@@ -19,7 +19,7 @@ from nldsl.levels.graph import Clock
 from nldsl.levels.outer import assign
 from nldsl.levels.rule_costs import update_flops
 from nldsl.levels.rules import Learned
-from nldsl.levels.schedule import Planned, Schedule, moments, returns, segments, updates
+from nldsl.levels.schedule import Planned, Schedule, moments, returned, returns, segments, updates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,6 +177,7 @@ def test_resets_follow_parents() -> None:
     )
     assert sorted(set(returns("fast", levels, 10, 8))) == [24, 40, 48, 64, 72, 80]
     assert sorted(set(returns("middle", levels, 10, 8))) == [40, 64, 80]
+    assert [returned(one.name, levels, 10, 8) for one in levels] == [6, 3, 2]
     shown = timeline(Schedule("s", 10, 8, 1, levels, (8, 8), 0))
     assert shown[1:4] == ["fast    ||r|rr|rrr", "middle  ..|.r|.r|r", "slow    ....r..|.r"]
 
@@ -191,6 +192,14 @@ def test_an_update_costs_what_its_formulas_do() -> None:
     rounds = 5 * (4 * rows**2 * columns + 2 * rows**3)
     found = update_flops(algorithm, Learned((((rows, columns), 1),)))
     assert 2 * rounds < found < 2 * rounds + 40 * rows * columns
+
+
+def test_plans_of_very_long_runs_are_counted_by_division(tmp_path: Path) -> None:
+    path = tmp_path / "long.nl"
+    path.write_text(SPEC.replace("steps = 8", "steps = 10_000_000_000"), encoding="utf-8")
+    told = nldsl.load(path).schedule()
+    assert "returns to its start every 4 steps, 2,500,000,000 times" in told
+    assert "1,111,111,111" in told  # updates every 9 steps
 
 
 def test_a_spec_without_a_run_says_so(tmp_path: Path) -> None:
