@@ -206,7 +206,9 @@ class MemoryWriter:
         named += [(k, self._setting(k, v)) for k, v in choice.keywords.items()]
         named.append(("state", c.call("state.get", '"core"')))
         function = self.owner.kernel(engine.function, engine.file)
-        pairs = (c.name("query"), c.name("key"), c.name("value"))
+        given = self._still(tuple(choice.inputs))
+        named = [(name, given.get(name, value)) for name, value in named]
+        pairs = (c.name("query"), *(given.get(name, c.name(name)) for name in ("key", "value")))
         if core.writes > 1:
             named.append(("writes", c.Atom(str(core.writes))))
             several = self.owner.kernel("several", "several")
@@ -216,6 +218,21 @@ class MemoryWriter:
         heads = "[B, H, T, d]" if core.map.kind != "cache" else ""
         self.steps.append(c.Assign(c.Several((c.name("read"), c.name("core")), bare=True), value, heads))
         self.owner.keep("core", "core")
+
+    def _still(self, inputs: tuple[str, ...]) -> dict[str, c.Code]:
+        """Without plasticity, what the engine is given for a field: at test time a write of nothing."""
+        if self.instance.plastic:
+            return {}
+        self.steps.append(
+            c.Comment("Not plastic: at test time nothing is written, and nothing is forgotten.")
+        )
+        given: dict[str, c.Code] = {}
+        for name in ("key", "value", *(["retain"] if "retain" in inputs else [])):
+            nothing = "torch.ones_like" if name == "retain" else "torch.zeros_like"
+            given[name] = c.name(self.names.fresh("kept" if name == "retain" else f"written_{name}"))
+            value = c.Atom(f"{name} if self.training else {nothing}({name})")
+            self.steps.append(c.Assign(given[name], value))
+        return given
 
     def _input(self, name: str) -> c.Code:
         """What an engine is handed under this name: a field, or the pair of fields that stand there."""

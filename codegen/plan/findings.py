@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.codegen.plan import still
 from nldsl.codegen.plan.projections import all_obstacles
 from nldsl.diagnostics.model import Diagnostic, Label
 from nldsl.resolve.expanded import Expanded, MemoryInstance
@@ -18,7 +19,7 @@ def findings(expanded: Expanded) -> list[Diagnostic]:
         if not isinstance(instance, MemoryInstance) or instance.path in seen:
             continue
         seen.add(instance.path)
-        obstacles = all_obstacles(instance)
+        obstacles = [*all_obstacles(instance), *still.obstacles(instance)]
         if not obstacles:
             continue
         places = [s for s in (instance.span, instance.declared) if s is not None]

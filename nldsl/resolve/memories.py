@@ -210,14 +210,6 @@ class _Memory(Algebra):
                 "shared",
                 help="leave `scope` out: each sequence then has weights of its own",
             )
-        if not self._flag("plastic", True):
-            raise self.findings.stop(
-                "NL0701",
-                "no code can be made yet for a memory that stands still at test time",
-                self._span("plastic"),
-                "not plastic",
-                help="leave `plastic` out: a memory inside the sequence goes on learning",
-            )
 
     def _heads(self) -> Num:
         if "heads" in self.fields:
