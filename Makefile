@@ -15,10 +15,10 @@ BUILD ?= build/hope-demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest study golden oracles bench docs check clean data packages
+.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual docs check clean data packages
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything that development needs
 
@@ -67,6 +67,9 @@ oracles: $(STAMP) ## measure memories against other people's code, and write doc
 
 bench: $(STAMP) ## measure the tool, engines, models and memory on one thread
 	$(BIN)/python -m bench $(ARGS)
+
+continual: $(STAMP) ## the study of continual learning; ARGS=--smoke looks whether it runs
+	$(BIN)/python -m bench.continual $(ARGS)
 
 docs: $(STAMP) ## build the documentation into build/docs
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,docs]'
