@@ -75,7 +75,10 @@ def level_words(level: ChainLevel, chain: ChainInstance, length: int) -> str:
         words += [f"momentum {level.momentum:g}"] if level.momentum else []
         words += [f"retain {level.retain:g}"] if level.retain != 1 else []
         words += ["the mean of a period's gradients"] if level.reduce == "mean" else []
-        return ", ".join([*words, GRADIENTS[level.gradient], "lives for a sequence"])
+        words += [f"starts as learned in {level.teacher}"] if level.teacher is not None else []
+        anew = level.reset is not None or level.reset_with is not None
+        lives = life(level, chain, length) if anew else "lives for a sequence"
+        return ", ".join([*words, GRADIENTS[level.gradient], lives])
     if level.reduce in REDUCES:
         words.append(REDUCES[level.reduce])
     if level.start == "learned in":

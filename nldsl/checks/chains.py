@@ -29,6 +29,12 @@ def _within(subject: Subject) -> Iterator[tuple[ChainInstance, ChainLevel]]:
             yield from ((chain, level) for level in chain.levels if level.memory is None)
 
 
+def _both(subject: Subject) -> Iterator[tuple[ChainInstance, ChainLevel]]:
+    """The levels of all chains that learn from the task."""
+    yield from _shared(subject)
+    yield from _within(subject)
+
+
 class _Names:
     """What the starts and resets of chains name."""
 
@@ -82,7 +88,7 @@ def levels_that_are_named(subject: Subject, findings: Findings) -> None:
     Non-goals: chains of a file without a run, whose levels a `train` block elsewhere may bring.
     """
     names = _Names(subject)
-    for chain, level in _shared(subject):
+    for chain, level in _both(subject):
         for field, words, name in _named(level):
             if names.found(level, chain, name) is not None:
                 continue
@@ -111,7 +117,7 @@ def starts_without_end(subject: Subject, findings: Findings) -> None:
     Non-goals: `train` levels, which start from nothing.
     """
     names = _Names(subject)
-    for chain, level in _shared(subject):
+    for chain, level in _both(subject):
         ring = _ring(names, chain, level)
         if ring is None or min(ring) != level.name:  # a ring is said once
             continue
@@ -155,7 +161,7 @@ def starts_from_slower_levels(subject: Subject, findings: Findings) -> None:
     Non-goals: `copy of LEVEL`, which may copy a faster level.
     """
     names = _Names(subject)
-    for chain, level in _shared(subject):
+    for chain, level in _both(subject):
         if level.start != "learned in" or level.teacher is None or level.clock.unit == "never":
             continue
         teacher = names.found(level, chain, level.teacher)
@@ -226,7 +232,7 @@ def returns_that_erase(subject: Subject, findings: Findings) -> None:
     """
     names = _Names(subject)
     facts = subject.graph.facts
-    for chain, level in _shared(subject):
+    for chain, level in _both(subject):
         nested = chain.variant == "nested" and "start" not in level.fields and "reset" not in level.fields
         if level.clock.unit == "never" or nested:  # a nested chain's order is `starts_from_slower_levels`'s
             continue
@@ -355,7 +361,7 @@ def offsets_within_the_period(subject: Subject, findings: Findings) -> None:
     update, for which all gradients until then gather.
     Non-goals: clocks of a `train` level.
     """
-    for chain, level in (*_shared(subject), *_within(subject)):
+    for chain, level in _both(subject):
         clock = level.clock
         if clock.unit not in ("step", "token") or clock.offset < clock.period:
             continue
@@ -451,7 +457,7 @@ def periods_of_each_sequence(subject: Subject, findings: Findings) -> None:
                 f"`{name}` is due {clock}, and a sequence of {length} tokens ends before that",
                 spots,
                 fallback=chain.span,
-                help=f"use a period below {length} tokens, such as {max(length // 2, 1)}, or longer sequences",
+                help=f"use a period below {length} tokens, such as {max(length // 2, 1)}",
                 severity="warning",
             )
         elif first == length:
