@@ -20,6 +20,7 @@ from nldsl.checks import (
     pretrained,
     rules,
     steps,
+    task,
     tasks,
 )
 from nldsl.checks.subject import Subject
@@ -48,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     rules.memories_are_due,
     plastic.plastic_levels_are_due,
     *chains.CHECKS,
+    *task.CHECKS,
     levels.paths_of_learns,
     levels.one_rest,
     levels.learned_once,
