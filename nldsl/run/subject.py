@@ -101,9 +101,9 @@ class Subject:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model in `dtype`, every weight moved by a random 0.02, not training."""
+        """The model in `dtype`, every weight moved by a random 0.02; all memories learn, as in training."""
         torch.manual_seed(self.seed)
-        model = self.fresh().to(self.dtype).eval()
+        model = self.fresh().to(self.dtype).train()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)

@@ -56,7 +56,7 @@ def trace(subject: Subject, length: int) -> Trace:
     """Trace the model on one sequence of `length` tokens, from a fresh state."""
     with quiet_logs():
         with FakeTensorMode():
-            model = subject.fresh().eval()
+            model = subject.fresh().train()  # what is not plastic learns now, and not at test time
             tokens = torch.zeros(1, length, dtype=torch.long)
         names = [name for name, _ in model.named_parameters()]
         weights = [parameter for _, parameter in model.named_parameters()]
