@@ -131,10 +131,10 @@ def level_fields(memory: doc.Memory, level: doc.Level | None = None) -> dict[str
             "reset": word("never"),
             "plastic": word("false"),
         }
-        slower = _slower(chain, level)
-        if slower is not None:
-            stated["start"] = e.Phrase((word("learned"), word("in"), word(slower)))
-            stated["reset"] = e.Phrase((word("with"), word(slower)))
+    slower = _slower(chain, level)
+    if slower is not None:
+        stated["start"] = e.Phrase((word("learned"), word("in"), word(slower)))
+        stated["reset"] = e.Phrase((word("with"), word(slower)))
     return {name: value for name, value in stated.items() if level is None or name not in memory.fields}
 
 

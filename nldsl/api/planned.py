@@ -34,7 +34,7 @@ def plan(expanded: Expanded) -> str:
         one_memory(part, length) if isinstance(part, MemoryInstance) else one_chain(part, length)
         for part in parts.values()
     ]
-    if not any(isinstance(part, MemoryInstance) for part in parts.values()):
+    if not any(isinstance(part, MemoryInstance) or part.scope == "sequence" for part in parts.values()):
         said.append(f"{expanded.name} has no memory inside the sequence, so no engine is chosen.\n")
     for heading, rows in rule_words.levels(expanded):
         said.append(
