@@ -144,6 +144,8 @@ class Course:
             self.warnings = self.corpus.warnings
             self.bytes_per_token = self.corpus.bytes_per_token
             return
+        if data.each < 1:
+            raise UserError(f"`data.each` is {data.each}", help="a task takes 1 step or more")
         self.tasks = tuple(make(task, data, folder) for task in data.tasks)
         for task in self.tasks:
             _check_vocabulary(task, vocabulary)
@@ -317,7 +319,9 @@ class Record:
         content = {"tasks": [task.name for task in self.data.tasks], "order": self.data.order}
         content |= {"rows": self.rows, "summary": self.summary()}
         try:
-            self.path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            part = self.path.with_name(self.path.name + ".part")
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            part.replace(self.path)  # whole or not at all
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}",

@@ -146,6 +146,8 @@ def test_what_is_wrong_with_items_is_told(labelled: Build) -> None:
         _course(labelled, _data(labelled, _classes(labelled, "3", source="digits")))
     with pytest.raises(error, match=r"the model has 258 tokens, and task `a, b, c` has token 258"):
         _course(labelled, _data(labelled, _classes(labelled, "a", "b", "c")), vocabulary=258)
+    with pytest.raises(error, match=r"`data.each` is 0"):
+        _course(labelled, _data(labelled, _classes(labelled, "a"), each=0))
     (labelled.folder / "labels.tsv").write_text("a\tx\nno tab\n")
     with pytest.raises(error, match=r"line 2 of labels.tsv has no tab"):
         _course(labelled, _data(labelled, _classes(labelled, "a")))
