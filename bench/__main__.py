@@ -7,9 +7,21 @@ from collections.abc import Callable
 
 import torch
 
-from bench import engines, goals, layers, memory, models, phases, sequence, tool
+from bench import engines, goals, layers, memory, models, phases, rules, sequence, tool
 
-WHAT = ("tool", "engines", "long", "layers", "models", "language", "memory", "phases", "sequence", "goals")
+WHAT = (
+    "tool",
+    "engines",
+    "long",
+    "layers",
+    "models",
+    "language",
+    "memory",
+    "phases",
+    "rules",
+    "sequence",
+    "goals",
+)
 
 
 def main() -> None:
@@ -40,6 +52,7 @@ def main() -> None:
         "memory": memory.report,
         "phases": lambda: phases.report(chosen.rounds, compile_too=chosen.compile),
         "sequence": lambda: sequence.report(chosen.rounds),
+        "rules": lambda: rules.report(max(chosen.rounds, 11)),
         "goals": lambda: goals.report(chosen.rounds, compile_too=chosen.compile),
     }
     print(engines.peak())

@@ -8,7 +8,7 @@ import textwrap
 from nldsl.codegen.emit import code as c
 
 WIDTH = 110
-_PRECEDENCE = {"==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "@": 2, "**": 4}
+_PRECEDENCE = {"==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "@": 2, "**": 4}
 
 
 def flat(node: c.Code) -> str:

@@ -178,6 +178,8 @@ class _Class:
             fields.append(c.Assign(c.name("seen"), _strings(self.seen)))
         if self.by_shape:
             fields.append(c.Assign(c.name("by_shape"), c.name("True")))
+        if not (held or self.seen or "step" in self.signals):
+            fields.append(c.Assign(c.name("remembers"), c.name("False")))
         if self.fused is not None or not held:
             fields.append(c.Assign(c.name("in_pieces"), c.name("False")))
         if self.algorithm.matrices and not self.seen:

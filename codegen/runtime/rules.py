@@ -38,6 +38,7 @@ class Rule(Optimizer):
     """
 
     held: ClassVar[tuple[str, ...]] = ()
+    remembers: ClassVar[bool] = True  # whether it holds something, or asks for the number of the update
     by_shape: ClassVar[bool] = False  # whether the weights of one call of `change` have one shape
     in_pieces: ClassVar[bool] = True  # whether a call of `change` takes few weights at a time, on a CPU
     matrices: ClassVar[bool] = False
@@ -106,10 +107,7 @@ class Rule(Optimizer):
                 continue
             if self.matrices:
                 kind = self.kind(weight, group)
-            state = self.state[weight]
-            if "step" not in state:
-                state |= {"step": 0, **kind.begin(weight)}
-            state["step"] = step = state["step"] + 1
+            state, step = self._counted(weight, kind) if kind.remembers else ({}, 0)
             shape = (weight.shape, state.get("tokens")) if kind.by_shape else None
             place = (kind, step, weight.dtype, weight.device, shape)
             if (lists := found.get(place)) is None:
@@ -119,6 +117,14 @@ class Rule(Optimizer):
             lists[2].append(state)
         for (kind, step, *_), (weights, grads, states) in found.items():
             yield kind, weights, grads, {name: [s[name] for s in states] for name in kind.held}, step
+
+    def _counted(self, weight: Tensor, kind: type[Rule]) -> tuple[dict[str, Any], int]:
+        """The state of a weight, begun where it is new, and the number of this update."""
+        state = self.state[weight]
+        if "step" not in state:
+            state |= {"step": 0, **kind.begin(weight)}
+        state["step"] += 1
+        return state, state["step"]
 
     def kind(self, weight: Tensor, group: Group) -> type[Rule]:
         """The rule that changes `weight`, for rules for matrices: this one, or `otherwise`."""

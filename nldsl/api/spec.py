@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from nldsl.api.reading import Analysis, Settings, amendments, analyse, linked, read_source, reader_beside
 from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 from nldsl.document import model as doc
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
     from nldsl.api.builds import Build
     from nldsl.levels.graph import LevelGraph
     from nldsl.resolve import Module
@@ -151,6 +155,21 @@ class Spec:
                 raise ValueError(
                     f"there is no stage `{name}`; known are {', '.join(f'`{p}`' for p in PASSES)}"
                 )
+
+    def rule(
+        self,
+        name: str,
+        model_or_params: nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]],
+        rate: float,
+        **options: Any,
+    ) -> Optimizer:
+        """A learning rule that the spec declares or imports, or one of the library's, as an optimizer.
+
+        Arguments and errors are those of `nldsl.rule`.
+        """
+        from nldsl.api.rules import rule_of
+
+        return rule_of(self.module, name, model_or_params, rate, options)
 
     # ------------------------------------------------------------------ builds
 
