@@ -8,7 +8,7 @@ from nldsl.codegen.emit.model import ModelFile
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.pretrained import starts
 from nldsl.codegen.emit.printer import file
-from nldsl.codegen.emit.rules import Forms, algorithms, numbers
+from nldsl.codegen.emit.rules import Forms, algorithms, numbers as rule_numbers
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
 from nldsl.resolve.expanded import Expanded, Pretrained, Rule, Task, Training
@@ -132,7 +132,7 @@ def _level(
         ("clock", _clock(level.clock)),
         ("rate", _rate(rule)),
     ]
-    options = numbers(rule.algorithm)
+    options = rule_numbers(rule.algorithm)
     if options:
         named.append(
             (
