@@ -8,7 +8,8 @@ from nldsl.codegen.emit.model import ModelFile
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.pretrained import starts
 from nldsl.codegen.emit.printer import file
-from nldsl.codegen.emit.rules import Forms, algorithms, numbers as rule_numbers
+from nldsl.codegen.emit.rules import Forms, algorithms
+from nldsl.codegen.emit.rules import numbers as rule_numbers
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
 from nldsl.resolve.expanded import Expanded, Pretrained, Rule, Task, Training
