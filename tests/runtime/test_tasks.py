@@ -253,7 +253,7 @@ def test_a_step_counts_what_is_asked_whatever_the_segments(labelled: Build, segm
     loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=labelled.items.IGNORED)
     gradient = torch.autograd.grad(loss, trainer.model.slow.weight)[0]
     facts = trainer.train_step()
-    assert facts["loss"] == pytest.approx(float(loss), rel=1e-9)
+    assert facts["loss"] == pytest.approx(float(loss.detach()), rel=1e-9)
     torch.testing.assert_close(
         trainer.model.slow.weight.detach(), before - 0.5 * gradient, rtol=1e-9, atol=1e-12
     )
