@@ -39,6 +39,9 @@ def learn_in_sequence(
 
     `read(tokens, state)` is the model with weights that stand still.
     """
+    if torch.is_inference_mode_enabled():  # there no gradient can be taken
+        with torch.inference_mode(False), torch.no_grad():
+            return learn_in_sequence(model, read, tokens.clone(), state)
     stream = TaskStream(model, read, tokens, state or {})
     logits: list[Tensor] = []
     while stream.rest.shape[1] or not logits:

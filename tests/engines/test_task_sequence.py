@@ -320,6 +320,27 @@ def test_the_update_of_a_boundary_waits_for_its_last_label() -> None:
     assert not torch.equal(late["levels"]["levels.a"]["running"]["weights"][0][0], start)
 
 
+def test_it_learns_in_inference_mode_too() -> None:
+    model = Toy(CASES["three clocks"]("first_order"))
+    tokens = tokens_of(2, 13)
+    whole, _ = model(tokens)
+    with torch.inference_mode():
+        early, state = model(tokens[:, :6])
+        late, _ = model(tokens[:, 6:], state)
+    assert_close([torch.cat((early, late), dim=1)], [whole])
+
+
+def test_it_learns_from_half_precision_with_weights_in_full() -> None:
+    model = Toy(CASES["three clocks"]("first_order")).float()
+    tokens = tokens_of(2, 13)
+    wide, _ = model(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, state = model(tokens)
+    assert (narrow.float() - wide).norm() < 0.1 * wide.norm()
+    kept = state["levels"]["levels.a"]["running"]["weights"]
+    assert all(one.dtype == torch.float32 for one in kept)
+
+
 def test_outer_gradients_come_twice_from_one_graph() -> None:
     model = Toy(CASES["retain and momentum"]("first_order"))
     tokens = tokens_of(2, 13)
