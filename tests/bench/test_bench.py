@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import engines, models
+from bench import engines, models, sequence
 from bench.goals import Goal, faster
 from bench.memory import deep
 from bench.timing import Timing, costs, interleaved, table
@@ -79,3 +79,8 @@ def test_peaks_are_of_the_program_and_not_of_what_started_it() -> None:
     root = Path(__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
     assert len(held) and 100 < float(found.stdout) < 250
+
+
+def test_chains_inside_the_sequence_are_timed_beside_plain_layers() -> None:
+    found = sequence.timed(1, (4, 8), dim=8, batch=1, tokens=17)
+    assert list(found) == ["plain layers", *sequence.GRADIENTS]
