@@ -37,7 +37,8 @@ def theirs(path: Path) -> Any:
     """The model of transformers with the weights of a file."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model: Any = LlamaForCausalLM(LlamaConfig(**SIZES))
+    sizes: dict[str, Any] = SIZES
+    model: Any = LlamaForCausalLM(LlamaConfig(**sizes))
     model.load_state_dict(load_file(path), strict=False)  # the head is tied
     model.tie_weights()
     return model.eval()

@@ -83,7 +83,7 @@ def wheel(folder: Path) -> Path:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors by their names in the Llama family, and the fields of the file's head."""
-    import gguf
+    import gguf  # pyright: ignore[reportMissingImports] -- of the extra `pretrained`
 
     reader = gguf.GGUFReader(str(path))
     head = {name: one.contents() for name, one in reader.fields.items()}

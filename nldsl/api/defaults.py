@@ -212,7 +212,7 @@ def in_order(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def data(value: e.Expr) -> e.Expr:
     """`text(...)`, or another kind of data, with every argument; how long tasks are follows from `steps`."""
-    kind = function_name(value)
+    kind = function_name(value) or ""
     if not isinstance(value, e.Call) or kind not in DATA_KINDS:
         return value
     source = value.get("source") or next(iter(value.positional), None)

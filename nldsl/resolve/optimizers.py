@@ -57,7 +57,7 @@ def check_alone(declaration: doc.Optimizer, module: Module, findings: Findings) 
 
 
 def rules_named(declaration: object) -> set[str]:
-    """The learning rules that a run or a rule names; those of the library are known without being imported."""
+    """The learning rules that a run or a rule names; the library's are known without being imported."""
     given: list[e.Expr | None] = []
     if isinstance(declaration, doc.Train):
         given = [level.fields.get("rule") for level in declaration.levels]
@@ -97,7 +97,7 @@ class _Optimizer:
         self._names_apart()
         self.late = _late(declaration, call)
         early = [p for p in declaration.parameters if p.name not in self.late]
-        self.scope = bind(_with_rate(call, rate), declaration.name, early, module, caller).scope
+        self.scope = bind(_with_rate(call, declaration, rate), declaration.name, early, module, caller).scope
         self.scope.values = {p.name: self._value(p, self.scope.values[p.name]) for p in early}
         self.fields = chosen_fields(declaration.fields, self.scope)
         self.memories = {m.name: m for m in declaration.memories}
@@ -437,15 +437,13 @@ class _Optimizer:
         return found
 
 
-def _with_rate(call: e.Expr, rate: float) -> e.Expr:
+def _with_rate(call: e.Expr, declaration: doc.Optimizer, rate: float) -> e.Expr:
     """The call with its rate, which may be a schedule, made one number."""
     if not isinstance(call, e.Call):
         return e.Call(e.Name((print_expr(call),)), (e.Argument(e.Number(rate), "rate"),), span=call.span)
+    given = [value for key, value in _matched(call, declaration) if key == "rate"]
     changed = tuple(
-        replace(a, value=e.Number(rate, span=a.value.span))
-        if a.name == "rate" or isinstance(a.value, e.Pipe)
-        else a
-        for a in call.arguments
+        replace(a, value=e.Number(rate, span=a.value.span)) if a.value in given else a for a in call.arguments
     )
     return replace(call, arguments=changed)
 

@@ -35,7 +35,7 @@ def memories() -> list[str]:
     """The memories of the library whose core is a function of one pair for each token."""
     texts = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "nldsl" / "lib").glob("*.nl")}
     declared = [n for n in library().names if f"memory {n}(" in texts.get(n, "")]
-    found = [n for n in declared if n not in ("Continuum", "SelfModifying")]
+    found = [n for n in declared if not n.startswith("Continuum") and n != "SelfModifying"]
     return [n for n in found if made(n, "reference").memory.core.writes == 1]
 
 

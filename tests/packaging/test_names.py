@@ -15,7 +15,7 @@ SYSTEMS = """
     deltanet gateddeltanet gated_delta deltaproduct retnet retention titans hope mamba mamba2 rwkv rwkv7
     gla kda kimi longhorn mesanet mesa moneta yaad memora miras atlas omega omeganet ttt tttlinear tttmlp
     samba transformer selfmodifyingtitans continuum comba
-    memoryascontext memoryasgate memoryaslayer
+    memoryascontext memoryasgate memoryaslayer continuumnested continuumindependent continuumsequence
 """.split()
 WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYSTEMS)})(?![a-z0-9])", re.IGNORECASE)
 
