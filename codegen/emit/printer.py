@@ -173,8 +173,20 @@ def _docstring(text: str, indent: int) -> list[str]:
     lines = text.split("\n")
     if len(lines) == 1 and len(text) + indent + 6 <= WIDTH:
         return [f'{pad}"""{lines[0]}"""']
-    lines = [part for line in lines for part in textwrap.wrap(line, WIDTH - indent - 4) or [""]]
+    lines = _refilled(lines, WIDTH - indent - 4)
     return [f'{pad}"""{lines[0]}', *(f"{pad}{line}".rstrip() for line in lines[1:]), f'{pad}"""']
+
+
+def _refilled(lines: list[str], width: int) -> list[str]:
+    """Lines of at most `width`; what is too much of one in the middle of a sentence begins the next."""
+    made: list[str] = []
+    over = ""
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        parts = textwrap.wrap(f"{over} {line}" if over else line, width) or [""]
+        goes_on = following[:1].strip() and not line.endswith((".", ":"))
+        over = parts.pop() if len(parts) > 1 and goes_on else ""
+        made += parts
+    return made
 
 
 def _function(node: c.Function, indent: int) -> list[str]:

@@ -43,7 +43,9 @@ def _equation(memory: RuleMemory) -> str:
     else:
         said += f"{kept} + {rate} ({value} - {kept})"
     if memory.update is not None:
-        said += f", after every {text(memory.update)} updates, with the {memory.reduce} of the values"
+        many = text(memory.update)
+        many = many if many.isdigit() else f"`{many}`"
+        said += f"; every {many} updates, with the {memory.reduce} of their values"
     return said
 
 

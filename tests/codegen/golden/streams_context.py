@@ -128,8 +128,7 @@ class SoftmaxAttention(nn.Module):
     average of values, y_t = sum_i softmax_i(k_i . q_t) v_i (Nested Learning, Eq. 62-63). Its state
     is a cache, so its frequency is infinite. `window` keeps the last tokens only (sliding-window
     attention), and `sinks` the first ones beside it; with fewer `groups` than heads, several heads share
-    keys
-    and values (grouped queries).
+    keys and values (grouped queries).
 
     Scaled dot-product attention (c.2): one masked softmax over the kept tokens.
     From SoftmaxAttention.nl:8.
