@@ -204,11 +204,11 @@ def evaluate(formula: Formula, values: Mapping[str, float], locals_: Mapping[str
 
 
 def leaves(formula: Formula, locals_: Mapping[str, Formula]) -> Iterator[Formula]:
-    """The leaves of `formula`, locals worked out."""
+    """The leaves of `formula`; locals are worked out where `locals_` has them."""
     for node in formula.walk():
-        if isinstance(node, Local):
+        if isinstance(node, Local) and node.name in locals_:
             yield from leaves(locals_[node.name], locals_)
-        elif isinstance(node, Option | Signal | Recall):
+        elif isinstance(node, Option | Signal | Recall | Local):
             yield node
 
 

@@ -81,7 +81,14 @@ class Learner:
         rate = self.level.rate.at(step, steps)
         for group in self.rule.param_groups:
             group["lr"] = rate
-        self.rule.step()
+        try:
+            self.rule.step()
+        except (ArithmeticError, ValueError) as error:  # a division by 0, a root of a number below 0
+            name = self.level.name
+            raise UserError(
+                f"the rule `{self.level.rule}` of level `{name}` has no value at step {step + 1}: {error}",
+                help=f"the rate was {rate:g}; look at what the rule divides by, and at `levels.{name}`",
+            ) from error
         self.forget()
         self.changed = step + 1
         return rate

@@ -69,6 +69,7 @@ CHECKS: tuple[Check, ...] = (
     learning.caches,
     rules.weights_that_are_no_matrices,
     rules.rates_of_memories,
+    rules.numbers_have_values,
     rules.weights_that_grow,
     rules.reads_gradients,
     learning.schedules,

@@ -28,7 +28,7 @@ from nldsl.resolve.algorithm import (
     constant,
 )
 from nldsl.resolve.findings import Findings
-from nldsl.resolve.formulas import text
+from nldsl.resolve.formulas import replaced, text
 
 
 def memories_are_due(subject: Subject, findings: Findings) -> None:
@@ -193,6 +193,28 @@ def weights_that_grow(subject: Subject, findings: Findings) -> None:
         )
 
 
+def numbers_have_values(subject: Subject, findings: Findings) -> None:
+    """What a rule works out from numbers alone has a value, and nothing is divided by 0.
+
+    Why: `grad / eta` at `eta = 0`, or `sqrt(1 - beta)` at a beta above 1, would end the run
+    at its first update.
+    Non-goals: numbers that change from update to update, such as `step`; a run that meets one says so.
+    """
+    for level, algorithm in _algorithms(subject):
+        options = algorithm.options | {"rate": level.declared.rule.rate}
+        nodes = (node for formula in algorithm.formulas() for node in formula.walk())
+        wrong = next((node for node in nodes if _without_value(node, algorithm, options)), None)
+        if wrong is not None:
+            report(
+                subject,
+                findings,
+                "NL0205",
+                f"`{text(wrong)}` in `{algorithm.name}` has no finite value",
+                [(level.declared.rule.span, "the rule"), (wrong.span, "what it works out")],
+                help="give numbers with which it has one",
+            )
+
+
 def reads_gradients(subject: Subject, findings: Findings) -> None:
     """A rule reads the gradient, or what the gradient is made of.
 
@@ -223,6 +245,25 @@ def _algorithms(subject: Subject) -> list[tuple[OuterLevel, Algorithm]]:
         if algorithm is not None:
             seen.setdefault(level.declared.name, (level, algorithm))
     return list(seen.values())
+
+
+def _without_value(formula: Formula, algorithm: Algorithm, options: dict[str, float | int]) -> bool:
+    """Whether a formula has no value although all that it is made of has, or divides a tensor by 0."""
+    local = dict(algorithm.locals)
+
+    def inlined(node: Formula) -> Formula:
+        return replaced(node, lambda one: inlined(local[one.name]) if isinstance(one, Local) else None)
+
+    match inlined(formula):
+        case Operation(op="/", right=right) if constant(right, options) == 0:
+            return True
+        case Operation(left=left, right=right) as node:
+            parts = (left, right)
+        case Function(arguments=parts) as node:
+            pass
+        case _:
+            return False
+    return constant(node, options) is None and all(constant(one, options) is not None for one in parts)
 
 
 def _learned(level: OuterLevel, subject: Subject) -> Learned:

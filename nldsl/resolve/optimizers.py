@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from nldsl.resolve.choices import chosen_fields
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.formulas import Formulas, Held, described
 from nldsl.resolve.modules import Module
+from nldsl.resolve.rule_arguments import bound, late, matched, with_rate
 from nldsl.resolve.rule_memories import MemoryFields
 from nldsl.resolve.rule_order import folded, ordered, pruned
 from nldsl.resolve.scope import Amount, Num, Scope, Value, Word
@@ -95,10 +96,10 @@ class _Optimizer:
         self.declaration, self.module, self.findings = declaration, module, caller.findings
         self.rate, self.stack = rate, (*stack, declaration)
         self._names_apart()
-        self.late = _late(declaration, call)
+        self.late = late(declaration, call)
         early = [p for p in declaration.parameters if p.name not in self.late]
-        self.scope = bind(_with_rate(call, declaration, rate), declaration.name, early, module, caller).scope
-        self.scope.values = {p.name: self._value(p, self.scope.values[p.name]) for p in early}
+        self.scope = bind(with_rate(call, declaration, rate), declaration.name, early, module, caller).scope
+        self.scope.values = {p.name: bound(p, self.scope.values[p.name], self.findings) for p in early}
         self.fields = chosen_fields(declaration.fields, self.scope)
         self.memories = {m.name: m for m in declaration.memories}
         self.broken: set[str] = set()
@@ -153,23 +154,6 @@ class _Optimizer:
         if failed:
             raise Unresolved(declaration.name)
 
-    def _value(self, parameter: doc.Parameter, value: Value) -> Value:
-        """A bound value as formulas read it: numbers like the default's, periods with their unit."""
-        default = parameter.default
-        if isinstance(default, e.Quantity) and default.unit == "step" and isinstance(value, Num):
-            self.findings.add(
-                "NL0549",
-                f"`{parameter.name}` has no unit and is read as steps",
-                value.span,
-                "a bare number",
-                severity="warning",
-                help=f"write `{value.value} steps`: a rule's clock counts its own updates",
-            )
-            return Amount(value, "step", value.span)
-        if isinstance(default, e.Number) and isinstance(default.value, float) and isinstance(value, Num):
-            return replace(value, value=float(value.value))
-        return value
-
     def _options(self) -> dict[str, float | int]:
         found: dict[str, float | int] = {}
         for name, value in self.scope.values.items():
@@ -221,14 +205,15 @@ class _Optimizer:
         finally:
             self.making.pop()
 
-    def _cycle(self, ring: list[str], span: Span | None) -> Unresolved:
+    def _cycle(self, ring: list[str], span: Span | None, help: str = "") -> Unresolved:
+        rules = "rules that `otherwise` names" if help else "values of a rule"
         return self.findings.stop(
             "NL0546",
-            "values of a rule depend on each other in a circle",
+            f"{rules} depend on each other in a circle",
             span,
             "closes the circle",
             notes=(" -> ".join(ring),),
-            help="a memory with `read = before` gives what it held before the update",
+            help=help or "a memory with `read = before` gives what it held before the update",
         )
 
     # ------------------------------------------------------------------ memories and weights
@@ -391,7 +376,8 @@ class _Optimizer:
         inner, where = found
         if any(inner is one for one in self.stack):
             names = [one.name for one in self.stack]
-            raise self._cycle([*names[names.index(inner.name) :], inner.name], given.span)
+            ring = [*names[names.index(inner.name) :], inner.name]
+            raise self._cycle(ring, given.span, "write a rule for weights of any shape, such as `gd(rate)`")
         if not made.matrices:
             self.findings.add(
                 "NL0548",
@@ -402,20 +388,30 @@ class _Optimizer:
                 help="remove it",
             )
         numbers = replace(self.scope, values=self.scope.values | self._late_numbers(made))
-        inside = _Optimizer(given, inner, where, numbers, self._inner_rate(given, inner, made), self.stack)
-        return replace(made, otherwise=inside.build(), otherwise_options=self._given(given, inner))
+        rate = self._inner_rate(given, inner, made)
+        inside = _Optimizer(given, inner, where, numbers, rate, self.stack).build()
+        if inside.matrices:
+            last = inside.otherwise
+            raise self.findings.stop(
+                "NL0552",
+                f"`{inside.name}` is for matrices, and `otherwise` is for what is none",
+                given.span,
+                "never gets a matrix",
+                help=f"write `otherwise {last.name if last is not None else 'adamw'}(rate)`",
+            )
+        return replace(made, otherwise=inside, otherwise_options=self._given(given, inner))
 
     def _given(self, call: e.Expr, inner: doc.Optimizer) -> dict[str, Formula]:
         """The numbers that `otherwise` gives, as formulas; words and periods are bound already."""
         given: dict[str, Formula] = {}
-        for key, value in _matched(call, inner):
+        for key, value in matched(call, inner):
             if isinstance(self.scope.value(value), Amount | Word):
                 continue
             given[key] = self.formulas.number(value, f"`{key}`")
         return given
 
     def _inner_rate(self, call: e.Expr, inner: doc.Optimizer, made: Algorithm) -> float:
-        given = dict(_matched(call, inner)).get("rate")
+        given = dict(matched(call, inner)).get("rate")
         if given is None:
             raise self.findings.stop(
                 "NL0201",
@@ -435,40 +431,6 @@ class _Optimizer:
             known |= {name: number or 0.0}
             found[name] = Num(number or 0.0, e.Number(number or 0.0))
         return found
-
-
-def _with_rate(call: e.Expr, declaration: doc.Optimizer, rate: float) -> e.Expr:
-    """The call with its rate, which may be a schedule, made one number."""
-    if not isinstance(call, e.Call):
-        return e.Call(e.Name((print_expr(call),)), (e.Argument(e.Number(rate), "rate"),), span=call.span)
-    given = [value for key, value in _matched(call, declaration) if key == "rate"]
-    changed = tuple(
-        replace(a, value=e.Number(rate, span=a.value.span)) if a.value in given else a for a in call.arguments
-    )
-    return replace(call, arguments=changed)
-
-
-def _matched(call: e.Expr, declaration: doc.Optimizer) -> Iterable[tuple[str, e.Expr]]:
-    """Arguments with the parameters that they are for; those that fit none are left to `bind`."""
-    names = [p.name for p in declaration.parameters]
-    for index, argument in enumerate(call.arguments if isinstance(call, e.Call) else ()):
-        key = argument.name or (names[index] if index < len(names) else None)
-        if key in names:
-            yield key, argument.value
-
-
-def _late(declaration: doc.Optimizer, call: e.Expr) -> dict[str, e.Expr]:
-    """Defaults that follow the rate and are not overridden: values of every update, not numbers of a call."""
-    given = {key for key, _ in _matched(call, declaration)}
-    late: dict[str, e.Expr] = {}
-    for parameter in declaration.parameters:
-        default = parameter.default
-        if default is None or parameter.name in given:
-            continue
-        names = {n.text for n in default.walk() if isinstance(n, e.Name)}
-        if names & {"rate", *late}:
-            late[parameter.name] = default
-    return late
 
 
 def _for_matrices(made: Algorithm) -> bool:

@@ -144,7 +144,7 @@ def test_a_default_may_follow_the_rate() -> None:
 
 def test_periods_carry_their_unit() -> None:
     assert codes("", "m3(rate = 1e-3, period = 4)") == ["NL0549"]
-    assert "NL0543" in codes("", "m3(rate = 1e-3, period = 4 tokens)")
+    assert "NL0204" in codes("", "m3(rate = 1e-3, period = 4 tokens)")
     assert made("", "m3(rate = 1e-3, period = 4)") == made("", "m3(rate = 1e-3, period = 4 steps)")
 
 

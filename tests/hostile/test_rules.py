@@ -1,0 +1,98 @@
+"""Rules under a hostile user: numbers without a value, schedules of options, rules that name one another."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nldsl.cli import main
+
+SPEC = """edition 2026
+
+{declared}
+
+model Small(dim = 8, vocab = 256) {{ tokens |> embed(vocab, dim) |> linear |> unembed(tied) }}
+
+train Run {{
+  model = Small
+  data  = text("own.txt", length = 16, batch = 2)
+  steps = 4
+  level all {{ learns = rest, rule = {rule} }}
+}}
+"""
+
+Run = Callable[[str, str], tuple[int, str]]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Train with a rule of one's own; the exit code, and all that was said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    torch.set_num_threads(1)
+    Path("own.txt").write_text("A text of my own. " * 60)
+
+    def call(body: str, rule: str) -> tuple[int, str]:
+        declared = f"optimizer own(rate, b = 0.5, half = rate / 2) {{\n  {body}\n}}" if body else ""
+        Path("a.nl").write_text(SPEC.format(declared=declared, rule=rule))
+        code = main(["train", "a.nl", "--steps", "2"])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
+
+
+OWN = "own(rate = 1e-3)"
+
+
+@pytest.mark.parametrize(
+    ("body", "rule", "words"),
+    [
+        ("weight = weight - rate * grad / 0", OWN, "`rate * grad / 0` in `own` has no finite value"),
+        ("weight = weight - rate * grad * sqrt(b - 1)", OWN, "`sqrt(b - 1)` in `own` has no finite value"),
+        ("scale = b - 0.5\n  weight = weight - rate * grad / scale", OWN, "`rate * grad / scale` in `own`"),
+        ("weight = weight - grad / rate", "own(rate = 0)", "`grad / rate` in `own` has no finite value"),
+        ("", "delta_momentum(rate = 1e-3, eta = 0)", "`-identity(rows) / eta` in `delta_momentum`"),
+        ("weight = weight - rate * grad / (step - 2)", OWN, "`own` of level `all` has no value at step 2"),
+        ("weight = weight - rate * grad * log(2 - step)", OWN, "of level `all` has no value at step 2"),
+    ],
+)
+def test_numbers_without_a_value(train: Run, body: str, rule: str, words: str) -> None:
+    code, said = train(body, rule)
+    assert (code, words in said) == (1, True), said
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("adamw(rate = 1e-3, decay = 0.1 |> cosine)", "only `rate` follows a schedule"),
+        ("adamw(1e-3 |> cosine, decay = 1e-3 |> cosine)", "only `rate` follows a schedule"),
+        ("m3(rate = 1e-3, period = 4 tokens)", "write for instance `period = 16 steps`"),
+    ],
+)
+def test_options_say_what_they_take(train: Run, rule: str, words: str) -> None:
+    code, said = train("", rule)
+    assert (code, words in said) == (1, True), said
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "words"),
+    [
+        ("dgd(rate)", "write `otherwise gd(rate)`"),
+        ("muon(rate)", "write `otherwise adamw(rate)`"),
+        ("own(rate)", "rules that `otherwise` names depend on each other in a circle"),
+    ],
+)
+def test_otherwise_is_for_weights_of_any_shape(train: Run, otherwise: str, words: str) -> None:
+    code, said = train(f"weight = weight - rate * orthogonal(grad)\n  otherwise {otherwise}", OWN)
+    assert (code, words in said) == (1, True), said
+
+
+@pytest.mark.parametrize(
+    "body", ["weight = weight - half * b * grad", "weight = (1 - half) * weight + half * grad"]
+)
+def test_defaults_that_follow_the_rate(train: Run, body: str) -> None:
+    code, said = train(body, OWN)
+    assert code == 0, said
