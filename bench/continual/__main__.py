@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument("studies", nargs="*", help=f"some of {', '.join(names)}; default: all")
     parser.add_argument("--out", type=Path, default=Path("build/continual"))
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument(
+        "--arms", default="", metavar="WORDS", help="only arms whose names hold one; | between"
+    )
     parser.add_argument("--smoke", action="store_true", help="two arms, two steps a task: does it run?")
     parser.add_argument("--report", action="store_true", help="only write tables and plot of what is there")
     parser.add_argument("--docs", action="store_true", help="put tables and plot into docs/ as well")
@@ -40,7 +43,7 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no study `{unknown[0]}`; there is {', '.join(names)}")
     studies = [study for study in STUDIES if study.name in (chosen.studies or names)]
-    arms = ARMS
+    arms = tuple(arm for arm in ARMS if any(word in arm.name for word in chosen.arms.split("|")))
     if chosen.smoke:
         digits = next(study for study in STUDIES if study.name == "digits")
         studies, arms = [replace(digits, seeds=(TUNING,))], (ARMS[6], ARMS[-4], ARMS[-3])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPECS = Path(__file__).resolve().parents[2] / "specs" / "continual"
-STRENGTHS = (10.0, 1000.0)  # of the penalty of EWC
+STRENGTHS = (0.1, 10.0, 1000.0)  # of the penalty of EWC
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Study:
     def lower_is_better(self) -> bool:
         """Whether less is more."""
         return self.measure == "loss"
+
+    @property
+    def said(self) -> str:
+        """The measure in words."""
+        return "accuracy within a task" if self.measure == "within" else self.measure
 
 
 @dataclass(frozen=True)

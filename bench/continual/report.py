@@ -45,9 +45,14 @@ def results(study: Study, arm: Arm, out: Path) -> tuple[Trial, list[dict[str, fl
     return chosen[0], [one for one in found if one is not None]
 
 
+def _tried(study: Study, arm: Arm, out: Path) -> bool:
+    return all((out / "trials" / trial.name).is_file() for trial in trials_of(study, arm, TUNING, RATES))
+
+
 def write(studies: Sequence[Study], arms: Sequence[Arm], out: Path) -> str:
     """Write `continual.md` and `continual.svg` into `out`; returns the tables as Markdown."""
-    text = "\n\n".join(table(study, arms, out) for study in studies) + "\n"
+    made = [study for study in studies if any(_tried(study, arm, out) for arm in arms)]
+    text = "\n\n".join(table(study, arms, out) for study in made) + "\n"
     (out / "continual.md").write_text(text, encoding="utf-8")
     plot(studies, arms, out, out / "continual.svg")
     return text
@@ -67,15 +72,16 @@ def document(out: Path, docs: Path) -> None:
 def table(study: Study, arms: Sequence[Arm], out: Path) -> str:
     """A table of one study: mean and standard deviation over seeds."""
     lines = [
-        f"| {study.name}, by {study.measure} | parameters | rate | seeds | {' | '.join(COLUMNS)} |",
+        f"| {study.name}, by {study.said} | parameters | rate | seeds | {' | '.join(COLUMNS)} |",
         f"|---|{'---|' * (3 + len(COLUMNS))}",
     ]
     for arm in arms:
-        trial, found = results(study, arm, out)
-        if not found:
+        if not _tried(study, arm, out):
             continue
+        trial, found = results(study, arm, out)
         content = _read(out / "trials" / trial.name) or {}
-        cells = [spread([one[column] for one in found]) for column in COLUMNS]
+        asked = COLUMNS if arm.way != "joint" else COLUMNS[:1]  # without an order nothing is forgotten
+        cells = [spread([one[column] for one in found]) if column in asked else "" for column in COLUMNS]
         rate = f"{trial.rate:g}" + (f", penalty {trial.strength:g}" if trial.strength else "")
         sizes = f"{content.get('parameters', 0):,} | {rate} | {len(found)}"
         lines.append(f"| {arm.name} | {sizes} | {' | '.join(cells)} |")
@@ -99,7 +105,8 @@ def plot(studies: Sequence[Study], arms: Sequence[Arm], out: Path, target: Path)
     mpl.rcParams["svg.hashsalt"] = "nldsl"
     from matplotlib import pyplot as plt
 
-    shown = [arm for arm in arms if any(results(study, arm, out)[1] for study in studies)]
+    studies = [study for study in studies if any(_tried(study, arm, out) for arm in arms)]
+    shown = [arm for arm in arms if any(_tried(study, arm, out) for study in studies)]
     figure, axes = plt.subplots(
         len(studies),
         2,
@@ -110,14 +117,15 @@ def plot(studies: Sequence[Study], arms: Sequence[Arm], out: Path, target: Path)
     for row, study in zip(axes, studies, strict=True):
         for axis, column in zip(row, ("average", "forgetting"), strict=True):
             for place, arm in enumerate(shown):
-                values = [one[column] for one in results(study, arm, out)[1]]
-                if not values:
+                found = results(study, arm, out)[1] if _tried(study, arm, out) else []
+                values = [one[column] for one in found]
+                if not values or (arm.way == "joint" and column != "average"):
                     continue
                 colour = next(c for head, c in COLOURS.items() if arm.name.startswith(head))
                 axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.45, markersize=4, mew=0)
                 axis.plot([mean(values)], [place], "|", color=colour, markersize=11, markeredgewidth=2)
             better = "lower" if column == "forgetting" or study.lower_is_better else "higher"
-            what = f"{study.measure} of all tasks at the end" if column == "average" else "forgetting"
+            what = f"{study.said}, mean of all at the end" if column == "average" else "forgetting"
             axis.set_title(f"{study.name}: {what} ({better} is better)", fontsize=8, loc="left")
             axis.set_yticks(range(len(shown)), [arm.name for arm in shown], fontsize=7)
             axis.tick_params(axis="x", labelsize=7)
