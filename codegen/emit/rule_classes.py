@@ -317,7 +317,7 @@ class _Class:
         else:
             for name in self.algorithm.order:
                 self._entry(name)
-            body = [*self._opening(), *self.steps.body]
+            body = [*self._opening(), *self.steps.body] or [c.Do(c.name("pass"))]
         shown = "\n".join(line for step in body for line in statement(step))
         used = [k for k in self.algorithm.options if re.search(rf"\b{safe(k)}\b", shown)]
         options = [f"{safe(k)}: {self._kind(k)}" for k in used]

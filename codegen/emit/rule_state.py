@@ -17,26 +17,24 @@ from nldsl.resolve.algorithm import (
     Signal,
 )
 
-RESERVED = {
-    "weights",
-    "grads",
-    "memory",
-    "step",
-    "rows",
-    "columns",
-    "tokens",
-    "torch",
-    "math",
-    "cls",
-    "group",
-    "params",
-}
+RESERVED = frozenset(
+    """weights grads memory step rows columns tokens torch math cls self group params lr matrix
+    answers slopes associate regress regress_implicit descend first_layers add_identity
+    counts fusable list zip int""".split()
+)
+"""Variables of a rule's methods, keys of its groups, and functions that they call."""
+
+CLASSES = frozenset(
+    """Rule LayerRule Optimizer Tensor Tensors Any Parameters Group Memory Lists Callable Iterable Iterator
+    Sequence ClassVar None True False""".split()
+)
+"""Names that mean something in `rules.py` or in Python."""
 
 
 def class_name(rule: str) -> str:
     """`delta_momentum` as the name of a class."""
     made = "".join(part[:1].upper() + part[1:] for part in rule.split("_"))
-    return f"{made}Rule" if made in ("Rule", "LayerRule", "Optimizer", "Tensor", "Tensors", "Any") else made
+    return f"{made}Rule" if made in CLASSES else made
 
 
 def safe(name: str) -> str:

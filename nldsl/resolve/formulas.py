@@ -185,7 +185,7 @@ class Formulas:
 
     def _call(self, node: e.Call) -> Formula:
         name = node.function.text
-        if name in FUNCTIONS and name not in self.names():
+        if name in FUNCTIONS and name not in (*self.names(), *self.scope.values):
             return self._function(node, name)
         try:
             _, axes = self.held(name, node.function.span)

@@ -23,7 +23,7 @@ train Run {{
 }}
 """
 
-Run = Callable[[str, str], tuple[int, str]]
+Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     torch.set_num_threads(1)
     Path("own.txt").write_text("A text of my own. " * 60)
 
-    def call(body: str, rule: str) -> tuple[int, str]:
-        declared = f"optimizer own(rate, b = 0.5, half = rate / 2) {{\n  {body}\n}}" if body else ""
-        Path("a.nl").write_text(SPEC.format(declared=declared, rule=rule))
+    def call(body: str, rule: str, declared: str = "") -> tuple[int, str]:
+        own = f"optimizer own(rate, b = 0.5, half = rate / 2) {{\n  {body}\n}}" if body else ""
+        Path("a.nl").write_text(SPEC.format(declared=declared or own, rule=rule))
         code = main(["train", "a.nl", "--steps", "2"])
         said = capsys.readouterr()
         return code, said.out + said.err
@@ -96,3 +96,34 @@ def test_otherwise_is_for_weights_of_any_shape(train: Run, otherwise: str, words
 def test_defaults_that_follow_the_rate(train: Run, body: str) -> None:
     code, said = train(body, OWN)
     assert code == 0, said
+
+
+@pytest.mark.parametrize("body", ["weight = weight", "weight = weight - 0 * grad", "weight = 0 * weight"])
+def test_rules_that_do_nothing_are_code_too(train: Run, body: str) -> None:
+    code, said = train(body, OWN)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    "name", ["memory", "group", "parameters", "none", "class", "rule", "sequence", "own_step"]
+)
+def test_rules_with_names_of_python(train: Run, name: str) -> None:
+    code, said = train(
+        "", f"{name}(rate = 1e-3)", f"optimizer {name}(rate) {{ weight = weight - rate * grad }}"
+    )
+    assert code == 0, said
+
+
+def test_options_and_values_with_names_of_python(train: Run) -> None:
+    names = "lr = 1, params = 1, self = 1, group = 1, matrix = 1, memory = 1, lambda = 1, torch = 1"
+    held = "memory zip { value = grad, rate = 1 - 0.5 * lr }\n  grads = zip * params * self * group"
+    body = f"{held}\n  list = orthogonal(grads) * matrix * memory\n  weight = weight - rate * lambda * torch * list"
+    rule = f"optimizer mine(rate, {names}) {{\n  {body}\n  otherwise gd(rate)\n}}"
+    code, said = train("", "mine(rate = 1e-3)", rule)
+    assert code == 0, said
+
+
+def test_an_option_is_no_function(train: Run) -> None:
+    rule = "optimizer mine(rate, norm = 2) { weight = weight - rate * grad / norm(grad) }"
+    code, said = train("", "mine(rate = 1e-3)", rule)
+    assert (code, "`norm` is not a function" in said) == (1, True), said
