@@ -40,7 +40,8 @@ class Forms:
         if algorithm.otherwise is not None:
             self._add(algorithm.otherwise)
         name, number = algorithm.name, 1
-        while name in self.named:
+        classes = {class_name(one) for one in self.named}
+        while class_name(name) in classes:
             number += 1
             name = f"{algorithm.name}_{number}"
         self.named[name] = algorithm

@@ -117,7 +117,7 @@ def test_rules_with_names_of_python(train: Run, name: str) -> None:
 def test_options_and_values_with_names_of_python(train: Run) -> None:
     names = "lr = 1, params = 1, self = 1, group = 1, matrix = 1, memory = 1, lambda = 1, torch = 1"
     held = "memory zip { value = grad, rate = 1 - 0.5 * lr }\n  grads = zip * params * self * group"
-    body = f"{held}\n  list = orthogonal(grads) * matrix * memory\n  weight = weight - rate * lambda * torch * list"
+    body = f"{held}\n  list = orthogonal(grads) * matrix * memory\n  weight = weight - rate * lambda * list"
     rule = f"optimizer mine(rate, {names}) {{\n  {body}\n  otherwise gd(rate)\n}}"
     code, said = train("", "mine(rate = 1e-3)", rule)
     assert code == 0, said
@@ -127,3 +127,15 @@ def test_an_option_is_no_function(train: Run) -> None:
     rule = "optimizer mine(rate, norm = 2) { weight = weight - rate * grad / norm(grad) }"
     code, said = train("", "mine(rate = 1e-3)", rule)
     assert (code, "`norm` is not a function" in said) == (1, True), said
+
+
+def test_two_rules_whose_classes_would_have_one_name(train: Run) -> None:
+    declared = "\n".join(
+        f"optimizer {name}(rate) {{ weight = weight - {factor} * rate * grad }}"
+        for name, factor in (("my_rule", 1), ("MyRule", 2))
+    )
+    levels = "my_rule(rate = 1e-3) }\n  level b { learns = linear, rule = MyRule(rate = 1e-3)"
+    code, said = train("", levels, declared.replace("\nlevel", ""))
+    assert code == 0, said
+    text = Path("build/run/rules.py").read_text()
+    assert [text.count(f"class {name}(Rule)") for name in ("MyRule", "MyRule2")] == [1, 1]
