@@ -237,9 +237,8 @@ def carries_within_reach(subject: Subject, findings: Findings) -> None:
 def divides_the_sequence(subject: Subject, findings: Findings) -> None:
     """Periods in tokens divide the sequence, or are multiples of it.
 
-    Why: the last, shorter period of an update is dropped, so that no read ever sees its pairs; that of an
-    anchor has fewer tokens than all others; and a shared level counts segments of two lengths as equals
-    (REF d.3).
+    Why: the last, shorter period of an update is dropped, so that no read ever sees its pairs, and no level
+    of the task learns from it; that of an anchor has fewer tokens than all others (REF d.3).
     Non-goals: clocks that say `carry` or `flush`, and levels of the run's own length.
     """
     training = subject.training

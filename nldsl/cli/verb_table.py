@@ -35,7 +35,7 @@ VERBS: tuple[Verb, ...] = (
         "Turn .nl into YAML, or YAML into .nl.",
         ("nldsl.syntax.yaml", "nldsl.syntax.fmt"),
     ),
-    Verb("explain", "authoring", "Explain a finding's code, or the engines a spec gets."),
+    Verb("explain", "authoring", "Explain a finding's code, or how a spec is computed."),
     Verb("schema", "authoring", "Print the JSON Schema of the document.", ("nldsl.document.model",)),
     Verb("graph", "seeing", "Draw the level graph of a spec.", ("nldsl.api", "nldsl.levels.draw")),
     Verb("compile", "building", "Write a folder of PyTorch code that runs without nldsl.", ("nldsl.api",)),

@@ -1,4 +1,4 @@
-"""`nldsl explain`: the page of a code, the list of codes, or the engines a spec gets."""
+"""`nldsl explain`: the page of a code, the list of codes, or how a spec is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def explain(
     variant: str | None = None,
     memory: bool = False,
 ) -> int:
-    """Explain a code or kebab name, or a spec's engines; without a subject, list the codes.
+    """Explain a code or kebab name, or a spec's engines, chains and rules; without a subject, list the codes.
 
     With `memory`, say what a spec holds where: in weights, cache and context.
     """
@@ -115,7 +115,8 @@ def _near(subject: str) -> str:
 def command(
     console: Console, subject: str | None, variant: str | None, settings: tuple[str, ...], memory: bool
 ) -> int:
-    """Explain a finding by its code (NL0312) or name, or which engine each memory of SPEC gets and why.
+    """Explain a finding by its code (NL0312) or name; of SPEC, say which engine each memory gets and why, what
+    chains compute, and what rules keep.
 
     Without an argument, list every code.
     """
