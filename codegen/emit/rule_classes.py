@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from nldsl.codegen.emit import code as c
-from nldsl.codegen.emit import rule_numbers as n
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import flat, statement
-from nldsl.codegen.emit.rule_state import RESERVED, class_name, held_names, net_form, safe, seen_signals
-from nldsl.codegen.emit.rule_steps import Steps
-from nldsl.codegen.emit.rule_terms import (
-    Applied,
-    Atom,
-    Held,
-    Sum,
-    Term,
-    Terms,
-    of_atom,
-    plain_number,
-    product,
-)
-from nldsl.codegen.emit.rule_torch import Fused, fused
+from nldsl.codegen.emit.rule_change import MATH, OPERATORS, Change, method, sizes
+from nldsl.codegen.emit.rule_state import class_name, held_names, safe
 from nldsl.codegen.emit.rule_words import docstring
 from nldsl.resolve.algorithm import (
-    FOR_MATRICES,
     WEIGHT,
     Algorithm,
-    Figure,
     Formula,
     Function,
-    Local,
     Negative,
     Operation,
     Option,
-    Recall,
     RuleMemory,
-    Signal,
 )
-
-_MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "abs": "abs", "min": "min", "max": "max"}
-_OPERATORS = {"^": "**"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,139 +48,50 @@ class _Class:
         self.algorithm = algorithm
         self.name = name
         self.otherwise = otherwise
-        self.locals = dict(algorithm.locals)
-        self.fused: Fused | None = fused(algorithm)
-        self.signals = frozenset(
-            node.name for f in algorithm.formulas() for node in f.walk() if isinstance(node, Signal)
-        )
-        self.seen = tuple(sorted(seen_signals(algorithm)))
-        self.cached: dict[Applied, str] = {}
-        self.helpers: set[str] = set()
-        self.inlined, self.numbers = self._sorted_locals()
-        lists = {"signal grad": "grads", "signal weight": "weights"}
-        lists |= {f"signal {s}": f"{s}s" for s in ("input", "error")}
-        lists |= {f"memory {m.name}": safe(m.name) for m in algorithm.memories}
-        self.terms = Terms(lists, self.inlined, self.numbers)
-        taken = {*RESERVED, "rate", *map(safe, algorithm.options), *lists.values(), *map(safe, self.numbers)}
-        later = set(self.locals) - set(self.inlined)
-        self.steps = Steps(taken | later, self.number, self.map_call)
-
-    # ------------------------------------------------------------------- what is what
-
-    def _sorted_locals(self) -> tuple[dict[str, Formula], frozenset[str]]:
-        """Locals that are worked out where they stand, and those that are numbers of their own."""
-        uses = Counter(
-            node.name for f in self.algorithm.formulas() for node in f.walk() if isinstance(node, Local)
-        )
-        inlined: dict[str, Formula] = {}
-        numbers: set[str] = set()
-        for name in (one for one in self.algorithm.order if one in self.locals):
-            formula = self.locals[name]
-            if isinstance(formula, Figure):
-                inlined[name] = formula
-            elif plain_number(formula, self.locals):
-                numbers.add(name)
-            elif uses[name] == 1 and not self._stale(name):
-                inlined[name] = formula
-        return inlined, frozenset(numbers)
-
-    def _stale(self, name: str) -> bool:
-        """Whether what a local reads has changed where it is used."""
-        order = list(self.algorithm.order)
-        begin = order.index(name)
-        users = [one for one in order[begin + 1 :] if name in self._reads(one)]
-        end = order.index(users[0]) if users else begin
-        return any(one in self._reads(name) or one == "weight" for one in order[begin + 1 : end])
-
-    def _reads(self, name: str) -> set[str]:
-        """Memories and locals that one entry of the order reads."""
-        found: set[str] = set()
-        for formula in self._formulas(name):
-            for node in formula.walk():
-                if isinstance(node, Recall):
-                    found.add(node.memory)
-                elif isinstance(node, Local):
-                    found |= {node.name, *self._reads(node.name)}
-        return found
-
-    def _formulas(self, name: str) -> tuple[Formula, ...]:
-        if name in self.locals:
-            return (self.locals[name],)
-        return (self.algorithm.weight,) if name == "weight" else self.algorithm.memory(name).formulas()
-
-    @property
-    def by_shape(self) -> bool:
-        nodes = [node for f in self.algorithm.formulas() for node in f.walk()]
-        return (
-            bool(self.signals & {"rows", "columns", "tokens"})
-            or any((isinstance(node, Function) and node.name in FOR_MATRICES) for node in nodes)
-            or any(m.map.kind == "matrix" for m in self.algorithm.memories)
-        )
-
-    # ------------------------------------------------------------------- numbers
-
-    def number(self, formula: Formula) -> c.Code:
-        """A number as Python."""
-        match formula:
-            case Figure(value=value):
-                return literal(int(value) if float(value).is_integer() and abs(value) < 1000 else value)
-            case Option(name=name) | Local(name=name) | Signal(name=name) if not (
-                isinstance(formula, Local) and name in self.inlined
-            ):
-                return c.name(name if isinstance(formula, Signal) else safe(name))
-            case Local(name=name):
-                return self.number(self.inlined[name])
-            case Negative(operand=operand):
-                inner = self.number(operand)
-                return c.Atom(f"-({flat(inner)})" if isinstance(inner, c.Infix) else f"-{flat(inner)}")
-            case Operation(op=op, left=left, right=right):
-                return c.Infix(_OPERATORS.get(op, op), self.number(left), self.number(right))
-            case Function(name="sign", arguments=(argument,)):
-                return c.call("math.copysign", "1.0", self.number(argument))
-            case Function(name=name, arguments=arguments):
-                return c.Invoke(_MATH[name], tuple(self.number(one) for one in arguments))
-            case _:
-                raise TypeError(f"no number: {type(formula).__name__}")
+        self.change = Change(algorithm)
 
     # ------------------------------------------------------------------- the class
 
     def made(self) -> Made:
         """The class with what it needs."""
-        change = self.change()
+        change = self.change.method()
         fields: list[c.Step] = []
         held = tuple(self.held())
         if held:
             fields.append(c.Assign(c.name("held"), _strings(held)))
-        if self.seen:
-            fields.append(c.Assign(c.name("seen"), _strings(self.seen)))
-        if self.by_shape:
+        if self.change.seen:
+            fields.append(c.Assign(c.name("seen"), _strings(self.change.seen)))
+        if self.change.by_shape:
             fields.append(c.Assign(c.name("by_shape"), c.name("True")))
-        if not (held or self.seen or "step" in self.signals):
+        if not (held or self.change.seen or "step" in self.change.signals):
             fields.append(c.Assign(c.name("remembers"), c.name("False")))
-        if self.fused is not None or not held:
+        if self.change.fused is not None or not held:
             fields.append(c.Assign(c.name("in_pieces"), c.name("False")))
-        if self.algorithm.matrices and not self.seen:
+        if self.algorithm.matrices and not self.change.seen:
             fields.append(c.Assign(c.name("matrices"), c.name("True")))
         if self.otherwise is not None:
             fields.append(c.Assign(c.name("otherwise"), c.name(class_name(self.otherwise))))
         fields += [c.Blank()] if fields else []
         body = (*fields, self.constructor(), *self.begin(), *self.aside(), *change)
-        base = "LayerRule" if self.seen else "Rule"
-        self.helpers |= self.steps.helpers | {base}
-        if self.fused is not None:
-            self.helpers |= set(self.fused.helpers)
-        imports = frozenset((self.fused.imported,)) if self.fused is not None else frozenset[str]()
+        base = "LayerRule" if self.change.seen else "Rule"
+        self.change.helpers |= self.change.steps.helpers | {base}
+        if self.change.fused is not None:
+            self.change.helpers |= set(self.change.fused.helpers)
+        imports = (
+            frozenset((self.change.fused.imported,)) if self.change.fused is not None else frozenset[str]()
+        )
         shown = c.Class(class_name(self.name), (base,), body, docstring(self.algorithm, self.otherwise))
-        return Made((shown,), frozenset(self.helpers), imports)
+        return Made((shown,), frozenset(self.change.helpers), imports)
 
     def constructor(self) -> c.Step:
         """`__init__`: the options with their defaults."""
         options = self.algorithm.options
         parameters = ["self", "params: Parameters", "lr: float"]
         parameters += [
-            f"{safe(k)}: {self._kind(k)} = {flat(literal(self.bound(k, v)))}" for k, v in options.items()
+            f"{safe(k)}: {self.change.kind(k)} = {flat(literal(self.bound(k, v)))}"
+            for k, v in options.items()
         ]
-        checks = [_at_least_one(name) for name in self._periods()]
+        checks = [_at_least_one(name) for name in self.change.periods()]
         passed = c.Invoke(
             "super().__init__",
             (c.name("params"), c.name("lr")),
@@ -213,30 +101,13 @@ class _Class:
 
     def bound(self, name: str, value: float | int) -> float | int:
         """The value of an option as its kind of number."""
-        return int(value) if self._kind(name) == "int" else float(value)
-
-    def _kind(self, option: str) -> str:
-        """`int` for what counts something."""
-        nodes = [node for f in self.algorithm.formulas() for node in f.walk() if isinstance(node, Function)]
-        counts = {
-            a.name
-            for node in nodes
-            if node.name == "orthogonal"
-            for a in node.arguments[1:]
-            if isinstance(a, Option)
-        }
-        return "int" if option in counts | set(self._periods()) else "float"
-
-    def _periods(self) -> list[str]:
-        """Options that are a period."""
-        found = (m.update.name for m in self.algorithm.memories if isinstance(m.update, Option))
-        return list(dict.fromkeys(found))
+        return int(value) if self.change.kind(name) == "int" else float(value)
 
     def held(self) -> Iterator[str]:
         """The names of what is kept for each weight."""
         for memory in self.algorithm.memories:
             yield from held_names(memory)
-        yield from self.cached.values()
+        yield from self.change.cached.values()
 
     def begin(self) -> Iterator[c.Step]:
         """`begin`, where not everything starts as zeros of the weight's shape."""
@@ -255,7 +126,7 @@ class _Class:
                 widths = c.Several((c.name(into), *(hidden,) * (memory.map.depth - 1), c.name(out)))
                 named = (("drawn", c.name("True")),) if memory.start == "drawn" else ()
                 call = c.Invoke("first_layers", (c.name("weight"), widths), named)
-                self.helpers.add("first_layers")
+                self.change.helpers.add("first_layers")
                 target = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
                 body.append(c.Assign(c.name(target), call))
                 items += [(one, c.name(one)) for one in names]
@@ -265,11 +136,11 @@ class _Class:
                 items.append((memory.name, code))
             if memory.update is not None:
                 items.append((f"{memory.name}_period", c.call("torch.zeros_like", "weight")))
-        items += [(name, c.call("torch.zeros_like", "weight")) for name in self.cached.values()]
+        items += [(name, c.call("torch.zeros_like", "weight")) for name in self.change.cached.values()]
         body.append(c.Return(c.Mapping(tuple(items))))
         shown = "\n".join(line for step in body[1:] for line in statement(step))
-        body[0] = _sizes("weight", shown)
-        yield from _method(
+        body[0] = sizes("weight", shown)
+        yield from method(
             "begin", ("cls", "weight: Tensor"), "dict[str, Tensor]", body[0 if used else 1 :], "classmethod"
         )
 
@@ -293,245 +164,24 @@ class _Class:
         if [k for k, _ in items] == ["rate"] and flat(items[0][1]) == 'group["lr"]':
             return
         body = [c.Return(c.Mapping(tuple(items)))]
-        yield from _method("aside", ("group: Group",), "dict[str, float]", body, "staticmethod")
+        yield from method("aside", ("group: Group",), "dict[str, float]", body, "staticmethod")
 
     def _of_group(self, formula: Formula) -> c.Code:
         match formula:
             case Option(name=name):
                 return c.name(f'group["{"lr" if name == "rate" else safe(name)}"]')
             case Operation(op=op, left=left, right=right):
-                return c.Infix(_OPERATORS.get(op, op), self._of_group(left), self._of_group(right))
+                return c.Infix(OPERATORS.get(op, op), self._of_group(left), self._of_group(right))
             case Negative(operand=operand):
                 return c.Infix("*", c.Atom("-1"), self._of_group(operand))
             case Function(name=name, arguments=arguments):
-                return c.Invoke(_MATH[name], tuple(self._of_group(one) for one in arguments))
+                return c.Invoke(MATH[name], tuple(self._of_group(one) for one in arguments))
             case _:
-                return self.number(formula)
-
-    # ------------------------------------------------------------------- change
-
-    def change(self) -> list[c.Step]:
-        """`change`: the memories, the locals and the weights, in their order."""
-        if self.fused is not None:
-            body = self.fused.call(self.number)
-        else:
-            for name in self.algorithm.order:
-                self._entry(name)
-            body = [*self._opening(), *self.steps.body] or [c.Do(c.name("pass"))]
-        shown = "\n".join(line for step in body for line in statement(step))
-        used = [k for k in self.algorithm.options if re.search(rf"\b{safe(k)}\b", shown)]
-        options = [f"{safe(k)}: {self._kind(k)}" for k in used]
-        if len(used) < len(self.algorithm.options):
-            options.append("**_: float")
-        parameters = (
-            "weights: list[Tensor]",
-            "grads: list[Tensor]",
-            "memory: Memory",
-            "step: int",
-            "rate: float",
-            *options,
-        )
-        return list(_method("change", parameters, "None", body, "staticmethod"))
-
-    def _opening(self) -> Iterator[c.Step]:
-        shown = "\n".join(line for step in self.steps.body for line in statement(step))
-        if re.search(r"\b(rows|columns)\b", shown):
-            yield _sizes("weights[0]", shown)
-        plain = [m for m in self.algorithm.memories if m.map.kind != "mlp"]
-        plain_names = [m.name for m in plain]
-        plain_names += [f"{m.name}_period" for m in self.algorithm.memories if m.update is not None]
-        plain_names += [*self.cached.values()]
-        for names in (plain_names[i : i + 3] for i in range(0, len(plain_names), 3)):
-            lists = [c.name(f'memory["{one}"]') for one in names]
-            values = c.Several(tuple(lists), bare=True) if len(lists) > 1 else lists[0]
-            yield c.Assign(c.name(", ".join(safe(one) for one in names)), values)
-        for memory in self.algorithm.memories:
-            if memory.map.kind == "mlp":
-                lists = ", ".join(f'memory["{memory.name}_{i + 1}"]' for i in range(memory.map.depth))
-                nets = c.Atom(f"list(zip({lists}, strict=True))")
-                yield c.Assign(c.name(safe(memory.name)), nets)
-        for name in self.seen:
-            if name == "tokens":
-                yield c.Assign(c.name("tokens"), c.name('int(memory["tokens"][0])'))
-                continue
-            plural = name if name.endswith("_gram") else f"{name}s"
-            yield c.Assign(c.name(plural), c.name(f'memory["{name}"]'))
-
-    def _entry(self, name: str) -> None:
-        if name in self.inlined:
-            return
-        if name in self.numbers:
-            self.steps.body.append(c.Assign(c.name(safe(name)), self.number(self.locals[name])))
-        elif name in self.locals:
-            self.steps.taken.discard(name)
-            value = self.steps.value(self.sum(self.locals[name]), safe(name))
-            if value.name in {"weights", *(safe(m.name) for m in self.algorithm.memories)}:  # it may change
-                value = self.steps.let(safe(name), self.steps.call("clone", value.name))
-            self.terms.lists = {**self.terms.lists, f"local {name}": value.name}
-        elif name == "weight":
-            self.steps.assign("weights", self.sum(self.algorithm.weight))
-        else:
-            self._write(self.algorithm.memory(name))
-
-    def sum(self, formula: Formula) -> Sum:
-        """A formula as a sum, with what stands still for a period taken from where it is kept."""
-        return self._kept(self.terms.sum(formula))
-
-    def _kept(self, made: Sum) -> Sum:
-        terms = tuple(
-            replace(t, above=tuple(map(self._kept_atom, t.above)), below=tuple(map(self._kept_atom, t.below)))
-            for t in made.terms
-        )
-        return Sum(terms, made.called)
-
-    def _kept_atom(self, atom: Atom) -> Atom:
-        match atom:
-            case Sum():
-                return self._kept(atom)
-            case Applied(function="gram", tensors=(one,)) if one.atom in (Held("inputs"), Held("errors")):
-                return Held("input_gram" if one.atom == Held("inputs") else "error_gram")
-            case Applied() if self._stands_still(atom):
-                if atom not in self.cached:
-                    (first,) = set(atom.names())
-                    self.cached[atom] = f"{first}_{atom.function}"
-                return Held(self.cached[atom])
-            case Applied():
-                return replace(atom, tensors=tuple(map(self._kept, atom.tensors)))
-            case _:
-                return atom
-
-    def _stands_still(self, atom: Applied) -> bool:
-        """Whether it is work for a matrix that only one slow memory decides."""
-        slow = {safe(m.name) for m in self.algorithm.memories if m.update is not None}
-        numbers = [node for one in atom.numbers for node in one.walk()]
-        steady = not any(isinstance(node, Signal | Local) for node in numbers)
-        return atom.function == "orthogonal" and steady and set(atom.names()) in ({one} for one in slow)
-
-    # ------------------------------------------------------------------- memories
-
-    def _write(self, memory: RuleMemory) -> None:
-        if memory.update is None:
-            self._written(memory, memory.value)
-            return
-        if memory.key is not None:
-            raise ValueError(f"memory `{memory.name}` has a key and a clock of its own")
-        block = f"{safe(memory.name)}_period"
-        for term in self.sum(memory.value).terms:
-            self.steps.add(block, term)
-        outer, self.steps.body = self.steps.body, []
-        self.steps.body.append(c.Comment("Read from the next update on."))
-        period = self.number(memory.update)
-        gathered = Recall(kind="tensor", memory=f"{memory.name}_period", axes=memory.axes)
-        self.terms.lists = {**self.terms.lists, f"memory {gathered.memory}": block}
-        value: Formula = gathered
-        if memory.reduce == "mean":
-            value = Operation(kind="tensor", op="/", left=gathered, right=memory.update, axes=memory.axes)
-        self._written(memory, value)
-        for atom, name in self.cached.items():
-            if safe(memory.name) in atom.names():
-                self.helpers.add("orthogonal")
-                numbers = tuple(self.number(one) for one in atom.numbers)
-                turned = c.Invoke("orthogonal", (c.name(safe(memory.name)), *numbers))
-                self.steps.do("copy_", name, turned)
-        self.steps.do("zero_", block)
-        inner, self.steps.body = self.steps.body, outer
-        due = f"step % {flat(period)} == 0" if isinstance(period, c.Atom) else f"step % ({flat(period)}) == 0"
-        self.steps.body.append(c.Nested(f"if {due}", tuple(inner)))
-
-    def _written(self, memory: RuleMemory, value: Formula) -> None:
-        """One write of a memory, as the head of `nldsl.resolve.algorithm` says."""
-        if memory.map.kind == "vector":
-            self.steps.assign(safe(memory.name), self._vector(memory, value))
-            return
-        assert memory.key is not None
-        key = self.steps.value(self.sum(memory.key))
-        made = self.sum(value)
-        term = made.terms[0]
-        if memory.map.kind == "matrix" and len(made.terms) == 1 and _is_identity(term):
-            given: c.Code = self.number(term.number)
-        else:
-            given = c.name(self.steps.value(made, "value").name)
-        arguments = [c.name(safe(memory.name)), c.name(key.name), given]
-        numbers = [self.number(memory.rate)]
-        if memory.retain is not None:
-            numbers.append(self.number(memory.retain))
-        named: list[tuple[str, c.Code]] = []
-        if memory.objective == "l2" and memory.anchor == "current" and not memory.implicit:
-            named.append(("current", c.name("True")))
-        if memory.map.kind == "mlp":
-            function = "descend"
-            if memory.objective == "dot":
-                named.append(("dot", c.name("True")))
-            named += net_form(memory)
-        else:
-            function = "associate" if memory.objective == "dot" else "regress"
-            function = "regress_implicit" if memory.implicit else function
-        self.helpers.add(function)
-        call = c.Invoke(function, (*arguments, *numbers), tuple(named))
-        self.steps.body.append(c.Do(call))
-
-    def _vector(self, memory: RuleMemory, value: Formula) -> Sum:
-        """What a memory of numbers becomes."""
-        own = Held(safe(memory.name))
-        retain: Formula = memory.retain if memory.retain is not None else n.ONE
-        rate = memory.rate
-        made = self.sum(value)
-        if memory.key is None:
-            kept = n.times(retain, n.minus(n.ONE, rate)) if memory.objective == "l2" else retain
-            return Sum((Term(kept, (own,)), *self._scaled(made, rate)))
-        key = self.sum(memory.key)
-        rate_key = product(made, key)
-        if memory.objective == "dot":
-            return Sum((Term(retain, (own,)), *self._scaled(rate_key, rate)))
-        if memory.implicit:
-            square = product(key, key)
-            below = Sum((Term(n.ONE), *self._scaled(square, rate)))
-            above = Sum((Term(retain, (own,)), *self._scaled(rate_key, rate)))
-            return Sum((Term(n.ONE, (above,), (below,)),))
-        erased = n.negative(rate if memory.anchor == "current" else n.times(rate, retain))
-        square = product(product(of_atom(own), key), key)
-        return Sum((Term(retain, (own,)), *self._scaled(square, erased), *self._scaled(rate_key, rate)))
-
-    def _scaled(self, made: Sum, factor: Formula) -> tuple[Term, ...]:
-        if not plain_number(factor, self.inlined):
-            return product(self.sum(factor), made).terms
-        return tuple(replace(t, number=n.times(factor, t.number)) for t in made.terms)
-
-    def map_call(self, kind: str, memory: str, queries: str) -> c.Code:
-        """What a memory answers to queries, or its slope there."""
-        one = self.algorithm.memory(memory)
-        if one.map.kind == "vector":
-            return c.call("torch._foreach_mul", safe(memory), queries)
-        function = {"ask": "answers", "slope": "slopes"}[kind]
-        self.helpers.add(function)
-        nets = safe(memory) if one.map.kind == "mlp" else f"[(one,) for one in {safe(memory)}]"
-        return c.Invoke(function, (c.name(nets), c.name(queries)), tuple(net_form(one)))
-
-
-def _sizes(weight: str, shown: str) -> c.Step:
-    """`rows, columns = ...`, what is not used in `shown` left out."""
-    names = (name if re.search(rf"\b{name}\b", shown) else "_" for name in ("rows", "columns"))
-    return c.Assign(c.name(", ".join(names)), c.name(f"{weight}.shape[-2:]"))
-
-
-def _is_identity(term: Term) -> bool:
-    return (
-        len(term.above) == 1
-        and not term.below
-        and isinstance(term.above[0], Applied)
-        and term.above[0].function == "identity"
-    )
+                return self.change.number(formula)
 
 
 def _strings(values: tuple[str, ...]) -> c.Code:
     return c.Several(tuple(c.Atom(f'"{one}"') for one in values))
-
-
-def _method(
-    name: str, parameters: tuple[str, ...], returns: str, body: Sequence[c.Step], decorator: str
-) -> Iterator[c.Step]:
-    yield c.Blank()
-    yield c.Function(name, parameters, returns, tuple(body), decorators=(decorator,))
 
 
 def _at_least_one(name: str) -> c.Step:
