@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import field, fields, replace
+from functools import cache
 from typing import Literal
 
 from nldsl.diagnostics.model import Span
@@ -50,12 +51,21 @@ class Formula:
 
     def walk(self) -> Iterator[Formula]:
         """This formula and everything below it."""
-        yield self
-        for one in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, one.name)
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, Formula):
-                    yield from item.walk()
+        waiting: list[Formula] = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            values = [getattr(node, name) for name in _below(type(node))]
+            found = [
+                i for v in values for i in (v if isinstance(v, tuple) else (v,)) if isinstance(i, Formula)
+            ]
+            waiting += reversed(found)
+
+
+@cache
+def _below(kind: type[Formula]) -> tuple[str, ...]:
+    """The fields of a kind of formula in which others may stand."""
+    return tuple(f.name for f in fields(kind) if f.name not in Formula.__dataclass_fields__)  # type: ignore[arg-type]
 
 
 @record
@@ -221,6 +231,10 @@ class Algorithm:
     otherwise_options: dict[str, Formula] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)  # that were chosen, for people
     declared: Span | None = field(default=None, compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        """By the names alone: numbers stand in dicts."""
+        return hash((self.name, self.order))
 
     def memory(self, name: str) -> RuleMemory:
         """The memory called `name`; raises `KeyError`."""
