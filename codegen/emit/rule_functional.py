@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.numbers import literal
@@ -31,8 +31,10 @@ from nldsl.resolve.algorithm import (
 )
 
 _KERNELS = {
+    "newton_schulz": "newton_schulz",
     "orthogonalised": "newton_schulz",
     "token_gram": "rule_parts",
+    "rule_root": "rule_parts",
     "whole_mean": "rule_parts",
     "whole_norm": "rule_parts",
     "identity_beside": "rule_parts",
@@ -57,20 +59,33 @@ class Functional:
 
 def functional(algorithm: Algorithm) -> Functional:
     """The step of `algorithm` as the function `<name>_step`; `otherwise` is a rule of its own."""
-    return _Writer(algorithm).made()
+    writer = _Writer(algorithm)
+    text = "\n".join(statement(writer.function())) + "\n"
+    kernels = {one: _KERNELS[one] for one in sorted(writer.kernels)}
+    return Functional(f"{safe(algorithm.name)}_step", text, kernels, writer.math)
+
+
+def inner_step(algorithm: Algorithm, name: str) -> tuple[c.Function, dict[str, str]]:
+    """The same as a function for use inside the sequence, and the engines' functions that it calls.
+
+    There the rate is a tensor, and the outer loss flows through the step: the slope of a root at 0 is 0.
+    """
+    writer = _Writer(algorithm, inside=True)
+    made = replace(writer.function(), name=name)
+    return made, {one: _KERNELS[one] for one in sorted(writer.kernels)}
 
 
 class _Writer:
-    def __init__(self, algorithm: Algorithm) -> None:
-        self.algorithm = algorithm
+    def __init__(self, algorithm: Algorithm, *, inside: bool = False) -> None:
+        self.algorithm, self.inside = algorithm, inside
         self.locals = dict(algorithm.locals)
         self.kernels: set[str] = set()
         self.math = False
         self.body: list[c.Step] = []
         self.seen = seen_signals(algorithm)
 
-    def made(self) -> Functional:
-        """The function and what it needs."""
+    def function(self) -> c.Function:
+        """The function; what it needs is known afterwards."""
         algorithm = self.algorithm
         for name in algorithm.order:
             self._entry(name)
@@ -84,7 +99,8 @@ class _Writer:
             first = "inputs" if "input" in self.seen else "errors"
             opening.append(c.Assign(c.name("tokens"), c.name(f"{first}.shape[-2]")))
         opening += [c.Assign(c.name(safe(one)), c.name(f'state["{one}"]')) for one in held]
-        parameters = ["weight: Tensor", "grad: Tensor", "state: dict[str, Tensor]", "rate: float | Tensor"]
+        kind = "Tensor" if self.inside else "float | Tensor"
+        parameters = ["weight: Tensor", "grad: Tensor", "state: dict[str, Tensor]", f"rate: {kind}"]
         more = self.seen or any(map(self._mention, numbers(algorithm)))
         parameters += ["step: int", *(["*"] if more else []), *self._given()]
         parameters += [
@@ -92,16 +108,13 @@ class _Writer:
             for name, value in numbers(algorithm).items()
             if self._mention(name)
         ]
-        name = f"{safe(algorithm.name)}_step"
-        function = c.Function(
-            name,
+        return c.Function(
+            f"{safe(algorithm.name)}_step",
             tuple(parameters),
             "tuple[Tensor, dict[str, Tensor]]",
             (*opening, *self.body),
             f"One update of `{algorithm.name}`, number `step`: the weights and the state after it.",
         )
-        text = "\n".join(statement(function)) + "\n"
-        return Functional(name, text, {one: _KERNELS[one] for one in sorted(self.kernels)}, self.math)
 
     def _given(self) -> list[str]:
         """Parameters for what layers saw."""
@@ -227,8 +240,9 @@ class _Writer:
         if name == "gram" and isinstance(arguments[0], Signal) and f"{arguments[0].name}_gram" in self.seen:
             return c.name(f"{arguments[0].name}_gram")
         given = [self.code(one) for one in arguments]
+        orthogonal = "newton_schulz" if self.inside else "orthogonalised"
         matrices: dict[str, Callable[[], c.Code]] = {
-            "orthogonal": lambda: self._kernel("orthogonalised", *given),
+            "orthogonal": lambda: self._kernel(orthogonal, *given),
             "transposed": lambda: _turned(given[0]),
             "times": lambda: c.Infix("@", given[0], given[1]),
             "solve": lambda: c.Invoke(
@@ -254,6 +268,8 @@ class _Writer:
                 self.math = True
                 return c.Invoke("math.copysign", (c.name("1.0"), *given))
             return c.Invoke(name, tuple(given))
+        if name == "sqrt" and self.inside:
+            return self._kernel("rule_root", *given)
         if name in ("min", "max"):
             if all(tensors):
                 return c.Invoke({"min": "torch.minimum", "max": "torch.maximum"}[name], tuple(given))
@@ -266,6 +282,8 @@ class _Writer:
             return True
         for node in formula.walk():
             if isinstance(node, Recall) or (isinstance(node, Function) and node.name in ("mean", "norm")):
+                return True
+            if self.inside and isinstance(node, Option) and node.name == "rate":
                 return True
             if isinstance(node, Local) and self._is_tensor(self.locals[node.name]):
                 return True

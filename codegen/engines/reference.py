@@ -19,6 +19,7 @@ Rules other than `gd` change the last two lines:
     ridge            no steps: reads see the matrix that minimises l2 over all pairs so far, each weighted
                      by its rate and what retention left of it, plus 1/2 a |W|^2: see `reference_ridge`
     softmax          for the map `cache`: the read is softmax attention over the pairs
+    a function       W_t is what it makes of W~_t, g_t and memories of its own: see `inner_rule`
 
 Gradients are `torch.func.grad`, vectorised over batch and heads, so the outer loss differentiates through
 them.
@@ -33,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.codegen.engines.inner_rule import Sizes, held_by_rule, inner_rule, rule_state
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
 from nldsl.codegen.engines.newton_schulz import newton_schulz
 from nldsl.codegen.engines.objectives import objective_value, parametrised, tokenwise, with_parameters
@@ -54,8 +56,10 @@ def token_loop(
     map: str | dict[str, Any] = "matrix",
     objective: Any = "l2",
     objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
-    rule: str = "gd",
+    rule: str | Callable[..., tuple[Tensor, dict[str, Tensor]]] = "gd",
     rule_parameter: float | None = None,
+    memories: Sizes | None = None,
+    sees: tuple[str, ...] = (),
     update: int = 1,
     anchor: str | int = "retained",
     read: str = "after",
@@ -85,6 +89,8 @@ def token_loop(
             `[B, H, T]`; of a callable, a tuple of what it takes for each token, `[B, H, T, n]`.
         rule: see above.
         rule_parameter: the `a` of `ridge`, above 0.
+        memories: of a rule that is a function, what it keeps for each weight: see `inner_rule`.
+        sees: of such a rule, what it reads of the layers: `input`, `input_gram` or `tokens`.
         update: tokens between updates of the weights that are read; above 1, reads are at the start of the
             period.
         anchor: where gradients are taken: `retained` at W~_t, `current` at W_{t-1}, or N at the start of
@@ -104,7 +110,8 @@ def token_loop(
 
     Returns:
         The read `[B, H, T, Dv]`, and the state: the weights by name; `S...` with momentum; `z`; `A...`
-        under a constraint with an accumulator; `window_...`, the pairs a window still needs; and with
+        under a constraint with an accumulator; `rule_...` and `step`, the number of the last update, of
+        a rule that is a function; `window_...`, the pairs a window still needs; and with
         periods `..._start`, `..._anchor` where the anchor's period is another than the update's, and
         `phase`, tokens into the open period.
     """
@@ -135,6 +142,7 @@ def token_loop(
     anchored = {n: state.get(f"{n}_anchor", started[n]) for n in names}
     seen = [state.get(f"window_{n}", given[n][:, :, :0]) for n in paired]
     count = int(state["phase"]) if "phase" in state else 0
+    held, begun = held_by_rule(running, memories or {}, state), int(state.get("step", 0))
 
     outputs = []
     for t in range(key.shape[2]):
@@ -149,9 +157,14 @@ def token_loop(
         at = {"retained": weights if linked else kept, "current": weights}.get(str(anchor), anchored)
         at = {n: at[n].detach() if gradient == "first_order" else at[n] for n in names}
         slopes = _erasing(at, token) if "along" in token else _slopes(map, objective, at, seen)
-        steps, moments = _ruled(map, rule, running, at, slopes, moments, token)
+        if callable(rule):
+            inputs = _inputs(map, at, token["key"]) if sees else {}
+            number = begun + t + 1
+            steps, held = inner_rule(rule, kept, slopes, held, token["rate"], number, inputs, sees)
+        else:
+            steps, moments = _ruled(map, rule, running, at, slopes, moments, token)
         if gradient == "stop":
-            steps, moments = _detached(steps), _detached(moments)
+            steps, moments, held = _detached(steps), _detached(moments), _detached(held)
 
         count += 1
         running = _normed({n: kept[n] + steps[n] for n in names}, constrain, count)
@@ -161,16 +174,15 @@ def token_loop(
         chosen = {"after": weights, "before": before}.get(read, started)
         outputs.append(_read(map, chosen, token["query"], normalise))
         # After the token, so that the first tokens still reach the start.
-        weights, moments, running = _cut_off(cut, count, weights, moments, running)
+        weights, moments, running, held = _cut_off(cut, count, weights, moments, running, held)
 
-    if count % period == 0:
-        started = weights
-    if count % frozen == 0:
-        anchored = weights
+    started = weights if count % period == 0 else started
+    anchored = weights if count % frozen == 0 else anchored
     kept_names = [*names, "z"] if normalise else names
     new = {n: weights[n] for n in kept_names}
     if momentum is not None or rule == "muon":
         new |= {_as("S", n): moments[n] for n in names}
+    new |= rule_state(held, begun + key.shape[2]) if callable(rule) else {}
     if linked is not None:
         new |= {_as("A", n): running[n] for n in names}
     if window is not None and window > 1:
@@ -234,7 +246,7 @@ def _ruled(
         raise ValueError(f"unknown rule {rule!r}")
 
     steps, moments = {}, {}
-    for n, h in _over_heads(lambda weights, z: traced(spec, weights, z)[1])(at, key).items():
+    for n, h in _inputs(spec, at, key).items():
         first = n in first_layers(spec)
         own = rate if first or rule != "dgd" else rate / (1 + rate * h.square().sum(-1))
         moments[n] = carried[n] - _scaled(own, slopes[n])
@@ -243,6 +255,11 @@ def _ruled(
         lost = _erasure(running[n], along, into)
         steps[n] = moments[n] - _scaled(own, lost) if erased else moments[n]
     return steps, moments
+
+
+def _inputs(spec: str | dict[str, Any], weights: dict[str, Tensor], key: Tensor) -> dict[str, Tensor]:
+    """What each layer is given for a key `[B, H, Dk]`, by the name of its weight."""
+    return _over_heads(lambda own, z: traced(spec, own, z)[1])(weights, key)
 
 
 def _erasure(weights: Tensor, along: Tensor, into: Tensor) -> Tensor:

@@ -26,7 +26,14 @@ def whole_mean(matrix: Tensor) -> Tensor:
 
 def whole_norm(matrix: Tensor) -> Tensor:
     """The root of the sum of their squares."""
-    return matrix.square().sum((-2, -1), keepdim=True).sqrt() if matrix.ndim > 1 else matrix.norm()
+    square = matrix.square()
+    return rule_root(square.sum((-2, -1), keepdim=True) if matrix.ndim > 1 else square.sum())
+
+
+def rule_root(tensor: Tensor) -> Tensor:
+    """The square root, whose slope at 0 is 0: a gradient that is 0 moves nothing, and has no slope."""
+    zero = tensor == 0
+    return torch.where(zero, torch.zeros_like(tensor), torch.where(zero, 1.0, tensor).sqrt())
 
 
 def identity_beside(weight: Tensor, size: int) -> Tensor:

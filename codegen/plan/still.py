@@ -24,6 +24,7 @@ def obstacles(instance: MemoryInstance) -> list[str]:
         (bool(core.constrain), "`constrain` changes weights after a write"),
         (bool(core.normalise), "`normalise` divides by what was written"),
         (core.expression is not None, "its objective is an expression"),
+        (core.optimizer is not None, "a declared rule may move weights that are shown nothing"),
         (instance.apart is not None, "it is read and written apart"),
     )
     return [f"`plastic = no`, and {words}" for stands, words in named if stands]

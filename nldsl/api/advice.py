@@ -117,7 +117,8 @@ def _learning(core: Core) -> Iterator[Change]:
     if core.momentum != "none":
         yield _without(core, "momentum", "`momentum`", momentum="none")
     for rule in ("gd", "dgd"):
-        yield Change("rule", f"`rule = {spelling.rule(core)}`", f"`rule = {rule}`", replace(core, rule=rule))
+        other = replace(core, rule=rule, optimizer=None)
+        yield Change("rule", f"`rule = {spelling.rule(core)}`", f"`rule = {rule}`", other)
     for objective in ("l2", "dot"):
         other = replace(
             core, objective=objective, objective_parameter=None, expression=None, thresholds=False
@@ -187,7 +188,7 @@ def _usual(core: Core) -> Iterator[tuple[str, str, list[Core]]]:
         usual = [replace(core, objective=o, expression=None, thresholds=False) for o in others]
         yield "objective", f"`objective = {spelling.objective(core)}`", usual
     rules = [r for r in ("gd", "dgd", "muon") if r != core.rule]
-    yield "rule", f"`rule = {spelling.rule(core)}`", [replace(core, rule=r) for r in rules]
+    yield "rule", f"`rule = {spelling.rule(core)}`", [replace(core, rule=r, optimizer=None) for r in rules]
     if core.map.kind == "cache":
         return
     if core.period > 1:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from nldsl.api.block_maps import block_settings
+from nldsl.api.inner_rules import step_function
 from nldsl.api.modules import ModuleCore
 from nldsl.api.objectives import objective_function
 from nldsl.api.shapes import check_call, check_size, check_state, check_widths, drawn_start
@@ -53,6 +54,8 @@ class Core:
         written = memory.core.expression
         self._own: tuple[Parameter, ...] = written.parameters if written is not None else ()
         self._objective = objective_function(written) if written is not None else None
+        rule = memory.core.optimizer
+        self._rule = step_function(rule) if rule is not None else None
         gates += [one.name for one in self._own if not one.field]
         self.inputs: tuple[str, ...] = ("query", "key", "value", *gates)
 
@@ -154,6 +157,8 @@ class Core:
         words: dict[str, Any] = dict(self._choice.keywords)
         if self._map is not None:
             words["map"] = self._map
+        if self._rule is not None:
+            words["rule"] = self._rule
         if self._objective is not None:
             words["objective"] = self._objective
             tensors, words = self._parametrised(tensors, words)

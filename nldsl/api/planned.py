@@ -165,6 +165,8 @@ def cost(memory: MemoryInstance, length: int) -> str:
             state += costs.adaptive_momentum(node, held)
     if memory.core.momentum != "none":
         state += costs.momentum_state(memory, length)
+    if memory.core.optimizer is not None:
+        state += sum(costs.rule_numbers(memory, one, length) for one in memory.core.optimizer.memories)
     grows = f" after {length} tokens" if memory.core.map.kind == "cache" else ""
     return (
         f"{count(flops)} FLOPs per token{grows}; state {state:,} numbers per sequence "
@@ -214,6 +216,7 @@ def algebra(memory: MemoryInstance) -> str:
         reach += f" and the first {core.map.sinks}" if core.map.window and core.map.sinks else ""
         return f"a cache of {reach}, read by {core.rule}"
     words = [f"map = {mapping(core.map)}", f"objective = {objective(core)}", f"rule = {rule(core)}"]
+    words[-1] += f" (the formulas of `{core.written_rule}`)" if core.written_rule else ""
     words += [f"update = {every(core.update)}"]
     words += [] if core.rule == "ridge" else [f"anchor = {anchor(core)}"]  # it solves, and steps from nowhere
     words += [f"read = {core.read}"]

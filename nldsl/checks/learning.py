@@ -11,6 +11,7 @@ import math
 from nldsl.checks.gates import at_start, bounds, has_unit_length, is_constant
 from nldsl.checks.steps import steps_at_start
 from nldsl.checks.subject import Subject, field_spots, report
+from nldsl.resolve import spelling
 from nldsl.resolve.expanded import Core, Flow, MemoryInstance
 from nldsl.resolve.findings import Findings
 
@@ -363,7 +364,7 @@ def caches(subject: Subject, findings: Findings) -> None:
         cache = one.core.map.kind == "cache"
         if cache != (one.core.rule == "softmax"):
             what = (
-                f"a cache has no weights for `{one.core.rule}` to change"
+                f"a cache has no weights for `{spelling.rule(one.core)}` to change"
                 if cache
                 else f"`softmax` reads a cache, and the map of `{one.name}` is `{one.core.map.kind}`"
             )

@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 from nldsl.checks.subject import Spot, Subject, report
+from nldsl.diagnostics.model import Span
 from nldsl.levels.build import learned
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import OuterLevel
@@ -113,15 +114,16 @@ def rates_of_memories(subject: Subject, findings: Findings) -> None:
     """
     for level, algorithm in _algorithms(subject):
         for memory in algorithm.memories:
-            _average(subject, findings, level, algorithm, memory)
+            takes_a_share(subject, findings, level.declared.rule.span, algorithm, memory)
             _erasing(subject, findings, level, algorithm, memory)
 
 
-def _average(
-    subject: Subject, findings: Findings, level: OuterLevel, algorithm: Algorithm, memory: RuleMemory
+def takes_a_share(
+    subject: Subject, findings: Findings, named: Span | None, algorithm: Algorithm, memory: RuleMemory
 ) -> None:
+    """Report a memory that takes more of what is new, or keeps more of what it holds, than all of it."""
     rate, retain = constant(memory.rate, algorithm.options), constant(memory.retain, algorithm.options)
-    spots: list[Spot] = [(level.declared.rule.span, "the rule"), (memory.span, "the memory")]
+    spots: list[Spot] = [(named, "the rule"), (memory.span, "the memory")]
     if memory.objective == "l2" and memory.key is None and rate is not None and not 0 < rate <= 1:
         report(
             subject,
@@ -180,7 +182,7 @@ def weights_that_grow(subject: Subject, findings: Findings) -> None:
     """
     for level, algorithm in _algorithms(subject):
         options = algorithm.options | {"rate": level.declared.rule.rate}
-        kept = _kept(algorithm, options)
+        kept = share_kept(algorithm, options)
         if kept is None or abs(kept) <= 1 + 1e-9:
             continue
         report(
@@ -276,7 +278,7 @@ def _spots(level: OuterLevel, label: str) -> list[Spot]:
     return [(level.declared.rule.span, label), *learns]
 
 
-def _kept(algorithm: Algorithm, options: dict[str, float | int]) -> float | None:
+def share_kept(algorithm: Algorithm, options: dict[str, float | int]) -> float | None:
     """What becomes of a weight of 1 where gradients and memories are 0, if it is in proportion to it."""
     if any(m.read == "after" and _reads_weight(m, algorithm) for m in algorithm.memories):
         return None

@@ -140,7 +140,7 @@ def steps_at_start(one: MemoryInstance, length: int | None = None) -> Steps | No
     gain = _gain(one)
     if gain is None or not weighed(one):
         return None
-    if core.rule in ("muon", "ridge", "softmax") or core.map.norm or core.erase:
+    if core.rule in ("muon", "ridge", "softmax", "optimizer") or core.map.norm or core.erase:
         return None
     if any(name != "norm" or every == 1 for name, _, every in core.constrain):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nldsl.records import record
 from nldsl.resolve.adaptive import own_core
+from nldsl.resolve.algorithm import Algorithm, Function, Negative, Operation, RuleMemory, constant
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -120,7 +121,8 @@ def fast_weights(
         # Or from the window's sums of k k^T and v k^T, each kept up by one term in and one out.
         grams = heads * key_width**2
         taught = min(taught, 2 * key_width * weights + 4 * (grams + weights) + 2 * weights)
-    write = core.writes * (taught + erase + momentum)
+    own = heads * rule_flops(core.optimizer, map.weights(key_width, value_width)) if core.optimizer else 0
+    write = core.writes * (taught + erase + momentum + own)
     if core.rule == "muon":
         write += heads * sum(newton_schulz(r, c) for r, c in map.weights(key_width, value_width))
     if core.rule == "ridge":  # a second sum, of keys, and a Cholesky factor with two triangular solves a read
@@ -130,6 +132,35 @@ def fast_weights(
         retain = kept if core.retain != "none" else 0
         return Cost(started, kept * copies, reads + solve + write + retain)
     return Cost(started, weights * copies + beside, reads + write + retain)
+
+
+def rule_flops(rule: Algorithm, shapes: tuple[tuple[int, int], ...]) -> int:
+    """FLOPs of one update by a declared rule, beside the gradient: each operator and function of its formulas
+    once for each number of the weights, two more for each write; matrix products in full.
+    """
+    return sum(_rule_flops(rule, rows, columns) for rows, columns in shapes)
+
+
+def _rule_flops(rule: Algorithm, rows: int, columns: int) -> int:
+    total = 2 * rows * columns * (1 + len(rule.memories))
+    for node in (n for formula in rule.formulas() for n in formula.walk() if n.kind == "tensor"):
+        match node:
+            case Function(name="orthogonal", arguments=(_, rounds)):
+                total += newton_schulz(rows, columns, int(constant(rounds, rule.options) or 1))
+            case Function(name="times" | "solve" | "gram"):
+                total += 2 * rows * columns * max(rows, columns)
+            case Operation() | Negative() | Function():
+                total += rows * columns
+            case _:
+                pass
+    return total
+
+
+def rule_numbers(instance: MemoryInstance, memory: RuleMemory, length: int) -> int:
+    """Numbers in one memory of a declared rule, per sequence."""
+    shapes = instance.core.map.weights(int(instance.key_width), int(instance.value_width))
+    held = sum(memory.holds(rows, columns) for rows, columns in shapes)
+    return held * int(instance.heads) * kept_copies(instance, length) * stream(instance.seen, length).places
 
 
 def held_copies(core: Core, *, folded: bool = False) -> int:

@@ -41,7 +41,8 @@ def own_core(node: Adaptive, core: Core) -> Core:
     """The algebra of a projection in a memory with the algebra `core`, but for its clock."""
     given = node.settings
     target = cast('Literal["value", "self"]', given.get("target", "self"))
-    return replace(core, map=node.map, rule=str(given.get("rule", core.rule)), target=target)
+    rule, optimizer = str(given.get("rule", core.rule)), None if "rule" in given else core.optimizer
+    return replace(core, map=node.map, rule=rule, optimizer=optimizer, target=target)
 
 
 def _update(value: e.Expr, scope: Scope) -> Setting:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+from nldsl.diagnostics.model import Span
 from nldsl.document import expr as e
+from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
+from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.calls import function_name
 from nldsl.resolve.expanded import (
+    Arithmetic,
+    Constant,
     Core,
     Expression,
     Flow,
     Map,
+    Num,
+    Shape,
 )
 from nldsl.resolve.fields import READINGS, RULES, Fields
+from nldsl.resolve.inner_rules import bound_rule, declared_rule, for_weights, meaningless
+from nldsl.resolve.recognised import Recognised, recognised
 from nldsl.resolve.scope import Word
+
+Shapes = tuple[tuple[int, int], ...]
+"""Rows and columns of the weights of a map."""
 
 
 class Algebra(Fields):
     """The fields that say how a memory learns, apart from its pipelines."""
 
     expression: Expression | None = None
+    optimizer: Algorithm | None = None
+    recognised: Recognised | None = None
+    written_rule = ""
 
     def _core(self, mapping: Map, flows: dict[str, Flow]) -> Core:
         rule, strength = self._rule(mapping, flows)
@@ -48,6 +63,8 @@ class Algebra(Fields):
             *self._target(),
             rule,
             strength,
+            self.optimizer,
+            self.written_rule,
             rate=self._gate_kind(flows.get("rate")),
             retain=self._gate_kind(flows.get("retain")),
             momentum=self._gate_kind(flows.get("momentum")),
@@ -76,6 +93,10 @@ class Algebra(Fields):
 
     def _rule(self, mapping: Map, flows: dict[str, Flow]) -> tuple[str, float | None]:
         """The rule with its reading, such as `gd_implicit`, and its number, where it has one."""
+        if self.optimizer is not None:
+            return "optimizer", None
+        if self.recognised is not None:
+            return self.recognised.rule, None
         word, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if word == "momentum":
             return "gd", None
@@ -85,6 +106,87 @@ class Algebra(Fields):
             return word, None
         reading = self.scope.word(call.arguments[0].value, f"the reading of `{word}`", READINGS[word])
         return f"{word}_{reading}", None
+
+    def _declared_rule(self) -> e.Expr | None:
+        """The field `rule`, where it names an `optimizer`."""
+        value = self._field("rule")
+        if value is None:
+            return None
+        bound = self.scope.value(value)
+        value = bound if isinstance(bound, e.Expr) else value
+        name = bound.text if isinstance(bound, Word) else function_name(value)
+        if isinstance(value, e.Name) and name is not None:
+            value = e.Name(tuple(name.split(".")), span=value.span)
+        return value if declared_rule(value, RULES, self.scope) is not None else None
+
+    def _learned_by(self, mapping: Map, flows: dict[str, Flow], shapes: Shapes) -> dict[str, Flow]:
+        """Bind the `optimizer` that is the rule, or the word that it is in other words, with its gates."""
+        value = self._declared_rule()
+        found = declared_rule(value, RULES, self.scope) if value is not None else None
+        if value is None or found is None:
+            self._word_of_a_rule()
+            return flows
+        name = f"`{self.declaration.name}`"
+        rule = for_weights(made := bound_rule(value, found, self.scope, name), mapping)
+        if rule is None:
+            raise self.findings.stop(
+                "NL0515",
+                f"`{made.name}` is for matrices, and the map of {name} has vectors",
+                value.span,
+                "the rule",
+                others=((self._span("map"), "the map"), (made.declared, "has no `otherwise` for all of it")),
+                help="use a map of matrices alone, or another rule",
+            )
+        if (why := meaningless(rule, mapping, lambda field: field in self.fields)) is not None:
+            raise self.findings.stop(
+                "NL0556",
+                f"`{rule.name}` reads what layers are given, which {name} cannot say",
+                value.span,
+                "the rule",
+                others=((rule.declared, "reads `input`, `error` or `tokens`"),),
+                notes=(why,),
+                help="use a rule that reads `grad` alone",
+            )
+        if "momentum" in flows:
+            raise self.findings.stop(
+                "NL0213",
+                "momentum is given twice",
+                self._span("momentum"),
+                "as a field",
+                others=((value.span, "a rule with memories of its own"),),
+                help="leave the field out: what a declared rule remembers, it declares",
+            )
+        known, rate = recognised(rule, shapes), flows.get("rate")
+        if known is not None and not (known.one_rate and rate is not None and not isinstance(rate, Constant)):
+            self.recognised, self.written_rule = known, rule.name
+            return flows | _gates(known, rate, value.span)
+        if self._gate_kind(rate) == "channel":
+            raise self.findings.stop(
+                "NL0701",
+                f"no code can be made yet for a rate for each channel with the rule `{rule.name}`",
+                self._span("rate"),
+                "a rate for each channel",
+                others=((value.span, "the rule"),),
+                help="give one number for each head, such as `x |> linear(heads) |> sigmoid`",
+            )
+        self.optimizer = rule
+        return flows
+
+    def _word_of_a_rule(self) -> None:
+        """Warn where the rule is a word and the file declares an `optimizer` of that name."""
+        value = self._field("rule")
+        name = function_name(value) if value is not None else None
+        declared = self.scope.module.lookup(name) if name is not None else None
+        if value is not None and declared is not None and isinstance(declared[0], doc.Optimizer):
+            self.findings.add(
+                "NL0558",
+                f"`{name}` is a word inside the sequence, not the `optimizer` of that name",
+                value.span,
+                "the word",
+                others=((declared[0].where(), "not used here"),),
+                severity="warning",
+                help="give the `optimizer` another name",
+            )
 
     def _strength(self, call: e.Call | None, mapping: Map, flows: dict[str, Flow]) -> float:
         """The number of `ridge(a)`, which leaves no room for fields that shape single steps."""
@@ -321,3 +423,20 @@ class Algebra(Fields):
     def _map_word(self) -> str:
         value = self.fields.get("map")
         return (function_name(value) or "") if value is not None else "matrix"
+
+
+def _gates(known: Recognised, rate: Flow | None, span: Span | None) -> dict[str, Flow]:
+    """The gates of a rule that is a word: its momentum, and the rate by the rule's factor."""
+    gates: dict[str, Flow] = {}
+    if known.momentum:
+        gates["momentum"] = _constant(known.momentum, span)
+    if known.factor == 1:
+        return gates
+    if rate is None or isinstance(rate, Constant):
+        number = float(rate.number.value) if isinstance(rate, Constant) else 1.0
+        return gates | {"rate": _constant(number * known.factor, span)}
+    return gates | {"rate": Arithmetic(rate.shape, "*", rate, _constant(known.factor, span), span=span)}
+
+
+def _constant(value: float, span: Span | None) -> Constant:
+    return Constant(Shape("scalar", Num(1)), Num(value, e.Number(value)), span=span)

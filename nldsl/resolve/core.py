@@ -11,6 +11,7 @@ from nldsl.records import record
 from nldsl.resolve.shapes import Num
 
 if TYPE_CHECKING:
+    from nldsl.resolve.algorithm import Algorithm
     from nldsl.resolve.expanded import BlockInstance
 
 
@@ -116,6 +117,8 @@ class Core:
     target_unit: bool = False  # `self |> unit`: targets keep length 1
     rule: str = "gd"
     rule_parameter: float | None = None  # the strength of `ridge`
+    optimizer: Algorithm | None = None  # with `rule` the word `optimizer`
+    written_rule: str = field(default="", compare=False)  # the optimizer whose algebra `rule` is
     rate: Literal["none", "head", "channel"] = "none"
     retain: Literal["none", "head", "channel"] = "none"
     momentum: Literal["none", "head", "channel"] = "none"

@@ -117,6 +117,10 @@ class _Memory(Algebra):
                 others=((mapping.span, "residual"),),
                 help="leave `residual` out, or give keys and values one width",
             )
+        flows = self._learned_by(
+            mapping, flows, mapping.weights(int(key.shape.width), int(value.shape.width))
+        )
+        flows = {n: flows[n] for n in (*FLOWS, *flows) if n in flows}
         flows |= self._asked_of_the_objective(flows)
         core = self._core(mapping, flows)
         self._as_wide_as_its_answers(core, key, value)
@@ -365,6 +369,8 @@ class _Memory(Algebra):
             flows["window_weight"] = self._counted("window_weight", "the weights of a window are", heads)
         if self._threshold() is not None:
             flows["objective_threshold"] = self._counted("objective_threshold", "a threshold is", heads)
+        if self._declared_rule() is not None:
+            return self._grouped({n: flows[n] for n in FLOWS if n in flows})
         rule, call = self._called("rule", RULES, "softmax" if self._map_word() == "cache" else "gd")
         if rule == "momentum":
             if call is None or len(call.arguments) != 1:

@@ -25,6 +25,7 @@ from nldsl.resolve.algorithm import (
 )
 from nldsl.resolve.calls import bind, function_name
 from nldsl.resolve.choices import chosen_fields
+from nldsl.resolve.fields import RULES
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.formulas import Formulas, Held, described
 from nldsl.resolve.modules import Module
@@ -62,6 +63,10 @@ def rules_named(declaration: object) -> set[str]:
     given: list[e.Expr | None] = []
     if isinstance(declaration, doc.Train):
         given = [level.fields.get("rule") for level in declaration.levels]
+    elif isinstance(declaration, doc.Memory):
+        chain = declaration.chain.levels if declaration.chain is not None else []
+        inside = [one.fields.get("rule") for one in (declaration, *chain)]
+        given = [one for one in inside if one is not None and function_name(one) not in RULES]
     elif isinstance(declaration, doc.Optimizer):
         given = [declaration.otherwise]
     return {name for value in given if value is not None and (name := function_name(value)) is not None}

@@ -36,16 +36,17 @@ def folded(made: Algorithm) -> Algorithm:
 
     return replace(
         made,
-        memories=tuple(_changed(m, change) for m in kept),
+        memories=tuple(changed(m, change) for m in kept),
         locals=tuple((n, replaced(f, change)) for n, f in (*made.locals, *values)),
         weight=replaced(made.weight, change),
     )
 
 
-def _changed(memory: RuleMemory, change: object) -> RuleMemory:
+def changed(memory: RuleMemory, change: object) -> RuleMemory:
+    """A memory with every part of its formulas for which `change` gives another one."""
     new = {
         name: replaced(value, change)  # type: ignore[arg-type]
-        for name in ("value", "key", "rate", "retain")
+        for name in ("value", "key", "rate", "retain", "update")
         if (value := getattr(memory, name)) is not None
     }
     return replace(memory, **new)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.expanded import Core, Map
 
 
 def rule(core: Core) -> str:
-    """`gd`, `gd(implicit)`, `dgd(first_layer)`, `ridge(0.5)`."""
+    """`gd`, `gd(implicit)`, `dgd(first_layer)`, `ridge(0.5)`, `adamw(beta1 = 0.9)`."""
+    if core.optimizer is not None:
+        return optimizer(core.optimizer)
     if core.rule_parameter is not None:
         return f"{core.rule}({core.rule_parameter:g})"
     return spelled(core.rule)
+
+
+def optimizer(one: Algorithm) -> str:
+    """`adamw(beta1 = 0.9, decay = 0.1)`: a rule with its words and options, its rate apart."""
+    given = [f"{name} = {word}" for name, word in one.words.items()]
+    given += [f"{name} = {value:g}" for name, value in one.options.items()]
+    return f"{one.name}({', '.join(given)})" if given else one.name
 
 
 def spelled(rule: str) -> str:
@@ -77,7 +87,7 @@ def setting(name: str, value: object, core: Core) -> str:
             return f"map = {mapping(core.map)}"
         case "objective" | "objective_parameter":
             return f"objective = {objective(core)}"
-        case "rule" | "strength" | "reading" | "rule_parameter":
+        case "rule" | "memories" | "sees" | "strength" | "reading" | "rule_parameter":
             return f"rule = {rule(core)}"
         case "erase" if value is True:
             return f"rule = {rule(core)}"
