@@ -143,10 +143,11 @@ def _level(
         )
     if level.reduce != "mean":
         named.append(("reduce", text(level.reduce)))
-    if level.start:
-        named.append(("start", text(level.start)))
-    if level.reset:
-        named.append(("reset", text(level.reset)))
+    present = {one.name for one in all_levels}
+    for key, said in (("start", level.start), ("reset", level.reset)):
+        leans = said.startswith(("learned in ", "copy of ", "with "))
+        if said and (not leans or said.split()[-1] in present):  # a level that never changes is not there
+            named.append((key, text(said)))
     if level.plastic:
         named.append(("plastic", c.Atom("True")))
     return c.Invoke("Level", (text(level.name),), tuple(named))

@@ -206,6 +206,16 @@ def copies_of_the_same_layers(subject: Subject, findings: Findings) -> None:
             and level.map.weights(width, width) == original.map.weights(width, width)
             and (level.map.kind, level.map.norm) == (original.map.kind, original.map.norm)
         ):
+            still = next((one for one in (level, original) if one.clock.unit == "never"), None)
+            if still is not None:  # a run copies between levels that it changes
+                report(
+                    subject,
+                    findings,
+                    "NL0701",
+                    f"no code can be made yet for a copy of `{original.name}`: `{still.name}` never changes",
+                    [(level.where("start"), "copies it"), (still.clock_span or still.span, "stands still")],
+                    help=f"give `{still.name}` a period longer than the run",
+                )
             continue
         what = "has other layers" if beside else f"is no level of `{chain.name}`"
         report(

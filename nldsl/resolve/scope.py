@@ -357,7 +357,7 @@ class Scope:
         while rest:
             word = rest.pop(0)
             text = word.text if isinstance(word, e.Name) else ""
-            if text in ("drop", "carry", "flush"):
+            if text in ("drop", "carry", "flush") and not partial:
                 partial = text
             elif text == "offset" and rest:
                 offset = self._offset(rest.pop(0), unit)
