@@ -108,7 +108,8 @@ def rules() -> str:
         remark = re.findall(r"^# (.*)$", library().read(name).text.split("optimizer ")[0], re.MULTILINE)
         said = re.split(r" \(|[.:] ", " ".join(remark) + " ")[0]
         said = said if said.startswith(("Nest", "Adam")) else said[0].lower() + said[1:]
-        rows.append((code(name), said, code(options), keeps + (" (matrices)" if made.matrices else "")))
+        said += ", for matrices" if made.matrices else ""
+        rows.append((code(name), said, code(options), keeps or "nothing"))
     return table(("rule", "is", "options beside `rate`", "keeps for each weight"), rows)
 
 
@@ -173,11 +174,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "measures": measures,
     "engines": engines,
 }
+MEASURED = {"continual"}  # `make continual ARGS=--docs` writes these
 
 
 def made(text: str) -> str:
     """A page with its tables written anew."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[3]}", text)
+    return MARKED.sub(lambda m: m[0] if m[2] in MEASURED else f"{m[1]}\n{TABLES[m[2]]()}\n{m[3]}", text)
 
 
 def pages() -> list[Path]:

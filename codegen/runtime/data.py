@@ -158,7 +158,7 @@ def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:
 
 
 def baselines(corpus: Corpus, windows: Tensor | None = None) -> dict[str, float]:
-    """What counting gives on the held-out text, in nats per token; a model that is below has learnt more.
+    """What counting gives on the held-out text, in nats per token; a model that is below has learned more.
 
     See `counted`.  With `windows` (`[n, length + 1]`) the very tokens that a model is asked for.
     """

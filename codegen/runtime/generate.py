@@ -140,7 +140,7 @@ def open_stream(
 ) -> Stream:
     """A stream to generate with: from nothing, from a saved state, or from the average of several.
 
-    `new_sequence` keeps only what they have learnt.  Raises `UserError`, also where nothing would `learn`.
+    `new_sequence` keeps only what they have learned.  Raises `UserError`, also where nothing would `learn`.
     """
     if learn and not plastic(settings):
         raise UserError(
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="go on from there; several are averaged",
     )
     parser.add_argument(
-        "--new-sequence", action="store_true", help="of a loaded state keep only what was learnt"
+        "--new-sequence", action="store_true", help="of a loaded state keep only what was learned"
     )
     options = parser.parse_args(arguments)
     try:

@@ -110,7 +110,7 @@ class Learner:
         """Go on where another learner stood.  Options come from the settings, not from the checkpoint."""
         if state["rule"] != self.level.rule or state["names"] != list(self.parameters):
             what = (
-                f"learnt by `{state['rule']}`" if state["rule"] != self.level.rule else "held other weights"
+                f"learned by `{state['rule']}`" if state["rule"] != self.level.rule else "held other weights"
             )
             raise UserError(
                 f"level `{self.level.name}` {what} in the checkpoint",

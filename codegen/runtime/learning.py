@@ -54,8 +54,8 @@ def learning_on(
     """The loss of each token given all before it in its document, in nats, as the plastic levels learn on.
 
     Every text is a stream of its own that begins at the checkpoint.  `frozen` is the loss of the same streams
-    while nothing learns, `learnt` with learning, `gain` their difference; `changed` says how often each level
-    did.  Raises `UserError` where no level is plastic, and for numbers that are no longer finite.
+    while nothing learns, `learned` with learning, `gain` their difference; `changed` says how often each
+    level did.  Raises `UserError` where no level is plastic, and for numbers that are no longer finite.
     """
     if not plastic(settings):
         raise UserError(
@@ -64,23 +64,23 @@ def learning_on(
         )
     if not texts:
         raise UserError("there is no held-out text to learn from", help="hold out more text", kind="data")
-    totals = {"frozen": 0.0, "learnt": 0.0}
+    totals = {"frozen": 0.0, "learned": 0.0}
     changed = dict.fromkeys(plastic(settings), 0)
     for text in texts:
-        for name, learn in (("frozen", False), ("learnt", True)):
+        for name, learn in (("frozen", False), ("learned", True)):
             stream = Stream(model, settings, trained, learn=learn, rates=rates if learn else None)
             totals[name] += loss_of(stream, text)
             for level, count in stream.updates.items():
                 changed[level] += count
     tokens = sum(len(text) - 1 for text in texts)
-    frozen, learnt = totals["frozen"] / tokens, totals["learnt"] / tokens
+    frozen, learned = totals["frozen"] / tokens, totals["learned"] / tokens
     return {
         "documents": len(texts),
         "tokens": tokens,
         "frozen": frozen,
-        "learnt": learnt,
-        "gain": frozen - learnt,
-        "bits_per_byte": bits(learnt),
+        "learned": learned,
+        "gain": frozen - learned,
+        "bits_per_byte": bits(learned),
         "changed": changed,
     }
 

@@ -109,7 +109,7 @@ class Plastic:
     # ------------------------------------------------------------------ as a value
 
     def state_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """What the level has learnt and gathered; with `whole` also what it has not changed yet."""
+        """What the level has learned and gathered; with `whole` also what it has not changed yet."""
         self._alone = False  # whoever gets the state has the tensors too
         if whole:
             self.wake()

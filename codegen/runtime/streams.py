@@ -1,4 +1,4 @@
-"""Streams at test time: what one has read, and what its plastic levels have learnt from it.
+"""Streams at test time: what one has read, and what its plastic levels have learned from it.
 
 All streams of a model share its weights.  A stream gets copies of those that a plastic level changes when
 they change for the first time, and nothing that it learns is seen by the model or by another stream.
@@ -7,7 +7,7 @@ A stream is one sequence, however long.  A token clock counts its positions, and
 one step.  Gradients flow back to the last boundary: a multiple of `length`, or a moment at which a plastic
 level is due.  What a position should have predicted is known with the token after it, so that the update
 of a boundary happens just before the next token is read.  A segment is computed as a whole at its end, from
-the state that it was entered with: how a text was cut into calls makes no difference to what is learnt.
+the state that it was entered with: how a text was cut into calls makes no difference to what is learned.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Stream:
         self._entered: State = None  # the state at the last boundary
         self._open = torch.empty(0, dtype=torch.int64, device=device)  # tokens since the last boundary
         self._told = torch.empty(0, dtype=torch.bool, device=device)  # which of them may serve as labels
-        self._cost = (0.0, 0)  # nats and tokens of the labels that were learnt from lately
+        self._cost = (0.0, 0)  # nats and tokens of the labels that were learned from lately
 
     @property
     def updates(self) -> dict[str, int]:
@@ -175,7 +175,7 @@ class Stream:
         return logits.detach()
 
     def _watch(self, losses: Tensor, vocabulary: int) -> None:
-        """Stop a stream that has learnt until it is far worse than guessing, for as many tokens as a step."""
+        """Stop a stream that learned until it is far worse than guessing, for as many tokens as a step."""
         nats, tokens = self._cost[0] + float(losses.sum()), self._cost[1] + len(losses)
         self._cost = (nats, tokens) if tokens < self.settings.data.length else (0.0, 0)
         if tokens < self.settings.data.length or nats / tokens < WORSE * math.log(vocabulary):
@@ -245,20 +245,20 @@ class Stream:
     def fork(self) -> Stream:
         """A second stream that stands where this one does and goes on by itself.
 
-        What both have learnt is held once until one of them changes it.
+        What both have learned is held once until one of them changes it.
         """
         other = self._empty()
         other.load_state_dict(self.state_dict())
         return other
 
     def new_sequence(self) -> Stream:
-        """A stream that has learnt what this one has and has read nothing: its sequence begins anew.
+        """A stream that has learned what this one has and has read nothing: its sequence begins anew.
 
         What an open period had gathered is dropped.
         """
         other = self._empty()
-        learnt = self.state_dict()["levels"]
-        levels = {name: kept | {"gradients": {}, "gathered": 0} for name, kept in learnt.items()}
+        learned = self.state_dict()["levels"]
+        levels = {name: kept | {"gradients": {}, "gathered": 0} for name, kept in learned.items()}
         other.load_state_dict(other.state_dict() | {"levels": levels})
         return other
 
@@ -352,7 +352,7 @@ def average(streams: Sequence[Stream]) -> Stream:
     """A stream whose weights, memories of rules and state are the means of those of `streams`.
 
     They have to share their model and stand at one position, in the midst of the same tokens where a segment
-    is open; the mean of `new_sequence()` of each is that of what they have learnt, wherever they stand.
+    is open; the mean of `new_sequence()` of each is that of what they have learned, wherever they stand.
     Raises `UserError`.
     """
     if not streams:
@@ -369,7 +369,7 @@ def average(streams: Sequence[Stream]) -> Stream:
         if other.position != first.position:
             raise UserError(
                 f"states after {first.position} and {other.position} tokens cannot be averaged",
-                help="begin a new sequence in each (`--new-sequence`), and average what they have learnt",
+                help="begin a new sequence in each (`--new-sequence`), and average what they have learned",
                 kind="checkpoint",
             )
     made = first.fork()

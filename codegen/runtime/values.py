@@ -62,7 +62,7 @@ def mean(values: Sequence[Any], where: str = "") -> Any:
 def _no_mean(where: str) -> UserError:
     return UserError(
         f"these states cannot be averaged: `{where}` has no mean",
-        help="begin a new sequence in each (`--new-sequence`), and average what they have learnt",
+        help="begin a new sequence in each (`--new-sequence`), and average what they have learned",
         kind="checkpoint",
     )
 

@@ -66,6 +66,6 @@ def evaluate(
                     help="leave `--learn` out, or train on a `text`",
                 )
             texts = build.learning.documents(course.corpus, learn_tokens or build.learning.TOKENS)
-            learnt = build.learning.learning_on(model, settings, content, texts, rates=rates)
-            result["learning"] = learnt
+            learned = build.learning.learning_on(model, settings, content, texts, rates=rates)
+            result["learning"] = learned
         return result

@@ -44,7 +44,7 @@ def generate(
         learn_own: and from what is made.
         save_state: where to write the stream when the text has ended.
         load_state: states to go on from; several are averaged.
-        new_sequence: keep only what the loaded states have learnt, and begin a sequence.
+        new_sequence: keep only what the loaded states have learned, and begin a sequence.
         rates: rates of plastic levels by name; their base rates by default.
     """
     build = load(folder)

@@ -116,7 +116,7 @@ def test_sums_and_means_of_sequences_go_with_their_gradients() -> None:
         torch.testing.assert_close(_first(model).weight.detach(), want, rtol=1e-11, atol=1e-12)
 
 
-def test_deep_momentum_by_input_follows_the_slope_of_what_it_learnt() -> None:
+def test_deep_momentum_by_input_follows_the_slope_of_what_it_learned() -> None:
     """It regresses inputs to minus the errors of single tokens; the weights follow its mean Jacobian."""
     model = _model()
     made = nldsl.rule("deep_momentum", model, 0.1, by="input", beta=0.9, eta=0.05, hidden=6)

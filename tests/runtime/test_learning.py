@@ -103,7 +103,7 @@ def test_eval_reads_documents_as_streams(plastic: Build) -> None:
     learning = found["learning"]
     assert learning["tokens"] == 299
     assert learning["changed"] == {"slow": 18}  # (300 - 1) // 16 whole steps whose labels have come
-    assert learning["gain"] == pytest.approx(learning["frozen"] - learning["learnt"])
+    assert learning["gain"] == pytest.approx(learning["frozen"] - learning["learned"])
     assert "learning" not in evaluate(plastic.folder, learn=False)
     still = evaluate(plastic.folder, learn_tokens=300, rates={"slow": 0.0})["learning"]
     assert still["gain"] == pytest.approx(0, abs=1e-6)

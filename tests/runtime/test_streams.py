@@ -240,7 +240,7 @@ def test_what_is_no_label_teaches_nothing(build: Build, model, text, two) -> Non
     other.feed(text[:11], learn=True)
     other.feed((text[11:60] + 1) % 128, learn=False)
     assert stream.updates == other.updates == {"fast": 2, "slow": 1}
-    # What was read without learning is context of nothing that was learnt after it.
+    # What was read without learning is context of nothing that was learned after it.
     assert _same(stream.levels[0].weights, other.levels[0].weights)
     quiet = build.streams.Stream(model, two)
     quiet.feed(text, learn=False)
@@ -348,7 +348,7 @@ def test_a_state_is_a_value(build: Build, model, text, two) -> None:
     assert torch.equal(stream.feed(text), build.streams.Stream(model, two).feed(text))
 
 
-def test_a_new_sequence_keeps_what_was_learnt_and_nothing_else(build: Build, model, text, two) -> None:
+def test_a_new_sequence_keeps_what_was_learned_and_nothing_else(build: Build, model, text, two) -> None:
     stream = build.streams.Stream(model, two)
     stream.feed(text)
     fresh = stream.new_sequence()

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(build: Build, tmp_pat
     with pytest.raises(build.schedule.UserError, match="has the levels pretrain, slow"):
         _train(build, _settings(build, levels=(build.settings.levels[0], other)), out=tmp_path, resume=True)
     muon = dataclasses.replace(build.settings.levels[1], rule="muon", options={})
-    with pytest.raises(build.schedule.UserError, match="level `slow` learnt by `m3`"):
+    with pytest.raises(build.schedule.UserError, match="level `slow` learned by `m3`"):
         _train(build, _settings(build, levels=(build.settings.levels[0], muon)), out=tmp_path, resume=True)
     with pytest.raises(build.schedule.UserError, match="read its text with length 16"):
         _train(build, _settings(build, "data.length=8"), out=tmp_path, resume=True)

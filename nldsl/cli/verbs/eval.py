@@ -72,7 +72,10 @@ def _rows(measured: Mapping[str, Any], indent: str) -> list[tuple[str, str]]:
 )
 @rate_option
 @click.option(
-    "--learn-tokens", type=click.IntRange(min=2), metavar="N", help="Read about N tokens learning on."
+    "--learn-tokens",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="About how many tokens to read while learning.",
 )
 @with_plain_console
 def command(

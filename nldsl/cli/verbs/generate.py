@@ -70,7 +70,7 @@ def generate(
 @click.option(
     "--load-state", type=click.Path(), metavar="FILE", multiple=True, help="Go on from it. Several: averaged."
 )
-@click.option("--new-sequence", is_flag=True, help="Of a loaded state, keep only what was learnt.")
+@click.option("--new-sequence", is_flag=True, help="Of a loaded state, keep only what was learned.")
 @with_plain_console
 def command(
     console: Console,
