@@ -14,6 +14,7 @@ from nldsl.codegen.emit.kernels import kernel_names
 from nldsl.codegen.emit.numbers import number
 from nldsl.codegen.emit.printer import statement
 from nldsl.diagnostics.model import Span
+from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.expanded import Num
 
 # What `nn.Module` calls its own; a part with such a name would hide it.
@@ -148,6 +149,8 @@ class ClassWriter:
         self.sizes: list[c.Step] = []
         self.made: dict[tuple[int, str], str] = {}  # of a stage: the module that was made for it
         self.customary: list[tuple[str, str]] = []  # attribute: what other models call its weights
+        self.methods: list[c.Step] = []  # beside `forward`
+        self.rules: list[tuple[Algorithm, str]] = []  # declared rules, and their methods
 
     # ------------------------------------------------------------------ numbers
 

@@ -19,14 +19,12 @@ from nldsl.codegen.emit.classes import (
     trimmed,
 )
 from nldsl.codegen.emit.flows import KEEPS, FlowWriter
+from nldsl.codegen.emit.inner_rules import rule_method
 from nldsl.codegen.emit.maps import MapWriter, block_start, block_zeros, method_name
 from nldsl.codegen.emit.objectives import handed, objective_method
 from nldsl.codegen.emit.pretrained import of_attention
-from nldsl.codegen.emit.rule_functional import inner_step
-from nldsl.codegen.emit.rule_state import safe
 from nldsl.codegen.plan.engines import TOKEN_LOOP, Choice
 from nldsl.diagnostics.model import Span
-from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.expanded import (
     Adaptive,
     Apply,
@@ -298,7 +296,7 @@ class MemoryWriter:
                 self.methods += [c.Blank(), *objective_method(expression, self.lowered)]
             return c.name(f"self.{self.lowered}")
         if name == "rule" and (rule := self.instance.core.optimizer) is not None:
-            return self._rule(rule)
+            return rule_method(self.owner, rule)
         if name != "map" or one.block is None:
             return setting(self.owner, one, value)
         method = method_name(one.block, self.owner.attributes)
@@ -307,15 +305,6 @@ class MemoryWriter:
         return c.Mapping(
             (("kind", c.name('"block"')), ("function", c.name(f"self.{method}")), ("shapes", shapes))
         )
-
-    def _rule(self, rule: Algorithm) -> c.Code:
-        """A declared rule as a static method of the class."""
-        method = self.owner.attributes.fresh(f"{safe(rule.name)}_step")
-        function, kernels = inner_step(rule, method)
-        self.methods += [c.Blank(), c.Verbatim("    @staticmethod"), function]
-        for name, file in kernels.items():
-            self.owner.kernel(name, file)
-        return c.name(f"self.{method}")
 
     def _sizes(self, one: Map) -> tuple[tuple[int, int], ...]:
         return one.weights(int(self.instance.key_width), int(self.instance.value_width))
@@ -417,7 +406,7 @@ def finished(
     else:
         takes, gives, say = ("self", "x: Tensor"), "Tensor", ""
     forward = c.Function("forward", takes, gives, tuple(steps), say)
-    body = (*constructor(owner, parameters), c.Blank(), forward)
+    body = (*constructor(owner, parameters), c.Blank(), forward, *owner.methods)
     return Written(
         name,
         parameters,

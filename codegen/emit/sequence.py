@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.classes import ClassWriter
+from nldsl.codegen.emit.inner_rules import rule_method
 from nldsl.codegen.emit.numbers import literal
+from nldsl.codegen.plan.keywords import kept
 from nldsl.levels.task import learns_within, resets, teacher_within
 from nldsl.resolve.expanded import ChainInstance, ChainLevel, Expanded, ModelInstance
 
@@ -44,10 +46,19 @@ def learning_of(owner: ClassWriter, level: ChainLevel, chain: ChainInstance) -> 
     returns = [c.Several((literal(one.period), literal(one.offset))) for one in resets(level, chain)]
     if returns:
         named.append(("resets", c.Several(tuple(returns))))
+    rule = level.rule.algorithm if level.rule is not None else None
+    if rule is not None:
+        named.append(("rule", rule_method(owner, rule)))
+        memories = tuple((name, c.Several(tuple(map(_axis, axes)))) for name, axes in kept(rule).items())
+        named += [("memories", c.Mapping(memories))] if memories else []
     teacher = teacher_within(level, chain)
     if teacher is not None:
         named.append(("origin", learning_of(owner, _rule_alone(teacher), chain)))
     return c.Invoke(owner.kernel("Learning", FILE), (), tuple(named))
+
+
+def _axis(one: str | int) -> c.Code:
+    return literal(one) if isinstance(one, int) else c.Atom(f'"{one}"')
 
 
 def _rule_alone(teacher: ChainLevel) -> ChainLevel:
@@ -58,6 +69,7 @@ def _rule_alone(teacher: ChainLevel) -> ChainLevel:
         teacher.map,
         teacher.clock,
         teacher.reduce,
+        rule=teacher.rule,
         rate=teacher.rate,
         retain=teacher.retain,
         momentum=teacher.momentum,

@@ -17,19 +17,23 @@ for the outer loss.  Then W_b = r W_0 + constant, r all retains since the start 
 gradient of W_0 is the sum of r_i e'_i x_i^T over all tokens of all sequences, e' the outer errors: one
 product `[out, B T] x [B T, in]`, where gradients of single sequences would be B T / C products.  Under
 `through` the inner gradient is differentiated as well.
+
+A declared rule takes the place of the last line: W_b is what it makes of r W_b and of g (of its mean over
+tokens, with `mean`), and what it adds to r W_b is the constant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nldsl.codegen.engines.inner_rule import Sizes, held_by_rule, inner_rule, rule_state
 from nldsl.codegen.engines.parts import MLP, SwiGLU, activate, full_precision
 
 Layer = Callable[[Tensor], Tensor]
@@ -40,7 +44,8 @@ class Learning:
     """How a level learns inside the sequence: every `period` tokens, first after `offset` (0: `period`).
 
     `resets` are periods and offsets, in tokens, by which its weights return to their start; `origin` says how
-    that start learns within the sequence, where a slower level teaches it.
+    that start learns within the sequence, where a slower level teaches it.  `rule` is a declared rule, with
+    what it keeps: see `inner_rule`.
     """
 
     period: int
@@ -52,6 +57,8 @@ class Learning:
     gradient: str = "first_order"
     resets: tuple[tuple[int, int], ...] = ()
     origin: Learning | None = None
+    rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
+    memories: Sizes = field(default_factory=dict)
 
     def clocks(self) -> set[tuple[int, int]]:
         """Period and offset of all that happens to the level."""
@@ -224,6 +231,8 @@ class Track:
             self.moments = list(saved.get("momentum", self.moments))
             self.gathered = list(saved.get("gathered", self.gathered))
             self.kept = float(saved["kept"])
+            self.held = self._held(saved.get("rule", {}))
+            self.number = int(saved.get("rule", {}).get("step", 0))
 
     def begin(self, weights: list[Tensor] | None = None, kept: float = 1.0) -> None:
         """Return to the start, or to `weights` which learn what the start is."""
@@ -232,6 +241,11 @@ class Track:
         self.gathered: list[Tensor] = []
         self.pairs: list[Pairs] = [[] for _ in self.weights]
         self.kept = kept
+        self.held, self.number = self._held({}), 0
+
+    def _held(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a declared rule keeps for each layer, as `inner_rule` names it."""
+        return held_by_rule(_by_layer(self.weights), self.learning.memories, state)
 
     def gather(self, pairs: list[Pairs], gradients: list[Tensor]) -> None:
         """Take in a segment: inputs and errors of each layer, or gradients `[B, out, in]` with a past."""
@@ -244,6 +258,9 @@ class Track:
     def update(self, tokens: int) -> None:
         """One step of the rule, for a period of `tokens` tokens."""
         own = self.learning
+        if own.rule is not None:
+            self._ruled(own.rule, tokens)
+            return
         rate = own.rate / tokens if own.reduce == "mean" else own.rate
         for n, weight in enumerate(self.weights):
             if own.momentum:
@@ -251,6 +268,21 @@ class Track:
                 self.weights[n] = own.retain * weight + self.moments[n]
             else:
                 self.weights[n] = self._added(n, weight, own.retain, -rate)
+        self.kept *= own.retain
+        self.gathered, self.pairs = [], [[] for _ in self.weights]
+
+    def _ruled(self, rule: Callable[..., tuple[Tensor, dict[str, Tensor]]], tokens: int) -> None:
+        """One step of a declared rule, number by number or matrix by matrix."""
+        own = self.learning
+        share = 1 / tokens if own.reduce == "mean" else 1.0
+        slopes = [self._added(n, torch.zeros_like(one), 1.0, share) for n, one in enumerate(self.weights)]
+        kept = [own.retain * one for one in self.weights]
+        self.number += 1
+        rate = kept[0].new_full((self.batch, 1), own.rate)
+        steps, self.held = inner_rule(
+            rule, _by_layer(kept), _by_layer(slopes), self.held, rate, self.number, {}
+        )
+        self.weights = [one + steps[str(n)].squeeze(1) for n, one in enumerate(kept)]
         self.kept *= own.retain
         self.gathered, self.pairs = [], [[] for _ in self.weights]
 
@@ -271,11 +303,18 @@ class Track:
         }
         if self.moments:
             made["momentum"] = list(self.moments)
+        if self.learning.rule is not None:
+            made["rule"] = rule_state(self.held, self.number)
         if open_period:
             made["gathered"] = [
                 self._added(n, torch.zeros_like(one), 1.0, 1.0) for n, one in enumerate(self.weights)
             ]
         return made
+
+
+def _by_layer(tensors: list[Tensor]) -> dict[str, Tensor]:
+    """Tensors `[B, out, in]` by the number of their layer, as one head of each sequence."""
+    return {str(n): one.unsqueeze(1) for n, one in enumerate(tensors)}
 
 
 def _alias(weight: Tensor) -> Tensor:

@@ -11,10 +11,13 @@ from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.graph import Clock
+from nldsl.resolve.algorithm import Algorithm
 from nldsl.resolve.calls import Bound, function_name
 from nldsl.resolve.expanded import ChainLevel, Map, MemoryInstance, Num, Pretrained, Rule
-from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS, Called, Fields
+from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, RULES, SEQUENCE_FIELDS, Called, Fields
+from nldsl.resolve.inner_rules import bound_rule, declared_rule, for_weights
 from nldsl.resolve.pretrained import pretrained
+from nldsl.resolve.recognised import Recognised, recognised
 from nldsl.resolve.scope import Amount
 
 REDUCES = {"shared": ("mean", "sum", "last"), "sequence": ("sum", "mean")}
@@ -320,12 +323,14 @@ class LevelFields:
                 help="leave `start` out: it is then learned",
             )
         rate = self._number("rate", 0.0, "is negative", lambda v: v >= 0)
-        momentum = self._rule_momentum()
+        rule, known = self._declared_rule(level.map)
+        rate *= known.factor if known is not None else 1.0
+        momentum = known.momentum if known is not None else self._rule_momentum(rule)
         if momentum is None:
             momentum = self._number("momentum", 0.0, "is not from 0 to 1", lambda v: 0 <= v <= 1)
         return replace(
             level,
-            rule=Rule("gd", rate, span=self._span("rule")),
+            rule=Rule(rule.name if rule is not None else "gd", rate, span=self._span("rule"), algorithm=rule),
             rate=rate,
             retain=self._number("retain", 1.0, "is not from 0 to 1", lambda v: 0 <= v <= 1),
             momentum=momentum,
@@ -334,9 +339,43 @@ class LevelFields:
             ),
         )
 
-    def _rule_momentum(self) -> float | None:
+    def _declared_rule(self, one: Map) -> tuple[Algorithm | None, Recognised | None]:
+        """The `optimizer` that the field `rule` names, or the word whose formulas it has."""
+        value = self.fields.get("rule")
+        found = declared_rule(value, RULES, self.scope) if value is not None else None
+        if value is None or found is None:
+            return None, None
+        made = bound_rule(value, found, self.scope, f"`{self.declared.name}`")
+        if "momentum" in self.fields:
+            raise self.findings.stop(
+                "NL0213",
+                "momentum is given twice",
+                self._span("momentum"),
+                "as a field",
+                others=((value.span, "a rule with memories of its own"),),
+                help="leave the field out: what a declared rule remembers, it declares",
+            )
+        if made.of_layers:
+            raise self.findings.stop(
+                "NL0556",
+                f"`{made.name}` reads what layers are given, which `{self.declared.name}` cannot say",
+                value.span,
+                "the rule",
+                others=((made.declared, "reads `input`, `error` or `tokens`"),),
+                notes=("the gradients of a period come from many tokens",),
+                help="use a rule that reads `grad` alone",
+            )
+        rule, width = for_weights(made, one), int(self.owner.width)
+        known = recognised(made, one.weights(width, width))
+        if known is not None and known.rule == "gd":
+            return None, known
+        return rule, None
+
+    def _rule_momentum(self, rule: Algorithm | None) -> float | None:
         """The momentum that the rule brings: `momentum(0.9)` is `gd` with it."""
         value = self.fields.get("rule")
+        if rule is not None:
+            return 0.0
         if value is None or print_expr(value) == "gd":
             return None
         number = value.arguments[0].value if isinstance(value, e.Call) and len(value.arguments) == 1 else None
@@ -356,7 +395,7 @@ class LevelFields:
             f"no code can be made yet for `rule = {print_expr(value)}` on weights of each sequence",
             value.span,
             "this rule",
-            help="use `gd`, or `momentum(0.9)`",
+            help="use `gd`, `momentum(0.9)`, or an `optimizer`",
         )
 
     def _number(self, name: str, default: float, wrong: str, fits: Callable[[float], bool]) -> float:

@@ -20,6 +20,7 @@ import nldsl
 from nldsl.diagnostics.model import Source
 from nldsl.resolve.expanded import ChainInstance, ChainLevel
 from tests.codegen.building import built, streamed, tokens
+from tests.codegen.naive_rules import Naive
 
 MIXERS = {
     "attention": "SoftmaxAttention(dim, heads = 2)",
@@ -46,6 +47,18 @@ CHAINS = {
     level fast { map = mlp(6), update = every 2 tokens, rate = 0.05, retain = 0.9, reset = with slow }
     level slow { map = mlp(6), update = every 4 tokens, rate = 0.05, reset = every 6 tokens }
   }""",
+    "ruled": """chain sequential {
+    level fast { map = mlp(6), update = every 2 tokens, rate = 0.05, rule = adam, reset = with slow
+      reduce = mean }
+    level slow { map = matrix, update = every 4 tokens offset 2, rate = 0.04, rule = softened, retain = 0.9 }
+  }""",
+    "ruled and nested": """chain nested {
+    level fast { map = mlp(6, residual), update = every 2 tokens, rate = 0.05, rule = nesterov(0.5) }
+    level slow { map = mlp(6, residual), update = every 6 tokens, rate = 0.05, rule = softened(0.5) }
+  }""",
+    "heavy": """chain sequential {
+    level only { map = mlp(6), update = every 4 tokens, rate = 0.05, rule = heavy(0.5), retain = 0.9 }
+  }""",
 }
 LENGTH = 15
 
@@ -55,6 +68,16 @@ def spec(mixer: str, chain: str, gradient: str) -> nldsl.Spec:
     text = f"""edition 2026
 
 import [SoftmaxAttention, Titans, GatedDeltaNet, SelfModifying] from std
+
+optimizer softened(rate, beta = 0.9) {{
+  memory average {{ map = vector, value = grad, objective = l2, rate = 1 - beta }}
+  weight = weight - rate * average / (abs(average) + 0.1)
+}}
+
+optimizer heavy(rate, beta = 0.9) {{
+  memory average {{ map = vector, value = grad, objective = l2, rate = 1 - beta }}
+  weight = weight - rate * average
+}}
 
 memory Store(dim) {{
   objective = task
@@ -96,11 +119,20 @@ class Fast:
         self.level, self.weights, self.start = level, dict(start), dict(start)
         self.parent = next((one for one in chain.levels if one.name == level.reset_with), None)
         self.teacher = self.parent if level.start == "learned in" else None
-        self.moment, self.total, self.count = self.zeros(), self.zeros(), 0
-        self.above, self.above_moment, self.above_count = self.zeros(), self.zeros(), 0
+        self.moment, self.total, self.count = self.rested(level), self.zeros(), 0
+        self.above, self.above_moment = self.zeros(), self.rested(self.teacher or level)
+        self.above_count = 0
 
     def zeros(self) -> dict[str, Tensor]:
         return {name: torch.zeros_like(one) for name, one in self.start.items()}
+
+    def rested(self, level: ChainLevel) -> dict[str, Any]:
+        """What the rule of a level keeps for each weight, before its first update."""
+        assert level.rule is not None
+        rule = level.rule.algorithm
+        if rule is None:
+            return self.zeros()
+        return {name: Naive(rule, one, dict(rule.options)) for name, one in self.start.items()}
 
     def take(self, gradient: dict[str, Tensor], count: int) -> None:
         for name, one in gradient.items():
@@ -120,7 +152,7 @@ class Fast:
         if returns(self.level, position) or (
             self.parent is not None and (due(self.parent, position) or returns(self.parent, position))
         ):
-            self.weights, self.moment = dict(self.start), self.zeros()
+            self.weights, self.moment = dict(self.start), self.rested(self.level)
             self.total, self.count = self.zeros(), 0
 
 
@@ -136,11 +168,17 @@ def returns(level: ChainLevel, position: int) -> bool:
 def stepped(
     level: ChainLevel,
     weights: dict[str, Tensor],
-    moment: dict[str, Tensor],
+    moment: dict[str, Any],
     total: dict[str, Tensor],
     count: int,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    assert level.rate is not None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    assert level.rate is not None and level.rule is not None
+    if level.rule.algorithm is not None:
+        made, share = {}, count if level.reduce == "mean" else 1
+        for name, naive in moment.items():
+            naive.weight = level.retain * weights[name]
+            made[name] = naive.step(total[name] / share, level.rate)
+        return made, moment
     rate = level.rate / (count if level.reduce == "mean" else 1)
     moment = {name: level.momentum * moment[name] - rate * total[name] for name in moment}
     return {name: level.retain * weights[name] + moment[name] for name in weights}, moment
@@ -212,10 +250,13 @@ def test_a_compiled_chain_learns_as_the_loop_does(mixer: str, chain: str, gradie
         torch.testing.assert_close(mine[name], one, rtol=1e-8, atol=1e-11, msg=name)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(
+    ("mixer", "chain"),
+    [(mixer, "three") for mixer in MIXERS] + [("delta", "ruled"), ("delta", "ruled and nested")],
+)
 @pytest.mark.parametrize("cuts", [(1,) * LENGTH, (4, 4, 4, 3), (7, 1, 7)])
-def test_a_compiled_chain_streams(mixer: str, cuts: tuple[int, ...]) -> None:
-    model = built(spec(mixer, "three", "first_order"))
+def test_a_compiled_chain_streams(mixer: str, chain: str, cuts: tuple[int, ...]) -> None:
+    model = built(spec(mixer, chain, "first_order"))
     given = tokens(model, LENGTH)
     with torch.no_grad():
         whole, _ = model(given)
