@@ -15,6 +15,7 @@ from nldsl.codegen.emit import kernels as kernel_source
 from nldsl.codegen.emit import model as model_file
 from nldsl.codegen.emit import rules as rules_file
 from nldsl.codegen.emit import settings as settings_file
+from nldsl.codegen.emit.chains import in_words
 from nldsl.codegen.emit.printer import file
 from nldsl.codegen.emit.sequence import learning_levels
 from nldsl.codegen.plan.engines import choose
@@ -24,7 +25,7 @@ from nldsl.levels import layers
 from nldsl.levels.draw import render
 from nldsl.levels.graph import LevelGraph
 from nldsl.levels.outer import Assignment
-from nldsl.resolve.expanded import Expanded, MemoryInstance
+from nldsl.resolve.expanded import ChainInstance, Expanded, MemoryInstance
 
 RECORD = "build.json"
 
@@ -194,10 +195,12 @@ def _import_order(name: str) -> tuple[int, str]:
 
 
 def plan_words(expanded: Expanded) -> list[str]:
-    """One line for each memory: the engine, and why."""
+    """One line for each memory: the engine, and why; of a chain, what it is."""
     lines = []
     for instance, copies in expanded.instances():
         if not isinstance(instance, MemoryInstance):
+            if isinstance(instance, ChainInstance):
+                lines.append(f"{instance.path} x{copies}: {in_words(instance)}")
             continue
         if looped(instance):
             chosen = fold(instance.core)

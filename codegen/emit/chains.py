@@ -18,10 +18,16 @@ Construct = Callable[[ClassWriter, MemoryInstance, Written], c.Code]
 """How that class is made with the memory's arguments."""
 
 SUMMARIES = {
-    "sequential": "Weights with clocks of their own, one after the other.",
-    "nested": "Weights with clocks of their own, one after the other; each begins anew with the next slower.",
-    "independent": "Weights with clocks of their own, side by side.",
+    "sequential": "with clocks of their own, one after the other",
+    "nested": "with clocks of their own, one after the other; each begins anew with the next slower",
+    "independent": "with clocks of their own, side by side",
 }
+
+
+def in_words(chain: ChainInstance) -> str:
+    """What a chain is, in a few words: whose weights, and how its levels stand."""
+    within = any(learns_within(level) for level in chain.levels)
+    return f"weights {'of each sequence ' if within else ''}{SUMMARIES[chain.variant]}"
 
 
 class ChainWriter:
@@ -49,10 +55,8 @@ class ChainWriter:
             self.steps += gives(result, self.owner.state())
         else:
             self.steps.append(c.Return(result))
-        summary = SUMMARIES[self.instance.variant]
-        if any(learns_within(level) for level in self.instance.levels):
-            summary = summary.replace("Weights", "Weights of each sequence", 1)
-        text = docstring(self.instance.declared, summary)
+        said = in_words(self.instance)
+        text = docstring(self.instance.declared, f"{said[0].upper()}{said[1:]}.")
         return finished(self.owner, self.instance.name, text, self.steps, stateful=stateful)
 
     def _level(self, level: ChainLevel) -> c.Code:

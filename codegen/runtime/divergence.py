@@ -69,7 +69,6 @@ def all_weights_finite(model: nn.Module, learners: Sequence[Learner]) -> bool:
 def _diverged(message: str, learner: Learner) -> UserError:
     """The error of a run that has left the numbers; the level's rate is the first thing to change."""
     name, rate = learner.level.name, learner.level.rate.base
-    advice = (
-        f"lower its rate (`--set levels.{name}.rate={rate / 10:g}`), warm up longer, or clip (`--set clip=1`)"
-    )
+    lower = f"lower its rate (`train.py --set levels.{name}.rate={rate / 10:g}`)"
+    advice = f"{lower}, warm up longer, or clip (`--set clip=1`)"
     return UserError(message, help=advice, kind="diverged")

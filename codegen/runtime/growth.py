@@ -48,7 +48,7 @@ class Growth:
         return (
             f"level `{self.name}` may diverge: at step {step} its update is {times:.2g} times as large as "
             f"its weights, the last of {self.rising} that grew; "
-            f"lower its rate (`--set levels.{self.name}.rate={self.rate / 10:g}`)"
+            f"lower its rate (`train.py --set levels.{self.name}.rate={self.rate / 10:g}`)"
         )
 
 
