@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from nldsl.run.folder import Build
+from tests.runtime.streaming import letters, plastic_level, same, small_model, two_levels, with_levels
 
 LENGTH = 16
 
@@ -23,52 +23,23 @@ def _denormals() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
-def _level(build: Build, name: str, learns: tuple[str, ...], clock: str, **changes: Any) -> Any:
-    schedule = build.schedule
-    made = schedule.Level(
-        name, learns, "gd", schedule.read_clock(clock), schedule.Rate(0.3), {}, plastic=True
-    )
-    return dataclasses.replace(made, **changes)
-
-
-def _settings(build: Build, *levels: Any, **changes: Any) -> Any:
-    rest = dataclasses.replace(build.settings.levels[0], plastic=False)
-    return dataclasses.replace(build.settings, levels=(rest, *levels), **changes)
-
-
 @pytest.fixture
 def model(build: Build) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build.checkpoint.construct({"vocab": 128, "dim": 8}).double().eval()
+    return small_model(build)
 
 
 @pytest.fixture
 def text() -> torch.Tensor:
-    return torch.randint(97, 110, (75,), generator=torch.Generator().manual_seed(1))
+    return letters()
 
 
 @pytest.fixture
 def two(build: Build) -> Any:
-    """A level of 8 tokens by gradient descent, one of 2 steps by AdamW."""
-    return _settings(
-        build,
-        _level(build, "fast", ("fast",), "8 tokens"),
-        _level(build, "slow", ("slow",), "2 steps", rule="adamw", rate=build.schedule.Rate(1e-2)),
-    )
+    return two_levels(build)
 
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other
 
 
 def _pieces(text: torch.Tensor, *sizes: int) -> list[torch.Tensor]:
@@ -145,7 +116,7 @@ def _by_hand(
 )
 def test_every_clock_is_a_loop_written_by_hand(build: Build, model, text, fast: str, slow: str, cuts) -> None:
     levels = {"fast": fast, "slow": slow}
-    settings = _settings(build, *(_level(build, n, (n,), c) for n, c in levels.items()), clip=0.05)
+    settings = with_levels(build, *(plastic_level(build, n, (n,), c) for n, c in levels.items()), clip=0.05)
 
     def due(end: int) -> list[str]:
         found = []
@@ -168,8 +139,8 @@ def test_every_clock_is_a_loop_written_by_hand(build: Build, model, text, fast: 
 
 def test_rules_go_on_from_their_memories_in_the_checkpoint(build: Build, text) -> None:
     """A stream's first update of AdamW has the averages and the bias correction of the run before it."""
-    slow = _level(build, "slow", ("slow",), "1 step", rule="adamw", rate=build.schedule.Rate(1e-2))
-    settings = _settings(build, slow, clip=None)
+    slow = plastic_level(build, "slow", ("slow",), "1 step", rule="adamw", rate=build.schedule.Rate(1e-2))
+    settings = with_levels(build, slow, clip=None)
     trainer = build.loop.Trainer(settings, torch.device("cpu"))
     for _ in range(3):
         trainer.train_step()
@@ -195,15 +166,17 @@ def test_learning_in_pieces_is_learning_in_one_go(build: Build, model, text, two
     logits = torch.cat([pieces.feed(piece) for piece in _pieces(text, *sizes)])
     torch.testing.assert_close(logits, whole, rtol=1e-12, atol=1e-12)
     for one, other in zip(once.levels, pieces.levels, strict=True):
-        assert _same(one.state_dict(), other.state_dict())  # bit for bit
+        assert same(one.state_dict(), other.state_dict())  # bit for bit
 
 
 def test_rules_that_see_their_layers_go_on_in_pieces_and_from_files(
     build: Build, text, tmp_path: Path
 ) -> None:
     """`dgd` gathers what layers were given; of the checkpoint it takes memories, and not its open period."""
-    slow = _level(build, "slow", ("slow.weight",), "24 tokens", rule="dgd", rate=build.schedule.Rate(1e-2))
-    settings = _settings(build, slow)
+    slow = plastic_level(
+        build, "slow", ("slow.weight",), "24 tokens", rule="dgd", rate=build.schedule.Rate(1e-2)
+    )
+    settings = with_levels(build, slow)
     trainer = build.loop.Trainer(settings, torch.device("cpu"))
     trainer.train_step()
     trained, model = trainer.state_dict(), trainer.model.eval()
@@ -215,10 +188,10 @@ def test_rules_that_see_their_layers_go_on_in_pieces_and_from_files(
         pieces = build.streams.Stream(model, settings, trained)
         pieces.load(tmp_path / "state.pt")
     assert once.updates == {"slow": 3}
-    assert _same(once.levels[0].state_dict(), pieces.levels[0].state_dict())
+    assert same(once.levels[0].state_dict(), pieces.levels[0].state_dict())
     other = build.streams.Stream(model, settings, trained | {"levels": {}})
     other.feed(text)
-    assert _same(once.levels[0].state_dict()["weights"], other.levels[0].state_dict()["weights"])
+    assert same(once.levels[0].state_dict()["weights"], other.levels[0].state_dict()["weights"])
 
 
 def test_a_label_is_used_only_once_it_is_known(build: Build, model, text, two) -> None:
@@ -229,7 +202,7 @@ def test_a_label_is_used_only_once_it_is_known(build: Build, model, text, two) -
     assert stream.updates == {"fast": 1, "slow": 0}
     other = build.streams.Stream(model, two)
     other.feed(torch.cat([text[:8], (text[8:9] + 1) % 128]))
-    assert not _same(stream.levels[0].state_dict(), other.levels[0].state_dict())
+    assert not same(stream.levels[0].state_dict(), other.levels[0].state_dict())
 
 
 def test_what_is_no_label_teaches_nothing(build: Build, model, text, two) -> None:
@@ -241,14 +214,16 @@ def test_what_is_no_label_teaches_nothing(build: Build, model, text, two) -> Non
     other.feed((text[11:60] + 1) % 128, learn=False)
     assert stream.updates == other.updates == {"fast": 2, "slow": 1}
     # What was read without learning is context of nothing that was learned after it.
-    assert _same(stream.levels[0].weights, other.levels[0].weights)
+    assert same(stream.levels[0].weights, other.levels[0].weights)
     quiet = build.streams.Stream(model, two)
     quiet.feed(text, learn=False)
     assert quiet.updates == {"fast": 0, "slow": 0}
 
 
 def test_only_the_last_step_counts_where_the_spec_says_so(build: Build, model, text) -> None:
-    settings = _settings(build, _level(build, "slow", ("slow",), "2 steps", reduce="last"), clip=None)
+    settings = with_levels(
+        build, plastic_level(build, "slow", ("slow",), "2 steps", reduce="last"), clip=None
+    )
     stream = build.streams.Stream(model, settings)
     stream.feed(text[:33])
     _, state = model(text[None, :16])
@@ -260,9 +235,9 @@ def test_only_the_last_step_counts_where_the_spec_says_so(build: Build, model, t
 
 def test_resets_and_starts_go_on(build: Build, model, text) -> None:
     """A nested pair: the fast level returns to a start that the slow level learns, whenever that changes."""
-    slow = _level(build, "slow", ("slow",), "2 steps")
-    fast = _level(build, "fast", ("fast",), "1 step", start="learned in slow", reset="with slow")
-    settings = _settings(build, slow, fast, clip=None)
+    slow = plastic_level(build, "slow", ("slow",), "2 steps")
+    fast = plastic_level(build, "fast", ("fast",), "1 step", start="learned in slow", reset="with slow")
+    settings = with_levels(build, slow, fast, clip=None)
     stream = build.streams.Stream(model, settings)
     stream.feed(text[:33])
     # By hand: two segments; the start gathers the gradients of both, at the weights of their time.
@@ -303,8 +278,8 @@ def test_interleaved_streams_are_those_run_alone(build: Build, model, two) -> No
             answers[index].append(stream.feed(texts[index][begin : begin + 5]))
     for (logits, state), answer, stream in zip(alone, answers, streams, strict=True):
         assert torch.equal(torch.cat(answer), logits)
-        assert _same(stream.state_dict(), state)
-    assert _same(_weights(model), before)
+        assert same(stream.state_dict(), state)
+    assert same(_weights(model), before)
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
 
 
@@ -332,7 +307,7 @@ def test_a_fork_goes_on_as_the_stream_does_and_apart_from_it(build: Build, model
     apart = third.feed((text[37:] + 1) % 128)
     logits = stream.feed(text[37:])
     assert torch.equal(fork.feed(text[37:]), logits)
-    assert _same(fork.state_dict(), stream.state_dict())
+    assert same(fork.state_dict(), stream.state_dict())
     assert not torch.equal(apart, logits)
 
 
@@ -358,138 +333,14 @@ def test_a_new_sequence_keeps_what_was_learned_and_nothing_else(build: Build, mo
     assert torch.equal(fresh.feed(text[:7]), wanted[0])
 
 
-# --------------------------------------------------------------------------- files
-
-
-@pytest.mark.parametrize("position", [3, 8, 16, 21, 37])
-def test_a_saved_stream_goes_on_bit_for_bit(build: Build, model, text, two, tmp_path: Path, position) -> None:
-    stream = build.streams.Stream(model, two)
-    stream.feed(text[:position])
-    stream.save(tmp_path / "state.pt")
-    logits = stream.feed(text[position:])
-    other = build.streams.Stream(model, two)
-    other.load(tmp_path / "state.pt")
-    assert torch.equal(other.feed(text[position:]), logits)
-    assert _same(other.state_dict(), stream.state_dict())
-
-
-def test_a_state_that_does_not_fit_is_refused(build: Build, model, text, two, tmp_path: Path) -> None:
-    stream, path = build.streams.Stream(model, two), tmp_path / "state.pt"
-    stream.feed(text[:20])
-    stream.save(path)
-    error = build.schedule.UserError
-
-    def load(other: torch.nn.Module, settings: Any, **options: Any) -> None:
-        fresh = build.streams.Stream(other, settings, **options)
-        before = fresh.state_dict()
-        try:
-            fresh.load(path)
-        finally:
-            assert _same(fresh.state_dict(), before)
-
-    with pytest.raises(error, match="saved by `Toy`, and this is `Other`"):
-        load(model, dataclasses.replace(two, name="Other"))
-    smaller = build.checkpoint.construct({"vocab": 128, "dim": 4}).double()
-    with pytest.raises(error, match="the size `dim` is 8 there and 4 here"):
-        load(smaller, dataclasses.replace(two, model={"vocab": 128, "dim": 4}))
-    with pytest.raises(error, match="the tokens of a step is 16 there and 8 here"):
-        load(model, dataclasses.replace(two, data=dataclasses.replace(two.data, length=8)))
-    fast = dataclasses.replace(two.levels[1], clock=build.schedule.Clock(4, "token"))
-    slow = dataclasses.replace(two.levels[2], rule="gd")
-    with pytest.raises(error, match="level `fast` has another clock"):
-        load(model, dataclasses.replace(two, levels=(two.levels[0], fast, two.levels[2])))
-    with pytest.raises(error, match="level `slow` has another rule"):
-        load(model, dataclasses.replace(two, levels=(*two.levels[:2], slow)))
-    with pytest.raises(error, match="level `fast` learns only there"):
-        load(model, two, learn=False)
-    torch.manual_seed(5)
-    other = build.checkpoint.construct({"vocab": 128, "dim": 8}).double()
-    with pytest.raises(error, match="the weights of the model are others"):
-        load(other, two)
-
-
-@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"hello"])
-def test_a_damaged_state_is_refused_and_kept(build: Build, model, text, two, tmp_path: Path, damage) -> None:
-    stream, path = build.streams.Stream(model, two), tmp_path / "state.pt"
-    stream.feed(text[:20])
-    stream.save(path)
-    path.write_bytes(damage(path.read_bytes()))
-    before = path.read_bytes()
-    with pytest.raises(build.schedule.UserError, match=r"is damaged: it has .* no whole state of a stream"):
-        stream.load(path)
-    assert path.read_bytes() == before
-
-
-def test_other_files_and_broken_numbers_are_refused(build: Build, model, text, two, tmp_path: Path) -> None:
-    stream, path = build.streams.Stream(model, two), tmp_path / "state.pt"
-    error = build.schedule.UserError
-    with pytest.raises(error, match="there is no state of a stream"):
-        stream.load(path)
-    build.checkpoint.save(path, {"weights": {}})
-    with pytest.raises(error, match="is no state of a stream of this program"):
-        stream.load(path)
-    stream.feed(text[:20])
-    with torch.no_grad():
-        stream.levels[0].weights["fast.bias"][2] = float("nan")
-    stream.save(path)
-    with pytest.raises(error, match=r"holds numbers that are not finite: `levels.fast.weights.fast.bias`"):
-        build.streams.Stream(model, two).load(path)
-
-
-def test_a_state_cannot_be_written_everywhere(build: Build, model, text, two, tmp_path: Path) -> None:
-    stream = build.streams.Stream(model, two)
-    stream.feed(text[:5])
-    with pytest.raises(build.schedule.UserError, match="cannot write") as caught:
-        stream.save(tmp_path / "none" / "state.pt")
-    assert caught.value.code == 2
-
-
-# --------------------------------------------------------------------------- averages
-
-
-def test_the_average_of_copies_is_the_copy(build: Build, model, text, two) -> None:
-    stream = build.streams.Stream(model, two)
-    stream.feed(text[:37])
-    mean = build.streams.average([stream, stream.fork(), stream.fork()])
-    assert torch.equal(mean.feed(text[37:]), stream.feed(text[37:]))
-
-
-def test_an_average_is_the_mean_of_weights_and_memories(build: Build, model, two) -> None:
-    texts = [torch.randint(97, 110, (40,)) for _ in range(2)]
-    streams = [build.streams.Stream(model, two) for _ in texts]
-    for stream, text in zip(streams, texts, strict=True):
-        stream.feed(text)
-    mean = build.streams.average([stream.new_sequence() for stream in streams])
-    for index, one in enumerate(mean.levels):
-        for name, weight in one.weights.items():
-            parts = [stream.levels[index].weights[name].detach() for stream in streams]
-            torch.testing.assert_close(weight.detach(), (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)
-    with pytest.raises(build.schedule.UserError, match="cannot be averaged: `open` has no mean"):
-        build.streams.average(streams)
-
-
-def test_averages_that_mean_nothing_are_refused(build: Build, model, text, two) -> None:
-    streams = [build.streams.Stream(model, two) for _ in range(2)]
-    streams[0].feed(text[:20])
-    streams[1].feed(text[:30])
-    error = build.schedule.UserError
-    with pytest.raises(error, match="states after 20 and 30 tokens cannot be averaged"):
-        build.streams.average(streams)
-    with pytest.raises(error, match="there is no stream to average"):
-        build.streams.average([])
-    other = build.streams.Stream(model, dataclasses.replace(two, name="Other"))
-    with pytest.raises(error, match="cannot be averaged: it was saved by `Other`"):
-        build.streams.average([streams[0], other])
-
-
 # --------------------------------------------------------------------------- what goes wrong
 
 
 def test_a_rate_that_diverges_is_stopped_and_its_level_named(build: Build, model, text) -> None:
-    settings = _settings(
+    settings = with_levels(
         build,
-        _level(build, "fast", ("fast",), "8 tokens", rate=build.schedule.Rate(1e-3)),
-        _level(build, "slow", ("norm_scale",), "8 tokens"),
+        plastic_level(build, "fast", ("fast",), "8 tokens", rate=build.schedule.Rate(1e-3)),
+        plastic_level(build, "slow", ("norm_scale",), "8 tokens"),
         clip=None,
     )
     for rate, words in (
@@ -505,7 +356,7 @@ def test_a_rate_that_diverges_is_stopped_and_its_level_named(build: Build, model
 
 
 def test_rates_are_those_asked_for(build: Build, model, text) -> None:
-    settings = _settings(build, _level(build, "slow", ("slow",), "1 step"), clip=None)
+    settings = with_levels(build, plastic_level(build, "slow", ("slow",), "1 step"), clip=None)
     moved = []
     for rates in ({}, {"slow": 0.6}, {"slow": 0.0}):
         stream = build.streams.Stream(model, settings, rates=rates)
