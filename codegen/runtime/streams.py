@@ -312,6 +312,12 @@ class Stream:
         numbers that are not finite.
         """
         content = checkpoint.load(path, what=WHAT, holds="stream")
+        if not self._understands(content):
+            raise UserError(
+                f"{path} is no {WHAT} of this program",
+                help="give one that `--save-state` wrote; the file has been left as it is",
+                kind="checkpoint",
+            )
         found = differences(content, self.signature())
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
@@ -328,6 +334,17 @@ class Stream:
                 kind="checkpoint",
             )
         self.load_state_dict(content["stream"])
+
+    def _understands(self, content: Mapping[str, Any]) -> bool:
+        """Whether a file's content has the parts of a saved stream."""
+        stream = content["stream"]
+        return (
+            all(type(content.get(name)) is type(part) for name, part in self.signature().items())
+            and isinstance(stream, dict)
+            and stream.keys() == self.state_dict().keys()
+            and isinstance(stream["levels"], dict)
+            and content["learns"].keys() == stream["levels"].keys()
+        )
 
     def signature(self) -> dict[str, Any]:
         """What the stream rests on; two streams with one signature understand each other's states."""

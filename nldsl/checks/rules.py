@@ -91,7 +91,7 @@ def weights_that_are_no_matrices(subject: Subject, findings: Findings) -> None:
                 [*spots, (algorithm.declared, "has no `otherwise`")],
                 help="say in the optimizer what learns them, such as `otherwise adamw(rate)`",
             )
-        elif not what.matrices and what.others and algorithm.otherwise is not None:
+        elif what.others and algorithm.otherwise is not None and not _finds_a_matrix(level, subject):
             report(
                 subject,
                 findings,
@@ -271,6 +271,12 @@ def _without_value(formula: Formula, algorithm: Algorithm, options: dict[str, fl
 def _learned(level: OuterLevel, subject: Subject) -> Learned:
     length = subject.graph.facts["sequence"]
     return together([learned(one, length) for one in level.weights])
+
+
+def _finds_a_matrix(level: OuterLevel, subject: Subject) -> bool:
+    """Whether a declared level learns a matrix, be it at another clock or from another start than `level`."""
+    alike = (one for one in subject.assignment.levels if one.declared is level.declared)
+    return any(_learned(one, subject).matrices for one in alike)
 
 
 def _spots(level: OuterLevel, label: str) -> list[Spot]:

@@ -126,3 +126,32 @@ def test_sequences_shorter_than_a_period_run(
         main(["generate", "out", "--checkpoint", "run/checkpoint.pt", "--prompt", "A", "--tokens", "9"]) == 0
     )
     assert capsys.readouterr().out.startswith("A")
+
+
+@pytest.mark.parametrize("part", ["stream", "name", "sizes", "length", "streams", "learns", "weights"])
+def test_a_state_that_lacks_a_part_is_refused(
+    build: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    made: Any = load(build)
+    made.train.train(made.settings, device="cpu", out=build / "run", listen=lambda _: None)
+    asked = [
+        "generate",
+        "out",
+        "--checkpoint",
+        "out/run/checkpoint.pt",
+        "--prompt",
+        "A text",
+        "--tokens",
+        "2",
+    ]
+    assert main([*asked, "--save-state", "s.pt"]) == 0
+    whole = torch.load("s.pt", weights_only=True)
+    for content in (whole | {part: None}, {k: v for k, v in whole.items() if k != part}):
+        torch.save(content, "s.pt")
+        capsys.readouterr()
+        assert main([*asked, "--load-state", "s.pt"]) == 1
+        assert "is no state of a stream of this program" in capsys.readouterr().err
+    whole["stream"].pop("position")
+    torch.save(whole, "s.pt")
+    assert main([*asked, "--load-state", "s.pt"]) == 1
+    assert "is no state of a stream of this program" in capsys.readouterr().err
