@@ -126,7 +126,7 @@ def plot(studies: Sequence[Study], arms: Sequence[Arm], out: Path, target: Path)
                 axis.plot([mean(values)], [place], "|", color=colour, markersize=11, markeredgewidth=2)
             better = "lower" if column == "forgetting" or study.lower_is_better else "higher"
             what = f"{study.said}, mean of all at the end" if column == "average" else "forgetting"
-            axis.set_title(f"{study.name}: {what} ({better} is better)", fontsize=8, loc="left")
+            axis.set_title(f"{study.name}: {what}\n{better} is better", fontsize=8, loc="left")
             axis.set_yticks(range(len(shown)), [arm.name for arm in shown], fontsize=7)
             axis.tick_params(axis="x", labelsize=7)
             axis.grid(axis="x", color="#dddddd", linewidth=0.6)
