@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Sizes = Mapping[str, Sequence[str | int]]
+KeptAxes = Mapping[str, Sequence[str | int]]
 """For each tensor that a rule keeps its two axes, each `rows`, `4 columns` or a number; a third word says how
 it begins where not with zeros: `apart`, with rows that differ, or `drawn 0`, drawn by that seed.
 """
@@ -72,7 +72,7 @@ def _seen(given: dict[str, Tensor], sees: Sequence[str]) -> dict[str, Any]:
     return made
 
 
-def held_by_rule(weights: dict[str, Tensor], sizes: Sizes, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def held_by_rule(weights: dict[str, Tensor], sizes: KeptAxes, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What a rule keeps for each of the weights `[B, H, ...]`: as `state` has it, or as it begins.
 
     Names are those of the rule's tensor and of the weight: `average.W1`.

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.codegen.engines.inner_rule import Sizes, held_by_rule, inner_rule, rule_state
+from nldsl.codegen.engines.inner_rule import KeptAxes, held_by_rule, inner_rule, rule_state
 from nldsl.codegen.engines.maps import first_layers, map_settings, traced, weight_shapes
 from nldsl.codegen.engines.newton_schulz import newton_schulz
 from nldsl.codegen.engines.objectives import objective_value, parametrised, tokenwise, with_parameters
@@ -58,7 +58,7 @@ def token_loop(
     objective_parameter: float | Tensor | tuple[Tensor, ...] | None = None,
     rule: str | Callable[..., tuple[Tensor, dict[str, Tensor]]] = "gd",
     rule_parameter: float | None = None,
-    memories: Sizes | None = None,
+    memories: KeptAxes | None = None,
     sees: tuple[str, ...] = (),
     update: int = 1,
     anchor: str | int = "retained",

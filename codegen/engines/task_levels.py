@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nldsl.codegen.engines.inner_rule import Sizes, held_by_rule, inner_rule, rule_state
+from nldsl.codegen.engines.inner_rule import KeptAxes, held_by_rule, inner_rule, rule_state
 from nldsl.codegen.engines.parts import MLP, SwiGLU, activate, full_precision
 
-Layer = Callable[[Tensor], Tensor]
+StandingLayer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Learning:
     resets: tuple[tuple[int, int], ...] = ()
     origin: Learning | None = None
     rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
-    memories: Sizes = field(default_factory=dict)
+    memories: KeptAxes = field(default_factory=dict)
 
     def clocks(self) -> set[tuple[int, int]]:
         """Period and offset of all that happens to the level."""
@@ -96,10 +96,10 @@ def is_due(position: int, period: int, offset: int) -> bool:
 
 # For each level the layers that answer in the running segment; a context variable, so that threads which read
 # different streams with one model do not meet.
-STANDING: ContextVar[dict[nn.Module, Sequence[Layer]] | None] = ContextVar("STANDING", default=None)
+STANDING: ContextVar[dict[nn.Module, Sequence[StandingLayer]] | None] = ContextVar("STANDING", default=None)
 
 
-def standing_layers(level: nn.Module, starts: Sequence[Layer]) -> Sequence[Layer]:
+def standing_layers(level: nn.Module, starts: Sequence[StandingLayer]) -> Sequence[StandingLayer]:
     """The layers of `level` with the weights of the sequences that are read; its `starts` outside."""
     return (STANDING.get() or {}).get(level, starts)
 
@@ -350,13 +350,13 @@ class FastLevel:
         self.reads: list[Pairs] = []
         self.standing: list[Tensor] = []
 
-    def layers(self, *, reached: bool = True) -> list[Layer]:
+    def layers(self, *, reached: bool = True) -> list[StandingLayer]:
         """Layers for one segment, whose weights stand still; `reached`: the outer loss reaches the start."""
         self.reads = [[] for _ in self.running.weights]
         self.standing = [_alias(one) for one in self.running.weights] if self.through else []
         return [self._layer(n, reached=reached) for n in range(len(self.reads))]
 
-    def _layer(self, n: int, *, reached: bool) -> Layer:
+    def _layer(self, n: int, *, reached: bool) -> StandingLayer:
         weight = self.standing[n] if self.through else self.running.weights[n]
 
         def answer(x: Tensor) -> Tensor:

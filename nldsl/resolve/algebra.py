@@ -22,6 +22,7 @@ from nldsl.resolve.expanded import (
 )
 from nldsl.resolve.fields import READINGS, RULES, Fields
 from nldsl.resolve.inner_rules import bound_rule, declared_rule, for_weights, meaningless
+from nldsl.resolve.optimizers import rules_named
 from nldsl.resolve.recognised import Recognised, recognised
 from nldsl.resolve.scope import Word
 
@@ -173,10 +174,13 @@ class Algebra(Fields):
         return flows
 
     def _word_of_a_rule(self) -> None:
-        """Warn where the rule is a word and the file declares an `optimizer` of that name."""
+        """Warn where the rule is a word and the file declares an `optimizer` of its name for nothing else."""
         value = self._field("rule")
         name = function_name(value) if value is not None else None
         declared = self.scope.module.lookup(name) if name is not None else None
+        others = (d for d in self.scope.module.document.declarations if not isinstance(d, doc.Memory))
+        if name in set().union(*map(rules_named, others)):
+            return
         if value is not None and declared is not None and isinstance(declared[0], doc.Optimizer):
             self.findings.add(
                 "NL0558",
