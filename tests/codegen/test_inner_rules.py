@@ -150,7 +150,8 @@ def test_a_rule_token_by_token(call: str, gradient: str, tmp_path: Path) -> None
     pieces, before = [], None
     for begin, end in itertools.pairwise((0, 1, 4, T)):
         piece = {name: tensor[:, :, begin:end] for name, tensor in given.items()}
-        part, before = one(**piece, **({"start": start} if before is None else {"state": before}))
+        begins = {"start": start} if before is None else {}
+        part, before = one(**piece, state=before, **begins)
         pieces.append(part)
     torch.testing.assert_close(torch.cat(pieces, 2), read, rtol=1e-10, atol=1e-12)
     assert before is not None and set(before) == set(state)
@@ -332,3 +333,37 @@ def test_the_graph_and_the_costs_hold_what_a_rule_keeps(tmp_path: Path) -> None:
     assert found["Small.Mixer.m3.near"].state_bytes == 4 * H * D * D
     assert found["Small.Mixer.m3.far"].state_bytes == 2 * 4 * H * D * D  # and what a period has gathered
     assert found["Small.Mixer.m3.near"].rank < found["Small.Mixer"].rank
+
+
+@pytest.mark.parametrize(
+    "call", ["nesterov(0.8)", "adamw", "lion", "turned", "capped", "adagrad", "rmsprop(momentum = 0.5)", "m3"]
+)
+def test_other_formulas_are_no_words(call: str, tmp_path: Path) -> None:
+    found = instance(memory(tmp_path, call, rate="0.3"))
+    assert found.core.rule == "optimizer"
+    assert choose(found.core).engine is TOKEN_LOOP
+
+
+def test_a_build_with_a_rule_inside_the_sequence_trains(tmp_path: Path) -> None:
+    """A build folder alone: a pattern that repeats is learned, and reading it in pieces gives the same."""
+    memory(tmp_path, "adamw(beta1 = 0.8)")
+    path = tmp_path / "one.nl"
+    run = 'model = Small, data = text("sotu", length = 16, batch = 2), steps = 2'
+    level = "level all { learns = rest, rule = momentum(rate = 0.1, beta = 0.8) }"
+    path.write_text(f"{path.read_text()}\ntrain Run {{ {run}\n {level} }}\n")
+    model = nldsl.load(path, set={"model.vocab": 256}).compile(tmp_path / "build").model().double()
+    tokens = torch.arange(24).remainder(3).repeat(2, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    losses = []
+    for _ in range(30):
+        logits, _ = model(tokens)
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        first, state = model(tokens[:, :10])
+        second, _ = model(tokens[:, 10:], state)
+        torch.testing.assert_close(torch.cat((first, second), 1), model(tokens)[0], rtol=1e-9, atol=1e-10)
