@@ -115,9 +115,10 @@ class Steps:
             self.add(whole.name, term)
         return whole
 
-    def _place(self, term: Term) -> tuple[bool, bool, bool]:
-        """Terms that a sum begins with best stand first."""
-        return any(map(_unit, term.above)), term.single, not n.is_figure(term.number, 1)
+    def _place(self, term: Term) -> tuple[bool, bool, bool, bool]:
+        """Terms that a sum begins with best stand first; a number is no list to begin with."""
+        number = not (term.above or term.below)
+        return number, any(map(_unit, term.above)), term.single, not n.is_figure(term.number, 1)
 
     def _bare(self, term: Term) -> bool:
         return (

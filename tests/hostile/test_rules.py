@@ -139,3 +139,11 @@ def test_two_rules_whose_classes_would_have_one_name(train: Run) -> None:
     assert code == 0, said
     text = next(Path("build").glob("*/rules.py")).read_text()
     assert [text.count(f"class {name}(Rule)") for name in ("MyRule", "MyRule2")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "divisor", ["1 + norm(grad)", "norm(grad) + 1", "b + mean(abs(weight))", "1 + norm(grad) + norm(weight)"]
+)
+def test_numbers_of_a_matrix_may_begin_a_sum(train: Run, divisor: str) -> None:
+    code, said = train(f"weight = weight - rate * grad / ({divisor})\n  otherwise gd(rate)", OWN)
+    assert code == 0, said
