@@ -2,8 +2,8 @@
 
     step(weight, grad, state, rate, number, ...) -> (weight, state)
 
-It is written for one memory; here it runs over batch and heads, one weight tensor after the other.  What the
-rule keeps is of its own for each sequence, head and weight tensor.
+It is written for one memory; here it runs over batch and heads, one weight tensor after the other.
+What the rule keeps is of its own for each sequence, head and weight tensor.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def held_by_rule(weights: dict[str, Tensor], sizes: KeptAxes, state: dict[str, T
     Names are those of the rule's tensor and of the weight: `average.W1`.
     """
     return {
-        f"{name}.{n}": state.get(f"rule_{name}.{n}", _first_kept(w, axes))
+        f"{name}.{n}": state[kept] if (kept := f"rule_{name}.{n}") in state else _first_kept(w, axes)
         for name, axes in sizes.items()
         for n, w in weights.items()
     }
