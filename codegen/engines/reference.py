@@ -136,7 +136,8 @@ def token_loop(
     weights = {n: state[n] for n in names}
     if normalise:
         weights["z"] = state.get("z", torch.zeros_like(key[:, :, :1].sum(2)))
-    moments = {n: state.get(_as("S", n), torch.zeros_like(weights[n])) for n in names}
+    moving = [] if callable(rule) else names
+    moments = {n: state.get(_as("S", n), torch.zeros_like(weights[n])) for n in moving}
     running = {n: state.get(_as("A", n), weights[n]) for n in names}
     started = {n: state.get(f"{n}_start", w) for n, w in weights.items()}
     anchored = {n: state.get(f"{n}_anchor", started[n]) for n in names}
