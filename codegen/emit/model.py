@@ -350,7 +350,7 @@ def _with_imports(text: str, kernels: dict[str, str]) -> str:
     lines.append("from torch import Tensor, nn")
     if "F" in used:
         lines.append("from torch.nn import functional as F")
-    names = ", ".join(sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n)))
+    names = ", ".join(sorted(kernels, key=_import_order))
     one = f"from kernels import {names}"
     lines.append("")
     if len(one) <= 110:
@@ -358,7 +358,7 @@ def _with_imports(text: str, kernels: dict[str, str]) -> str:
     else:
         lines += [
             "from kernels import (",
-            *(f"    {n}," for n in sorted(kernels, key=lambda n: (not n.isupper(), not n[0].isupper(), n))),
+            *(f"    {n}," for n in sorted(kernels, key=_import_order)),
             ")",
         ]
     head, _, rest = text.partition('"""\n\n')
@@ -387,3 +387,8 @@ def one_class(memory: MemoryInstance, lowering: str) -> tuple[str, dict[str, str
     ]
     text = file(c.File("One memory.", tuple(lines), tuple(one.step for one in emitter.classes)))
     return text, dict(emitter.kernels), made.name, made.parameters
+
+
+def _import_order(name: str) -> tuple[bool, bool, str]:
+    """Constants, classes, functions; each by letters, whatever their case."""
+    return (not name.isupper(), not name[0].isupper(), name.lower())

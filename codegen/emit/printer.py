@@ -89,8 +89,27 @@ def _expression(node: c.Code, prefix: str, indent: int, suffix: str = "") -> lis
             f"{pad}{prefix}(", [("", i) for i in node.items], f"){suffix}", indent, exploded=True
         )
     if isinstance(node, c.Infix):
-        return [f"{pad}{prefix}(", *_chain(node, indent + 4), f"{pad}){suffix}"]
+        return _at_last_bracket(node, line, indent, suffix) or [
+            f"{pad}{prefix}(",
+            *_chain(node, indent + 4),
+            f"{pad}){suffix}",
+        ]
     return [line]
+
+
+def _at_last_bracket(node: c.Infix, line: str, indent: int, suffix: str) -> list[str]:
+    """One operator whose right side ends in a bracket is broken there; nothing where that does not fit."""
+    if isinstance(node.left, c.Infix) and _PRECEDENCE[node.left.op] == _PRECEDENCE[node.op]:
+        return []
+    here: c.Infix = node
+    while isinstance(here.right, c.Infix):
+        inner = flat(here.right)
+        if _operand(here.right, here.op, right=True) != inner:
+            head = line.removesuffix(f"{inner}){suffix}")
+            lines = [head, f"{' ' * (indent + 4)}{inner}", f"{' ' * indent}){suffix}"]
+            return lines if max(map(len, lines)) <= WIDTH else []
+        here = here.right
+    return []
 
 
 def _chain(node: c.Infix, indent: int) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import Learning, TaskMLP, TaskMatrix, initialise, learn_in_sequence, rule_root
+from kernels import Learning, TaskMatrix, TaskMLP, initialise, learn_in_sequence, rule_root
 
 State = dict[str, Any]
 
@@ -88,9 +88,8 @@ class Store(nn.Module):
         second = state["second"]
         first = first + (1 - beta1) * (grad - first)
         second = second + (1 - beta2) * (grad**2 - second)
-        new_weight = (
-            weight * (1 - rate * decay)
-            - rate * (first / (1 - beta1**step)) / (rule_root(second / (1 - beta2**step)) + eps)
+        new_weight = weight * (1 - rate * decay) - rate * (first / (1 - beta1**step)) / (
+            rule_root(second / (1 - beta2**step)) + eps
         )
         return new_weight, {"first": first, "second": second}
 
