@@ -13,6 +13,7 @@ from nldsl.levels import costs
 from nldsl.levels.build import DEFAULT_LENGTH
 from nldsl.levels.draw.words import count, size
 from nldsl.resolve.expanded import ChainInstance, Core, Expanded, MemoryInstance
+from nldsl.resolve.recognised import recognised
 from nldsl.resolve.spelling import anchor, constrain, every, gradient, many, mapping, objective, rule, setting
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _by_itself(memory: MemoryInstance) -> list[tuple[str, str]]:
     engine = choice.engine
     rows = [("engine", f"{named(engine)}: {engine.summary}")]
     if engine is TOKEN_LOOP:
-        return [*rows, *_missed(memory.core)]
+        return [*rows, *_missed(memory.core), *_nearly(memory)]
     needed = rests_on(memory.core, engine)
     rows += [("rests on", ", ".join(needed))] if needed else []
     settings = ", ".join(_settings(choice, memory.core))
@@ -117,6 +118,18 @@ def _missed(core: Core) -> list[tuple[str, str]]:
         changes = " and ".join(c.instead for c in way.changes)
         rows.append(("or", f"{changes}, for {named(way.engine)}"))
     return rows
+
+
+def _nearly(memory: MemoryInstance) -> list[tuple[str, str]]:
+    """The word that a declared rule would be if its rate did not follow the token."""
+    declared = memory.core.optimizer
+    if declared is None:
+        return []
+    shapes = memory.core.map.weights(int(memory.key_width), int(memory.value_width))
+    known = recognised(declared, shapes)
+    if known is None or not known.one_rate:
+        return []
+    return [("nearly", f"with one rate for all tokens, `{declared.name}` has the formulas of `momentum`")]
 
 
 def _self_modifying(memory: MemoryInstance) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import nldsl
+from nldsl.api import planned
 from nldsl.codegen.engines.momentum import heavy_ball
 from nldsl.codegen.engines.reference import token_loop
 from nldsl.codegen.plan.engines import ENGINES, TOKEN_LOOP, choose
@@ -273,6 +274,8 @@ def test_a_rate_outside_the_average_is_the_word_only_while_it_is_one_number(tmp_
     assert instance(spec).core.optimizer is not None
     assert all(engine.obstacles(instance(spec).core) for engine in ENGINES)
     assert "momentum" not in instance(spec).flows
+    rows = [line.strip() for line in planned.plan(spec.expanded).splitlines()]
+    assert "nearly      with one rate for all tokens, `ball` has the formulas of `momentum`" in rows
 
 
 def test_what_is_recognised_computes_what_the_rule_says(tmp_path: Path) -> None:
