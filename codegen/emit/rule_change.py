@@ -253,11 +253,11 @@ class Change:
                 return atom
 
     def _stands_still(self, atom: Applied) -> bool:
-        """Whether it is work for a matrix that only one slow memory decides."""
-        slow = {safe(m.name) for m in self.algorithm.memories if m.update is not None}
+        """Whether it is work for a matrix that is what one slow memory holds, and nothing else."""
+        slow = {Held(safe(m.name)) for m in self.algorithm.memories if m.update is not None}
         numbers = [node for one in atom.numbers for node in one.walk()]
         steady = not any(isinstance(node, Signal | Local) for node in numbers)
-        return atom.function == "orthogonal" and steady and set(atom.names()) in ({one} for one in slow)
+        return atom.function == "orthogonal" and steady and atom.tensors[0].atom in slow
 
     # ------------------------------------------------------------------- memories
 

@@ -174,6 +174,7 @@ def _call(name: str, given: list[Value]) -> Value:
     first = given[0]
     if not isinstance(first, Tensor):
         plain = {"sqrt": math.sqrt, "exp": math.exp, "log": math.log, "abs": abs}
+        plain["sign"] = lambda one: float((one > 0) - (one < 0))
         if name == "identity":
             return torch.eye(int(first), dtype=torch.float64)
         return plain[name](first)

@@ -171,6 +171,18 @@ def test_memories_read_as_they_were_and_values_used_twice() -> None:
 # --------------------------------------------------------------------------- random rules
 
 
+@pytest.mark.parametrize("asked", ["slow", "-slow", "0.5 + slow", "slow * slow", "sqrt(abs(slow))"])
+def test_what_a_slow_memory_is_turned_to_stands_still_with_it_alone(asked: str) -> None:
+    text = f"""
+optimizer mine(rate, c = 0.3) {{
+  memory slow {{ value = grad, objective = dot, rate = c, update = every 3 steps, reduce = sum }}
+  weight = weight - rate * orthogonal({asked})
+  otherwise gd(rate)
+}}
+"""
+    compare(declared(text), ((3, 5), (5, 3)), steps=8)
+
+
 @st.composite
 def formulas(draw: st.DrawFn, names: tuple[str, ...], depth: int = 2) -> str:
     """A formula over tensors, with nothing below a fraction that could vanish."""
