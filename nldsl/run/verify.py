@@ -295,8 +295,9 @@ def reaches(subject: Subject) -> Finding:
     finally:
         hook.remove()
     late = logits[:, -1].log_softmax(-1)[:, 0].sum()
-    (gradient,) = torch.autograd.grad(late, vectors[0], allow_unused=True, materialize_grads=True)
-    touched = gradient.abs().sum(dim=(0, 2)).nonzero()
+    # A model whose levels change inside the sequence reads it in segments, one call after the other.
+    gradients = torch.autograd.grad(late, vectors, allow_unused=True, materialize_grads=True)
+    touched = torch.cat([one.abs().sum(dim=(0, 2)) for one in gradients])[:length].nonzero()
     if not len(touched):
         return False, "the last logit gives no gradient to any token"
     back = length - 1 - int(touched[0])

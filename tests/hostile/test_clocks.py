@@ -73,3 +73,14 @@ def test_copies_are_of_levels_that_change(train: Run, a: str, b: str) -> None:
 def test_a_period_is_cut_in_one_way(train: Run) -> None:
     code, said = train("update = every 12 tokens flush carry", "")
     assert (code, "`carry` is not part of a clock" in said) == (1, True), said
+
+
+def test_gradients_of_models_read_in_segments_are_probed_in_all_of_them(
+    train: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    level = "update = every 4 tokens, rate = 0.1"
+    assert train(level, level)[0] == 1  # a rate of its own belongs to levels inside the sequence
+    text = Path("a.nl").read_text().replace("chain seq", "scope = sequence\n  chain seq")
+    Path("a.nl").write_text(text)
+    assert main(["compile", "a.nl", "-o", "out"]) == 0
+    assert main(["verify", "out"]) == 0, capsys.readouterr().out
