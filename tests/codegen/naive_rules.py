@@ -174,9 +174,10 @@ def _call(name: str, given: list[Value]) -> Value:
     first = given[0]
     if not isinstance(first, Tensor):
         plain = {"sqrt": math.sqrt, "exp": math.exp, "log": math.log, "abs": abs}
-        plain["sign"] = lambda one: float((one > 0) - (one < 0))
         if name == "identity":
             return torch.eye(int(first), dtype=torch.float64)
+        if name == "sign":
+            return float((first > 0) - (first < 0))
         return plain[name](first)
     matrices = {
         "mean": lambda: first.mean((-2, -1), keepdim=True) if first.ndim > 1 else first.mean(),
