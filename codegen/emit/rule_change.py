@@ -11,7 +11,7 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit import rule_numbers as n
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import flat, statement
-from nldsl.codegen.emit.rule_state import RESERVED, net_form, safe, seen_signals
+from nldsl.codegen.emit.rule_state import RESERVED, net_form, safe
 from nldsl.codegen.emit.rule_steps import Steps
 from nldsl.codegen.emit.rule_terms import (
     Applied,
@@ -38,6 +38,7 @@ from nldsl.resolve.algorithm import (
     Recall,
     RuleMemory,
     Signal,
+    seen_signals,
 )
 
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "abs": "abs", "min": "min", "max": "max"}

@@ -15,7 +15,7 @@ from nldsl.codegen.emit import code as c
 from nldsl.codegen.emit.numbers import literal
 from nldsl.codegen.emit.printer import flat, statement
 from nldsl.codegen.emit.rule_classes import numbers
-from nldsl.codegen.emit.rule_state import held_names, net_form, safe, seen_signals
+from nldsl.codegen.emit.rule_state import held_names, net_form, safe
 from nldsl.resolve.algorithm import (
     Algorithm,
     Figure,
@@ -28,6 +28,7 @@ from nldsl.resolve.algorithm import (
     Recall,
     RuleMemory,
     Signal,
+    seen_signals,
 )
 
 _KERNELS = {

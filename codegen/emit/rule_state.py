@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterator
 
 from nldsl.codegen.emit import code as c
 from nldsl.resolve.algorithm import (
-    Algorithm,
-    Formula,
-    Function,
-    Negative,
-    Operation,
-    Recall,
     RuleMemory,
-    Signal,
 )
 
 RESERVED = frozenset(
@@ -58,28 +50,3 @@ def net_form(memory: RuleMemory) -> list[tuple[str, c.Code]]:
         if memory.map.activation != "gelu":
             named.append(("activation", c.Atom(f'"{memory.map.activation}"')))
     return named
-
-
-def seen_signals(algorithm: Algorithm) -> frozenset[str]:
-    """What of the layers a rule reads: `input`, `error`, or the Gram matrix of one."""
-
-    def look(formula: Formula) -> Iterator[str]:
-        match formula:
-            case Function(name="gram", arguments=(Signal(name="input" | "error" as name),)):
-                yield f"{name}_gram"
-            case Signal(name="input" | "error" | "tokens" as name):
-                yield name
-            case Operation(left=left, right=right):
-                yield from look(left)
-                yield from look(right)
-            case Negative(operand=operand):
-                yield from look(operand)
-            case Function(arguments=arguments):
-                for one in arguments:
-                    yield from look(one)
-            case Recall(query=query) if query is not None:
-                yield from look(query)
-            case _:
-                return
-
-    return frozenset(name for formula in algorithm.formulas() for name in look(formula))

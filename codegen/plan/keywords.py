@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from nldsl.codegen.emit.rule_state import seen_signals
 from nldsl.codegen.plan.engine import Setting
 from nldsl.codegen.plan.gradients import gradient_setting
-from nldsl.resolve.algorithm import WEIGHT, Algorithm
+from nldsl.resolve.algorithm import WEIGHT, Algorithm, seen_signals
 from nldsl.resolve.expanded import Core
 
 

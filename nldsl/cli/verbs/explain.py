@@ -115,8 +115,8 @@ def _near(subject: str) -> str:
 def command(
     console: Console, subject: str | None, variant: str | None, settings: tuple[str, ...], memory: bool
 ) -> int:
-    """Explain a finding by its code (NL0312) or name; of SPEC, say which engine each memory gets and why, what
-    chains compute, and what rules keep.
+    """Explain a finding by its code (NL0312) or name; of SPEC, say which engine each memory gets and why,
+    what chains compute, and what rules keep.
 
     Without an argument, list every code.
     """
