@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
-from schedule import Level, Settings, cuts, due, parents_first, segment_lengths, updates
+from schedule import Clock, Level, Settings, cuts, due, parents_first, segment_lengths, updates
 
 SHOWN = 64  # steps of a time line
 
@@ -131,3 +133,15 @@ def _returns(settings: Settings, level: Level) -> bool:
         return updates(level.resets, settings) > 0
     parent = settings.level(level.parent)
     return updates(parent.clock, settings) > 0 or bool(parent.reset and _returns(settings, parent))
+
+
+def new_clocks(settings: Settings, written: str) -> list[str]:
+    """What is worth a line when a run goes on: the levels that had another clock in the settings `written`
+    with its checkpoint, as JSON.
+    """
+    before = {level["name"]: level["clock"] for level in json.loads(written)["levels"]}
+    changed = [one for one in settings.levels if before.get(one.name, asdict(one.clock)) != asdict(one.clock)]
+    return [
+        f"level `{one.name}` changes {one.clock} from here on, and did so {Clock(**before[one.name])} before"
+        for one in changed
+    ]

@@ -25,7 +25,7 @@ from amend import amend
 from checkpoint import NAME, construct, load, save
 from learners import put_to_work
 from loop import Trainer
-from plan import plan
+from plan import new_clocks, plan
 from pretrained import save_weights
 from schedule import Settings, UserError, idle_levels, segment_lengths, validate
 from session import (
@@ -88,7 +88,10 @@ def train(
             result = Result(folder, trainer.step)
             result.baselines = trainer.course.baselines()
             journal.tell("start", trainer.step, **describe(trainer, result))
-            for warning in (*idle_levels(settings), *trainer.course.warnings, *([unfit] if unfit else [])):
+            warnings = [*idle_levels(settings), *trainer.course.warnings, *([unfit] if unfit else [])]
+            if content is not None and "settings" in content:
+                warnings += new_clocks(settings, content["settings"])
+            for warning in warnings:
                 journal.tell("warning", trainer.step, text=warning)
             try:
                 with interruptions() as stop:  # before the loop there is nothing to save

@@ -154,6 +154,16 @@ def test_a_shorter_run_can_be_made_longer(build: Build, tmp_path: Path) -> None:
     assert result.step == 8
 
 
+def test_another_clock_of_a_level_is_told_when_a_run_goes_on(build: Build, tmp_path: Path) -> None:
+    four = _settings(build, "steps=4", "levels.slow.clock=2 steps")
+    _, events = _train(build, four, out=tmp_path / "run")
+    assert not [e for e in events if e["event"] == "warning"]
+    other = _settings(build, "steps=8", "levels.slow.clock=4 steps")
+    _, events = _train(build, other, out=tmp_path / "run", resume=True)
+    told = [event["text"] for event in events if event["event"] == "warning"]
+    assert told == ["level `slow` changes every 4 steps from here on, and did so every 2 steps before"]
+
+
 def test_the_same_seed_gives_the_same_weights(build: Build, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         _train(build, _settings(build, f"seed={seed}"), out=tmp_path / name)
