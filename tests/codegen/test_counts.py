@@ -15,15 +15,15 @@ LENGTH = 12
 SHORTER = ("attention", "grouped_cache", "streams_context")  # caches that are not full after so few tokens
 
 
-def held(state: Any) -> int:
-    """Floating-point numbers in a state."""
+def held(state: Any, batch: int) -> int:
+    """Floating-point numbers in the state of `batch` sequences; what they share stands for each of them."""
     match state:
-        case Tensor():
-            return state.numel() if state.is_floating_point() else 0
+        case Tensor() if state.is_floating_point():
+            return state.numel() if state.ndim else batch
         case dict():
-            return sum(map(held, state.values()))
+            return sum(held(one, batch) for one in state.values())
         case list() | tuple():
-            return sum(map(held, state))
+            return sum(held(one, batch) for one in state)
         case _:
             return 0
 
@@ -46,4 +46,4 @@ def test_the_level_graph_counts_what_the_code_has(name: str) -> None:
     with torch.no_grad():
         _, state = model(ids)
     said = sum(c.state_bytes * c.copies for c in levels.components if c.per_sequence)
-    assert held(state) * 4 == said * ids.shape[0]
+    assert held(state, ids.shape[0]) * 4 == said * ids.shape[0]
