@@ -99,8 +99,13 @@ class Rule(Optimizer):
 
     def lists(self, group: Group) -> Iterator[Lists]:
         """The weights of a group that have gradients, in lists that a rule may change together."""
-        found: dict[Any, tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]] = {}
         kind = type(self)
+        if not (kind.matrices or kind.remembers or kind.by_shape):  # then any list will do
+            pairs = [(w, g) for w in group["params"] if (g := w.grad) is not None]
+            if pairs:
+                yield kind, [w for w, _ in pairs], [g for _, g in pairs], {}, 0
+            return
+        found: dict[Any, tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]] = {}
         for weight in group["params"]:
             gradient = weight.grad
             if gradient is None:
