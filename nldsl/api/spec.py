@@ -6,7 +6,16 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nldsl.api.reading import Analysis, Settings, amendments, analyse, linked, read_source, reader_beside
+from nldsl.api.reading import (
+    Analysis,
+    Linked,
+    Settings,
+    amendments,
+    analyse,
+    linked,
+    read_source,
+    reader_beside,
+)
 from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 from nldsl.document import model as doc
 
@@ -251,3 +260,13 @@ def load(
     if any(d.severity == "error" for d in found):
         raise SpecError(found)
     return Spec(analysis, variant=variant, settings=tuple(extra))
+
+
+def of_module(
+    module: Module, *, variant: str | None = None, settings: tuple[doc.Amendment, ...] = ()
+) -> Spec:
+    """A variant of a file that has been read and linked, amended by `settings`; raises `SpecError`."""
+    analysis = analyse(Linked(module.source, module, (), ()), variant=variant, extra=settings)
+    if analysis.has_errors:
+        raise SpecError(analysis.findings)
+    return Spec(analysis, variant=variant, settings=settings)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nldsl import checks
-from nldsl.ablate.plan import count, plan_module, variants
+from nldsl.ablate.plan import Plan, count, plan, variants
+from nldsl.ablate.table import as_text
 from nldsl.checks.budget import estimate
 from nldsl.checks.gates import Interval, at_start, bounds, has_unit_length
 from nldsl.diagnostics import codes
@@ -253,25 +255,32 @@ def test_variants_of_a_study() -> None:
     assert len({p.name for p in planned}) == len(planned)
 
 
+def plan_of(text: str, name: str | None = None) -> Plan:
+    return plan(SimpleNamespace(module=linked(text), settings=()), name)
+
+
 def test_a_plan_says_what_each_variant_costs() -> None:
-    made = plan_module(linked(EXAMPLE.read_text(encoding="utf-8")))
-    assert (made.name, made.base, made.seeds, made.runs) == ("HopeAblation", "HopeOnText", 5, 50)
+    made = plan_of(EXAMPLE.read_text(encoding="utf-8"))
+    assert (made.name, made.base, made.seeds) == ("HopeAblation", "HopeOnText", (0, 1, 2, 3, 4))
     assert made.rows[0].parameters == 9_263_376
-    assert "without HopeBlock.store" in str(made)
-    assert "-67.9%" in str(made)
-    assert str(made).endswith("50 runs, 5 seeds each")
+    assert made.rows[0].merged == ("SelfModifying.rule = dgd",)
+    text = as_text(made)
+    assert "without HopeBlock.store" in text
+    assert "-67.9%" in text
+    assert text.endswith("45 runs, 5 seeds each")
 
 
 def test_a_plan_lists_what_cannot_be_made() -> None:
-    made = plan_module(linked(STUDY.replace("data.length", "data.lenght")), "Study")
-    assert made.rows[1].problem == "the path `data.lenght` matches nothing"
-    assert made.runs == len(made.rows) - 1
+    made = plan_of(STUDY.replace("data.length", "data.lenght"), "Study")
+    broken = [row for row in made.rows if row.problem is not None]
+    assert [row.problem for row in broken] == ["the path `data.lenght` matches nothing"]
+    assert made.trials == (len(made.rows) - 1) * len(made.seeds)
 
 
 @pytest.mark.parametrize(("text", "name"), [(STUDY, "Studdy"), (PLACES, None)])
 def test_a_plan_needs_its_block(text: str, name: str | None) -> None:
     with pytest.raises(SpecError) as caught:
-        plan_module(linked(text), name)
+        plan_of(text, name)
     assert [d.code for d in caught.value.diagnostics] == ["NL0610"]
 
 

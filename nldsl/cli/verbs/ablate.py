@@ -12,9 +12,10 @@ from nldsl.cli.options import set_option, with_console
 def ablate(console: Console, path: str, *, name: str | None = None, settings: tuple[str, ...] = ()) -> int:
     """Print the plan of the `ablate` declaration called `name`, or of the only one."""
     from nldsl.ablate.plan import plan
+    from nldsl.ablate.table import as_text
 
     spec = inputs.load_spec(console, path, settings=settings)
-    console.out(str(plan(spec, name)))
+    console.out(as_text(plan(spec, name)))
     return 0
 
 
