@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nldsl.run.look import COLOURS, GREY, figure, page, smooth, svg
+
 Event = dict[str, Any]
-
-COLOURS = ("#2a6fbb", "#c8553d", "#3a8f5c", "#8a5fb0", "#b8860b", "#4a8c9c", "#a04878", "#6b7280")
-GREY = "#7d8695"
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6472; --line: #d9dde3; --paper: #ffffff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --soft: #9aa4b2; --line: #343c48; --paper: #14181e; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
-p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .87rem; margin-top: .3rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr)); gap: .75rem; }
-.tile { border: 1px solid var(--line); border-radius: 8px; padding: .55rem .8rem; }
-.tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; font-weight: 600; }
-.tile span { color: var(--soft); font-size: .82rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top; }
-tr { border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 500; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: 8px;
-      padding: .8rem 1rem; margin: 0; font: .85rem/1.5 ui-monospace, monospace; }
-i.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
-details summary { cursor: pointer; color: var(--soft); }
-.bad { border-left: 4px solid #c8553d; padding: .4rem .9rem; }
-"""
 
 
 def write(target: Path, *, command: str, folder: Path) -> None:
@@ -87,13 +58,13 @@ def render(log: list[Event], *, command: str, folder: Path) -> str:
             f"Loss in nats per {_unit(start)}. The dashed lines are what counting gives on the same held-out "
             "text."
         )
-        parts.append(_figure("Loss", _draw(_loss, start, steps, evaluations), caption))
+        parts.append(figure("Loss", _draw(_loss, start, steps, evaluations), caption))
         caption = (
             "Each mark is an update of the level's weights; a level that changes at every step is a band."
         )
-        parts.append(_figure("Updates", _draw(_updates, start, steps, evaluations), caption))
+        parts.append(figure("Updates", _draw(_updates, start, steps, evaluations), caption))
         parts.append(
-            _figure("Rates", _draw(_rates, start, steps, evaluations), "Learning rate at each update.")
+            figure("Rates", _draw(_rates, start, steps, evaluations), "Learning rate at each update.")
         )
     parts += ["<h2>Levels</h2>", _level_table(levels, steps)]
     if sample:
@@ -102,14 +73,7 @@ def render(log: list[Event], *, command: str, folder: Path) -> str:
     settings = json.dumps(start["settings"], indent=2, ensure_ascii=False)
     shown = f"<details><summary>all of them</summary><pre>{html.escape(settings)}</pre></details>"
     parts += ["<h2>Settings</h2>", shown]
-    title = f"<title>{html.escape(start['name'])}: training report</title>"
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head = f"{meta}{title}<style>{STYLE}</style>"
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    return page(f"{start['name']}: training report", parts)
 
 
 def _lead(start: Event, steps: list[Event]) -> str:
@@ -150,10 +114,6 @@ def _tiles(start: Event, steps: list[Event], evaluations: list[Event]) -> str:
     return f'<div class="tiles">{shown}</div>'
 
 
-def _figure(title: str, svg: str, caption: str) -> str:
-    return f"<h2>{title}</h2><figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
 def _level_table(levels: list[Event], steps: list[Event]) -> str:
     head = "<tr><th>level</th><th>changes</th><th>rule</th><th>options</th><th class=n>rate</th>"
     head += "<th class=n>parameters</th><th class=n>updates</th></tr>"
@@ -191,43 +151,22 @@ def _colours(levels: list[Event]) -> list[str]:
 
 
 def _draw(paint: Callable[..., None], start: Event, steps: list[Event], evaluations: list[Event]) -> str:
-    """A picture as inline SVG, its text as text."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    """A picture over the steps of the run, as inline SVG."""
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "nldsl",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "text.color": GREY,
-        "axes.edgecolor": GREY,
-        "axes.labelcolor": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-    }
-    with mpl.rc_context(style):
-        height = 3.4 if paint is not _updates else 0.9 + 0.34 * len(start["levels"])
-        figure = Figure(figsize=(9, height), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
+    def whole(canvas: Any) -> None:
+        axes = canvas.add_subplot()
         axes.patch.set_alpha(0)
         paint(axes, start, steps, evaluations)
         axes.set_xlim(0, max(steps[-1]["step"], 1) * 1.01)
         axes.set_xlabel("step")
-        text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :].strip()
+
+    return svg(whole, height=3.4 if paint is not _updates else 0.9 + 0.34 * len(start["levels"]))
 
 
 def _loss(axes: Any, start: Event, steps: list[Event], evaluations: list[Event]) -> None:
     numbers, losses = [e["step"] for e in steps], [e["loss"] for e in steps]
     axes.plot(numbers, losses, color=COLOURS[0], alpha=0.35, linewidth=0.8)
-    axes.plot(numbers, _smooth(losses), color=COLOURS[0], linewidth=1.6, label="training, smoothed")
+    axes.plot(numbers, smooth(losses), color=COLOURS[0], linewidth=1.6, label="training, smoothed")
     held = [(e["step"], e["loss"]) for e in evaluations]
     axes.plot(
         *zip(*held, strict=True),
@@ -289,20 +228,6 @@ def _rates(axes: Any, start: Event, steps: list[Event], _: list[Event]) -> None:
     axes.legend(
         frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, labelcolor=GREY
     )
-
-
-def _smooth(values: list[float]) -> list[float]:
-    """A running mean that forgets; corrected at the start.
-
-    >>> _smooth([2.0, 2.0, 2.0])
-    [2.0, 2.0, 2.0]
-    """
-    keep = 1 - 1 / max(1.0, min(50.0, len(values) / 40))
-    mean, weight, smoothed = 0.0, 0.0, []
-    for value in values:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        smoothed.append(mean / weight)
-    return smoothed
 
 
 def _short(name: str, width: int = 22) -> str:
