@@ -155,7 +155,7 @@ def _walk(parts: list[str], base: doc.Train | doc.Model, module: Module, change:
     if head in ("model", base.name) and isinstance(base, doc.Model) and rest:
         _declaration(rest, base, module, change)
         return
-    found = module.lookup(head) or module.rule(head)
+    found = module.lookup(head) or module.rule(head) or module.below(head)
     if found is None or not rest:
         names = [d.name for d in module.document.declarations if not isinstance(d, doc.Variant | doc.Ablate)]
         fields = list(TRAIN_FIELDS) if isinstance(base, doc.Train) else ["model"]
@@ -167,6 +167,9 @@ def _train(parts: list[str], train: doc.Train, module: Module, change: Change) -
     head, rest = parts[0], parts[1:]
     for level in train.levels:
         if level.name == head:
+            if not rest and change(e.Name((head,))) is None:
+                train.levels.remove(level)
+                return
             _fields(rest or [head], level.fields, ("learns", "rule", "update", "reduce"), module, change)
             return
     _fields(parts, train.fields, TRAIN_FIELDS, module, change)

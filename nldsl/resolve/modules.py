@@ -81,6 +81,24 @@ class Module:
             return found[0], found[1]
         return self.rules.find(name)
 
+    def below(self, name: str) -> tuple[object, Module] | None:
+        """The declaration that a name means in the files that this one imports, and in those that they do; None
+        where there is none, or where two of them mean different things by it.
+        """
+        found: dict[int, tuple[object, Module]] = {}
+        seen = {id(self)}
+        waiting = [m for m, _ in self.imported.values()] + list(self.aliases.values())
+        while waiting:
+            module = waiting.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            one = module.lookup(name)
+            if one is not None:
+                found[id(one[0])] = one
+            waiting += [*(m for m, _ in module.imported.values()), *module.aliases.values()]
+        return next(iter(found.values())) if len(found) == 1 else None
+
     def names(self) -> list[str]:
         """Every name the file can see."""
         own = [d.name for d in self.document.declarations]
