@@ -82,8 +82,9 @@ class Module:
         return self.rules.find(name)
 
     def below(self, name: str) -> tuple[object, Module] | None:
-        """The declaration that a name means in the files that this one imports, and in those that they do; None
-        where there is none, or where two of them mean different things by it.
+        """The declaration that a name means in the files that this one imports, and in those that they do.
+
+        None where there is none, or where two of them mean different things by it.
         """
         found: dict[int, tuple[object, Module]] = {}
         seen = {id(self)}
