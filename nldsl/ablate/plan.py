@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from nldsl.ablate.names import file_safe
+from nldsl.ablate.choice import at_most, only
+from nldsl.ablate.making import digest_of, make_rows
+from nldsl.ablate.names import names_of
 from nldsl.ablate.rows import BASE, Keep, Row
 from nldsl.diagnostics.model import Diagnostic, SpecError
 from nldsl.diagnostics.suggest import nearest
-from nldsl.document import expr as e
 from nldsl.document import model as doc
-from nldsl.resolve import Resolution, resolve
-from nldsl.resolve.ablations import MOST, Planned, count, variants
+from nldsl.resolve.ablations import MOST, Planned, asked
+from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 
 if TYPE_CHECKING:
@@ -39,11 +39,14 @@ class Plan:
     Attributes:
         name: of the `ablate` block.
         base: the run (a `train` block or a variant of one) that every variant changes.
-        rows: the base first; each spec once.
+        rows: the base first; each spec once; what cannot be run last.
         seeds: of weights and data order; every variant is trained once with each.
         measures: what is compared, the first above all.
         baseline: the name of the row with which the others are compared.
         keep: what all share; None if nothing is held equal.
+        block: the `ablate` block as text.
+        left_out: variants that were asked for and are not in the plan, in words, with the reason.
+        findings: about rows with a problem; both places where there are two.
         module, settings: the file as linked, and what `--set` changes in all variants.
     """
 
@@ -54,6 +57,9 @@ class Plan:
     measures: tuple[str, ...] = ("loss",)
     baseline: str = BASE
     keep: Keep | None = None
+    block: str = ""
+    left_out: tuple[tuple[str, str], ...] = ()
+    findings: tuple[Diagnostic, ...] = ()
     module: Module = field(kw_only=True, repr=False)
     settings: tuple[doc.Amendment, ...] = field(default=(), kw_only=True, repr=False)
 
@@ -78,23 +84,49 @@ class Plan:
         return of_module(self.module, variant=self.base, settings=(*self.settings, *row.amendments))
 
 
-def plan(spec: HasModule, name: str | None = None) -> Plan:
+def plan(
+    spec: HasModule,
+    name: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    most: int | None = None,
+    seeds: int | None = None,
+) -> Plan:
     """The plan of the `ablate` block called `name` of a loaded spec, or of its only one.
 
+    Args:
+        spec: a loaded spec; its settings amend every variant, and its own variant does not count.
+        name: of the block.
+        only: pieces or globs of names, words and questions: what any of them means is taken in.
+        most: so many variants, the first ones; the base is not counted.
+        seeds: so many of them, 0, 1, ..., in place of the block's.
+
     Raises:
-        SpecError: there is no such block (NL0610), or it makes too many variants (NL0606).
+        SpecError: there is no such block (NL0610), it makes too many variants (NL0606), a word of `only`
+            means none of them (NL0650), or the base has errors.
     """
     block = find_block(spec.module, name)
-    total = count(block)
-    if total > MOST:
-        raise SpecError(
-            [Diagnostic("NL0606", f"`{block.name}` makes {total:,} variants", help="split the study")]
-        )
-    rows = planned_rows(spec.module, block.base, variants(block), spec.settings)
-    seeds = block.fields.get("seeds")
-    number = seeds.value if isinstance(seeds, e.Number) and isinstance(seeds.value, int) else 1
+    findings = Findings()
+    wanted = asked(block, spec.module.document, findings)
+    if findings.has_errors:
+        raise SpecError(findings.items)
+    rows = _named(wanted.variants)
+    baseline = next((row.name for row in rows if row.words == wanted.baseline), BASE)
+    chosen, left_out = _chosen(rows, only, most, baseline)
+    made = make_rows(spec.module, block.base, chosen, spec.settings)
     return Plan(
-        block.name, block.base, rows, tuple(range(number)), module=spec.module, settings=spec.settings
+        block.name,
+        block.base,
+        made.rows,
+        wanted.seeds if seeds is None else tuple(range(seeds)),
+        wanted.measures,
+        next((row.name for row in made.rows if wanted.baseline in row.merged), baseline),
+        wanted.keep,
+        block=block.span.text if block.span is not None else "",
+        left_out=left_out,
+        findings=made.findings,
+        module=spec.module,
+        settings=spec.settings,
     )
 
 
@@ -102,18 +134,17 @@ def planned_rows(
     module: Module, base: str, wanted: Sequence[Planned], settings: tuple[doc.Amendment, ...] = ()
 ) -> tuple[Row, ...]:
     """The base and a row for each of `wanted`; those that are the same spec are merged into the first."""
-    rows: dict[str, Row] = {}
-    broken: list[Row] = []
-    first = _row(module, base, Row(BASE, base), settings)
-    for row in (first, *(_row(module, base, _named(one), settings) for one in wanted)):
-        if row.problem is not None:
-            broken.append(row)
-        elif row.digest in rows:
-            kept = rows[row.digest]
-            rows[row.digest] = replace(kept, merged=(*kept.merged, row.words))
-        else:
-            rows[row.digest] = row
-    return (*rows.values(), *broken)
+    return make_rows(module, base, _named(wanted), settings).rows
+
+
+def _chosen(
+    wanted: list[Row], patterns: Sequence[str], most: int | None, baseline: str
+) -> tuple[list[Row], tuple[tuple[str, str], ...]]:
+    """The rows to make, and the words of the others with the reason."""
+    meant, others = only(wanted, patterns, baseline)
+    first, rest = at_most(meant, most, baseline)
+    reasons = [(row.words, "not asked for") for row in others]
+    return first, (*reasons, *((row.words, f"more than {most}") for row in rest))
 
 
 def find_block(module: Module, name: str | None = None) -> doc.Ablate:
@@ -136,36 +167,12 @@ def find_block(module: Module, name: str | None = None) -> doc.Ablate:
     raise SpecError([Diagnostic("NL0610", message, help=hint)])
 
 
-def digest_of(resolution: Resolution) -> str:
-    """A digest of what a resolution without errors means: that of its complete spec, without its remarks."""
-    from nldsl.api.difference import without_comments
-    from nldsl.api.expand import expand
-
-    return hashlib.sha256(without_comments(expand(resolution)).encode()).hexdigest()
-
-
-def _named(planned: Planned) -> Row:
-    place = planned.spans[0] if planned.spans else None
-    return Row(file_safe(planned.words), planned.words, amendments=planned.amendments, span=place)
-
-
-def _row(module: Module, base: str, row: Row, settings: tuple[doc.Amendment, ...]) -> Row:
-    """`row` with what it costs, or with why it cannot be made."""
-    from nldsl.levels.build import build
-
-    resolution = resolve(module, variant=base, extra=[*settings, *row.amendments])
-    if resolution.expanded is None:
-        problems = [d.message for d in resolution.findings if d.severity == "error"]
-        return replace(row, problem=problems[0] if problems else "cannot be made")
-    graph = build(resolution.expanded)
-    return replace(
-        row,
-        digest=digest_of(resolution),
-        parameters=graph.parameters,
-        flops_per_token=sum(c.flops_per_token * c.copies for c in graph.components),
-        state_bytes=sum(c.state_bytes * c.copies for c in graph.components if c.per_sequence),
-        steps=graph.steps or 0,
-    )
+def _named(wanted: Sequence[Planned]) -> list[Row]:
+    names = names_of([one.words for one in wanted])
+    return [
+        Row(name, one.words, one.question, one.amendments, span=one.spans[0] if one.spans else None)
+        for name, one in zip(names, wanted, strict=True)
+    ]
 
 
 def _no_row(name: str) -> Row:

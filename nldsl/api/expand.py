@@ -31,6 +31,15 @@ def expand(resolution: Resolution) -> str:
     return format_body(body)
 
 
+def lines(resolution: Resolution) -> list[str]:
+    """The complete spec as `expand` has it, a line for each field, statement or brace, without any remark.
+
+    Lines are neither indented nor broken, so that they can be compared one by one.
+    """
+    rows = (line for line, _ in _Writer(resolution).rows())
+    return [line for line in rows if line and not line.startswith("#")]
+
+
 class _Writer:
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = resolution

@@ -273,7 +273,7 @@ def test_a_plan_says_what_each_variant_costs() -> None:
 def test_a_plan_lists_what_cannot_be_made() -> None:
     made = plan_of(STUDY.replace("data.length", "data.lenght"), "Study")
     broken = [row for row in made.rows if row.problem is not None]
-    assert [row.problem for row in broken] == ["the path `data.lenght` matches nothing"]
+    assert [row.problem for row in broken] == ["the path `data.lenght` matches nothing; maybe `data.length`"]
     assert made.trials == (len(made.rows) - 1) * len(made.seeds)
 
 
