@@ -23,6 +23,7 @@ FILES = (
     "streams.py",
     "generate.py",
     "measures.py",
+    "documents.py",
     "learning.py",
     "divergence.py",
     "session.py",

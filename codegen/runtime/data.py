@@ -26,7 +26,8 @@ class Corpus:
     """A text in two parts, each one stream of tokens (`[tokens]`; bytes as `uint8`).
 
     `warnings` are facts worth a line before a run.  A token of the held-out part stands for
-    `bytes_per_token` bytes of text.
+    `bytes_per_token` bytes of text.  `documents` are the names of those held out, none where nothing parts
+    the text, and `ends` the places in `held_out` after each and the separator that ends it.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Corpus:
     held_out: Tensor
     warnings: tuple[str, ...] = ()
     bytes_per_token: float = 1.0
+    documents: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 def load(data: Data, folder: Path = HERE) -> Corpus:
@@ -48,7 +51,7 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
     """The text `source`, or what its manifest dates in `years`, both included; raises `UserError`."""
     path, manifest_path = find(source, folder)
     text = read(path)
-    sides = _split(text, data.split, manifest_path, path, years)
+    *sides, names = _split(text, data.split, manifest_path, path, years)
     for side, part in zip(("training", "held-out"), sides, strict=True):
         if not part:
             when = f" from {years[0]} to {years[1]}" if years is not None else ""
@@ -58,7 +61,11 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
                 kind="data",
             )
     reader = tokenizer(data.tokenizer, folder)
-    train, held_out = (reader.stream(side) for side in sides)
+    train = reader.stream(sides[0])
+    held_out, ends = reader.cut(sides[1])
+    if len(names) != len(ends):  # a text without a manifest, or one with separators inside its documents
+        names = [""] * len(ends) if len(ends) > 1 else []
+    names = [name or f"document {number}" for number, name in enumerate(names, start=1)]
     warnings = _warnings(text, path)
     least = data.length + 1
     longest = min(len(train), len(held_out)) - 1
@@ -71,7 +78,8 @@ def corpus(source: str, data: Data, folder: Path = HERE, years: tuple[int, int] 
                 help=f"use more text{shorter}",
                 kind="data",
             )
-    return Corpus(source, train, held_out, warnings, len(sides[1]) / len(held_out))
+    rate = len(sides[1]) / len(held_out)
+    return Corpus(source, train, held_out, warnings, rate, tuple(names), tuple(ends if names else ()))
 
 
 def check_vocabulary(corpus: Corpus, vocabulary: int) -> None:
@@ -147,9 +155,14 @@ class Sampler:
 
 def held_out_windows(corpus: Corpus, length: int, count: int) -> Tensor:
     """Up to `count` windows of the held-out text, in order and spread evenly: `[windows, length + 1]`."""
+    return _windows(corpus.held_out, held_out_starts(corpus, length, count), length)
+
+
+def held_out_starts(corpus: Corpus, length: int, count: int) -> Tensor:
+    """Where those windows begin in the held-out text: `[windows]` of int64."""
     available = (len(corpus.held_out) - 1) // length
     chosen = torch.linspace(0, available - 1, min(count, available), dtype=torch.float64).long()
-    return _windows(corpus.held_out, chosen * length, length)
+    return chosen * length
 
 
 def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:
@@ -268,8 +281,8 @@ def read(path: Path) -> bytes:
 
 def _split(
     text: bytes, rule: str, manifest_path: Path | None, path: Path, years: tuple[int, int] | None
-) -> tuple[bytes, bytes]:
-    """Training and held-out text by `rule` (see `schedule.Data`)."""
+) -> tuple[bytes, bytes, list[str]]:
+    """Training and held-out text by `rule` (see `schedule.Data`), and what a manifest calls its documents."""
     if years is not None and manifest_path is None:
         raise UserError(
             f"{path.name} has no manifest that says when its documents were written",
@@ -291,20 +304,27 @@ def _split(
             f"`{rule}` is no way to hold out text", help="use `manifest`, `tail` or `tail(0.05)`", kind="data"
         )
     cut = len(text) - max(1, round(len(text) * share))
-    return text[:cut], text[cut:]
+    documents = manifest(manifest_path)[2] if manifest_path is not None else []
+    names = [one.name for one in documents if one.offset + one.size + len(SEPARATOR) > cut]
+    return text[:cut], text[cut:], names
 
 
-def _split_documents(text: bytes, manifest_path: Path, years: tuple[int, int] | None) -> tuple[bytes, bytes]:
+def _split_documents(
+    text: bytes, manifest_path: Path, years: tuple[int, int] | None
+) -> tuple[bytes, bytes, list[str]]:
     """Documents of `years` (of all, by default); those of index `remainder` modulo `every` are held out."""
     every, remainder, documents = manifest(manifest_path)
     train: list[bytes] = []
     held_out: list[bytes] = []
+    names: list[str] = []
     for index, document in enumerate(documents):
         if years is not None and not years[0] <= document.year <= years[1]:
             continue
         side = held_out if index % every == remainder else train
         side.append(text[document.offset : document.offset + document.size])
-    return SEPARATOR.join(train), SEPARATOR.join(held_out)
+        if side is held_out:
+            names.append(document.name)
+    return SEPARATOR.join(train), SEPARATOR.join(held_out), names
 
 
 @dataclass(frozen=True)
@@ -315,6 +335,12 @@ class Document:
     size: int
     year: int
     author: str
+    date: str = ""
+
+    @property
+    def name(self) -> str:
+        """When it was written, and by whom."""
+        return f"{self.date} {self.author}".strip()
 
 
 def manifest(path: Path) -> tuple[int, int, list[Document]]:
@@ -322,8 +348,9 @@ def manifest(path: Path) -> tuple[int, int, list[Document]]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         documents = [
-            Document(e["offset"], e["bytes"], int(e.get("date", "0")[:4]), e.get("author", ""))
+            Document(e["offset"], e["bytes"], int(date[:4] or 0), e.get("author", ""), date)
             for e in found["documents"]
+            for date in [e.get("date", "")]
         ]
         return int(found["split"]["every"]), int(found["split"]["remainder"]), documents
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from checkpoint import construct, load_weights
 from divergence import all_weights_finite, gradient_error, loss_error, weights_error
+from documents import Documents, by_document
 from generate import generate
 from learners import Learner, put_to_work
+from measures import Answers, evaluate
 from measures import check as check_measures
-from measures import evaluate
 from pretrained import start_from_files
 from schedule import Measure, Settings, UserError, cuts, due, parents_first, validate
 from session import pick_precision
@@ -47,6 +49,7 @@ class Trainer:
         self.precision = pick_precision(settings, device)
         self.step = 0
         self.tokens = 0  # of one stream
+        self._answers: tuple[int, Answers] | None = None  # the last ones, and the step that they are of
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Automatic mixed precision where the settings ask for it."""
@@ -148,7 +151,18 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss and measures."""
-        return self._measured(self.course.windows, self.course.targets, self.settings.measures)
+
+        def keep(answers: Answers) -> None:
+            self._answers = self.step, answers
+
+        return self._measured(self.course.windows, self.course.targets, self.settings.measures, keep)
+
+    def evaluate_documents(self) -> Documents:
+        """The held-out loss by document; the last evaluation serves if no step was made since."""
+        if self._answers is None or self._answers[0] != self.step:
+            self.evaluate()
+        assert self._answers is not None
+        return by_document(self._answers[1], self.course)
 
     def evaluate_tasks(self) -> list[dict[str, float]]:
         """Held-out loss and accuracy of each task."""
@@ -156,7 +170,11 @@ class Trainer:
         return [self._measured(windows, targets, (Measure("accuracy"),)) for windows, targets in asked]
 
     def _measured(
-        self, windows: Tensor, targets: Tensor | None, measures: tuple[Measure, ...]
+        self,
+        windows: Tensor,
+        targets: Tensor | None,
+        measures: tuple[Measure, ...],
+        keep: Callable[[Answers], None] | None = None,
     ) -> dict[str, float]:
         batch = self.settings.data.batch
         return evaluate(
@@ -167,6 +185,7 @@ class Trainer:
             context=self.context,
             targets=targets,
             bytes_per_token=self.course.bytes_per_token,
+            keep=keep,
         )
 
     def sample(self) -> str:

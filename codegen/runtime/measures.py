@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,24 @@ QUESTION = " The number of the vault is "
 DIGITS = 4
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model made of held-out tokens, `[n, length]` each.
+
+    `losses` are in nats, float64; `right` says where its likeliest token was the right one, and `counts`
+    which tokens were asked for at all.
+    """
+
+    losses: Tensor
+    right: Tensor
+    counts: Tensor
+
+    def means(self) -> tuple[float, float]:
+        """The mean loss in nats, and the share of tokens guessed right, of those that count."""
+        tokens = int(self.counts.sum())
+        return float(self.losses[self.counts].sum()) / tokens, int(self.right[self.counts].sum()) / tokens
+
+
 def evaluate(
     model: nn.Module,
     windows: Tensor,
@@ -36,17 +55,22 @@ def evaluate(
     context: Callable[[], AbstractContextManager[Any]],
     targets: Tensor | None = None,
     bytes_per_token: float = 1.0,
+    keep: Callable[[Answers], None] | None = None,
 ) -> dict[str, float]:
     """The held-out loss in nats per token, and what `measures` ask; every forward runs inside `context()`.
 
     `targets` (`[n, length]`) says what is asked for where that is not just the next token: see `items`.
+    `keep` receives what the measures were made from.
     """
     trained = model.training
     model.eval()
     try:
         with torch.no_grad():
             asked = windows[:, 1:] if targets is None else targets
-            loss, right = _losses(model, windows[:, :-1], asked, batch, context)
+            answers = answer(model, windows[:, :-1], asked, batch=batch, context=context)
+            if keep is not None:
+                keep(answers)
+            loss, right = answers.means()
             found = {"loss": loss}
             for measure in measures:
                 match measure.name:
@@ -138,26 +162,31 @@ def needle(
     return {"needle": right / (count * DIGITS)}
 
 
-def _losses(
+def answer(
     model: nn.Module,
-    windows: Tensor,
-    asked: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
     batch: int,
     context: Callable[[], AbstractContextManager[Any]],
-) -> tuple[float, float]:
-    """Mean loss in nats and share of tokens guessed right, of those that count."""
+) -> Answers:
+    """What `model` makes of every one of `targets`; `inputs` and `targets` are `[n, length]` of int64.
+
+    Raises `UserError` (kind `diverged`) for a loss that is not finite.
+    """
     device = next(model.parameters()).device
-    loss, right, tokens = 0.0, 0, 0
-    for part, wanted in zip(batches(windows, batch), batches(asked, batch), strict=True):
-        inputs, targets = part.to(device), wanted.to(device)
+    losses: list[Tensor] = []
+    right: list[Tensor] = []
+    for part, wanted in zip(batches(inputs, batch), batches(targets, batch), strict=True):
+        here, there = part.to(device), wanted.to(device)
         with context():
-            logits, _ = model(inputs, None)
+            logits, _ = model(here, None)
         flat = logits.flatten(0, 1).float()
-        added = float(cross_entropy(flat, targets.flatten(), reduction="sum"))
+        found = cross_entropy(flat, there.flatten(), reduction="none").double()
+        added = float(found.sum())
         if not math.isfinite(added):
             with context():
-                raise not_finite(f"the held-out loss is {added}", model, inputs)
-        loss += added
-        right += int((flat.argmax(-1) == targets.flatten()).sum())
-        tokens += int((targets != IGNORED).sum())
-    return loss / tokens, right / tokens
+                raise not_finite(f"the held-out loss is {added}", model, here)
+        losses.append(found.view(there.shape).cpu())
+        right.append((flat.argmax(-1) == there.flatten()).view(there.shape).cpu())
+    return Answers(torch.cat(losses), torch.cat(right), targets != IGNORED)

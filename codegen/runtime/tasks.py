@@ -42,6 +42,7 @@ class Made:
     pairs: Tensor
     largest: int
     warnings: tuple[str, ...] = ()
+    corpus: texts.Corpus | None = None  # of a task that is a text
 
 
 class ItemSampler:
@@ -252,6 +253,7 @@ def _text(task: Task, data: Data, folder: Path) -> Made:
         texts.stream_pairs(corpus.train),
         int(max(corpus.train.max(), corpus.held_out.max())),
         corpus.warnings,
+        corpus,
     )
 
 

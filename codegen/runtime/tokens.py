@@ -29,6 +29,15 @@ class Bytes:
         """A whole text, `[bytes]` of uint8."""
         return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
+    def cut(self, text: bytes) -> tuple[Tensor, list[int]]:
+        """A whole text and, for each of its documents, the place after its last byte and its separator.
+
+        >>> Bytes().cut(b"ab" + SEPARATOR + b"c")[1]
+        [3, 4]
+        """
+        ends = list(itertools.accumulate(len(one) + len(SEPARATOR) for one in text.split(SEPARATOR)))
+        return self.stream(text), [*ends[:-1], len(text)]
+
     def encode(self, text: str) -> Tensor:
         """A short text, `[tokens]` of int64.
 
@@ -80,11 +89,17 @@ class Subwords:
 
     def stream(self, text: bytes) -> Tensor:
         """A whole text, `[tokens]` of int32, document by document."""
+        return self.cut(text)[0]
+
+    def cut(self, text: bytes) -> tuple[Tensor, list[int]]:
+        """The same and, for each of its documents, the place after its last token and its separator."""
         documents = text.split(SEPARATOR)
         found = self.reader.encode_batch([one.decode("utf-8", errors="replace") for one in documents])
         between = self.reader.encode(SEPARATOR.decode()).ids
         parts = [torch.tensor(one.ids + between, dtype=torch.int32) for one in found]
-        return torch.cat(parts)[: -len(between) or None]
+        stream = torch.cat(parts)[: -len(between) or None]
+        ends = list(itertools.accumulate(map(len, parts)))
+        return stream, [*ends[:-1], len(stream)]
 
     def encode(self, text: str) -> Tensor:
         """A short text, `[tokens]` of int64."""

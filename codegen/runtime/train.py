@@ -23,6 +23,7 @@ import torch
 
 from amend import amend
 from checkpoint import NAME, construct, load, save
+from documents import Documents
 from learners import put_to_work
 from loop import Trainer
 from plan import new_clocks, plan
@@ -55,6 +56,7 @@ class Result:
     loss_after: float | None = None
     baselines: dict[str, float] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
+    documents: Documents | None = None  # of a run that is done
     sample: str = ""
     tokens_per_second: float = 0.0
 
@@ -165,10 +167,11 @@ def _loop(trainer: Trainer, journal: Journal, result: Result, stop: threading.Ev
         journal.tell("stop", trainer.step, text="interrupted", code=130, folder=str(result.folder))
         return
     result.loss_after = result.measures["loss"]
+    result.documents = trainer.evaluate_documents()
     result.sample = trainer.sample()
     if result.sample:
         journal.tell("sample", trainer.step, text=result.sample)
-    finish = {k: v for k, v in asdict(result).items() if k not in ("sample", "folder", "step")}
+    finish = {k: v for k, v in asdict(result).items() if k not in ("sample", "folder", "step", "documents")}
     journal.tell("stop", trainer.step, text="done", folder=str(result.folder), **finish)
 
 

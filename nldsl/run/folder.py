@@ -38,6 +38,7 @@ ORDER = (
     "streams",
     "generate",
     "measures",
+    "documents",
     "learning",
     "divergence",
     "session",

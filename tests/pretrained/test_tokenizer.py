@@ -59,6 +59,35 @@ def test_a_stream_says_the_text_in_fewer_tokens(make: Callable[..., Build]) -> N
     assert "".join(words.decode(two.tolist())) == "the cat\fthe hat"
 
 
+def test_documents_end_with_their_separator(make: Callable[..., Build], tmp_path: Path) -> None:
+    words = make().tokens.tokenizer("tokenizer.json", tmp_path / "build")
+    stream, ends = words.cut(b"the cat\f\fthe hat and the hat")
+    pieces = [
+        "".join(words.decode(stream[begin:end].tolist()))
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+    assert pieces == ["the cat\f", "\f", "the hat and the hat"]
+    assert len(stream) == ends[-1]
+
+
+def test_held_out_losses_of_tokens_by_document(make: Callable[..., Build], tmp_path: Path) -> None:
+    build = make()
+    path = build.folder / "words.txt"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[:-60] + "\f" + text[-60:], encoding="utf-8")
+    result = build.train.train(build.settings, device="cpu", out=tmp_path / "run", listen=lambda _: None)
+    found = result.documents
+    assert [one["name"] for one in found.units] == ["document 1", "document 2"]
+    assert found.loss == pytest.approx(result.loss_after, rel=0, abs=1e-12)
+    corpus = build.data.load(build.settings.data, build.folder)
+    assert corpus.held_out[: corpus.ends[0]].tolist()[-1:] == _words_of(build, "\f")
+
+
+def _words_of(build: Build, text: str) -> list[int]:
+    """Its tokens."""
+    return build.tokens.tokenizer("tokenizer.json", build.folder).encode(text).tolist()
+
+
 def test_a_run_counts_tokens_and_says_bits_for_bytes(make: Callable[..., Build], tmp_path: Path) -> None:
     build = make()
     events: list[dict[str, object]] = []
