@@ -7,25 +7,9 @@ from typing import Literal
 
 from nldsl.diagnostics.model import Span
 from nldsl.document import model as doc
+from nldsl.resolve.ablations import BASE, Keep, Quantity
 
-BASE = "base"
-"""The name of the variant that changes nothing."""
-
-Quantity = Literal["parameters", "flops", "time"]
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A budget that all variants share: that of the base, within a fraction of it.
-
-    `parameters` and `flops` (of one token, forward) are held by the widths at the paths `by`, or, where that
-    is empty, by widths that the search picks; `time` (of the whole training) is held by the number of steps.
-    """
-
-    what: Quantity
-    within: float
-    by: tuple[str, ...] = ()
-    span: Span | None = None
+__all__ = ["BASE", "Keep", "Quantity", "Row", "State", "Trial"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,6 @@ def _ablations(subject: Subject, findings: Findings) -> None:
 STUDIES: tuple[Check, ...] = (
     ablations.bases,
     ablations.fields_of_studies,
-    ablations.zipped,
     _other_runs,
     _variants,
     _ablations,

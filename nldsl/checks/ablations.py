@@ -1,11 +1,11 @@
-"""Variants and ablations: that each can be made, that no two are one, and that what is to be held equal is.
+"""Variants and ablations: that each can be made, that no two are one, and that their blocks are understood.
 
 Every variant is resolved and checked as if it had been asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
 from nldsl.checks.subject import Subject, errors, report
@@ -16,13 +16,12 @@ from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.build import build
 from nldsl.levels.outer import assign
-from nldsl.records import record
 from nldsl.resolve import Resolution, resolve
-from nldsl.resolve.ablations import MOST, Planned, count, variants
+from nldsl.resolve.ablations import FIELDS, Asked, Planned, asked, by_spans
+from nldsl.resolve.amend import NoSuchPath, no_such_path, value_at
 from nldsl.resolve.expanded import Expanded, Num
 from nldsl.resolve.findings import Findings
-
-ABLATE_FIELDS = ("seeds",)
+from nldsl.resolve.modules import Module
 
 Judge = Callable[[Subject, Findings], None]
 """The checks that a variant has to pass, too."""
@@ -85,40 +84,28 @@ def other_runs(subject: Subject, findings: Findings, judge: Judge) -> None:
 
 
 def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
-    """Every variant of every `ablate` block can be made, differs from the others, and has the size to keep.
+    """Every `ablate` block is understood; each of its variants can be made, and differs from the others.
 
-    Why: a broken variant stops a study half-way, one that is made twice is paid for twice, and a
-    difference that comes with fewer parameters may come from that.
-    Non-goals: a value that the base has already: the base's run serves for it; and making sizes equal,
-    which would change what a variant means behind its author's back.
+    Why: a broken variant stops a study half-way, and one that is made twice is paid for twice.
+    Non-goals: a value that the base has already: the base's run serves for it; and whether a budget can be
+    held, which the plan finds out by solving for widths.
     """
     for block in _blocks(subject):
         if not _known(subject, block.base):
             continue
-        total = count(block)
-        if total > MOST:
-            report(
-                subject,
-                findings,
-                "NL0606",
-                f"`{block.name}` makes {total} variants",
-                [(block.where(), f"more than {MOST}")],
-                help="vary fewer things at once, or split the study",
-            )
-            continue
-        seen: dict[str, Planned] = {}
+        wanted = asked(block, subject.original.document, findings)
         base = resolve(subject.original, variant=block.base).expanded
         if base is None:  # its own errors are found where it is declared
             continue
+        _widths(subject, findings, block, wanted)
+        seen: dict[str, Planned] = {}
         unchanged = meaning(base)
-        held = _held(subject, findings, block, base)
-        for planned, resolution in _made(subject, block):
+        for planned in wanted.variants:
+            resolution = resolve(subject.original, variant=block.base, extra=list(planned.amendments))
             found = _all_errors(subject, resolution, judge, findings)
             _broken(subject, findings, f"the variant `{planned.words}`", _place(planned), block.span, found)
             if resolution.expanded is None:
                 continue
-            if held is not None:
-                _size(subject, findings, planned, build(resolution.expanded).parameters, held)
             key = meaning(resolution.expanded)
             if key == unchanged:
                 continue
@@ -133,11 +120,6 @@ def _blocks(subject: Subject) -> list[doc.Ablate]:
 
 def _known(subject: Subject, name: str) -> bool:
     return isinstance(subject.original.document.find(name), doc.Train | doc.Model | doc.Variant)
-
-
-def _made(subject: Subject, block: doc.Ablate) -> Iterator[tuple[Planned, Resolution]]:
-    for planned in variants(block):
-        yield planned, resolve(subject.original, variant=block.base, extra=list(planned.amendments))
 
 
 def meaning(expanded: Expanded) -> str:
@@ -239,105 +221,67 @@ def _last(planned: Planned) -> Span | None:
     return planned.spans[-1] if planned.spans else None
 
 
-def zipped(subject: Subject, findings: Findings) -> None:
-    """The values that `zip` puts side by side are equally many.
-
-    Why: what is left over would be dropped in silence.
-    Non-goals: `grid`, which takes all combinations.
-    """
-    for block in _blocks(subject):
-        for axis in block.axes:
-            sizes = [len(values) for values in axis.values]
-            if axis.action == "zip" and len(set(sizes)) > 1:
-                report(
-                    subject,
-                    findings,
-                    "NL0609",
-                    f"`zip` puts {' and '.join(str(s) for s in sizes)} values side by side",
-                    [(axis.path_spans[0] if axis.path_spans else axis.span, "not equally many")],
-                    help="give each path as many values, or use `grid` for all combinations",
-                )
-
-
-@record
-class Held:
-    """What an ablation holds equal: the parameters of its base, within a fraction."""
-
-    parameters: int
-    within: float
-    span: Span | None
-
-
-def _held(subject: Subject, findings: Findings, block: doc.Ablate, base: Expanded) -> Held | None:
-    if block.keep is None:
-        return None
-    allowed = _tolerance(block.keep)
-    if allowed is None:
-        report(
-            subject,
-            findings,
-            "NL0608",
-            f"`keep {print_expr(block.keep)}` holds nothing that is known",
-            [(block.keep.span, "not understood")],
-            help="write `keep parameters within 2%`",
-        )
-        return None
-    return Held(build(base).parameters, allowed, block.keep.span) if base.model is not None else None
-
-
-def _size(subject: Subject, findings: Findings, planned: Planned, size: int, held: Held) -> None:
-    change = (size - held.parameters) / max(held.parameters, 1)
-    if abs(change) <= held.within + 1e-12:
+def _widths(subject: Subject, findings: Findings, block: doc.Ablate, wanted: Asked) -> None:
+    """The paths behind `by` exist, and hold whole numbers."""
+    if wanted.keep is None or not wanted.keep.by:
         return
-    report(
-        subject,
-        findings,
-        "NL0605",
-        f"`{planned.words}` has {size:,} parameters, and its base {held.parameters:,} ({change:+.1%})",
-        [(_place(planned), "another size"), (held.span, "to be held")],
-        help="replace the part by a matched one, or set a width so that the sizes agree",
-        severity="warning",
-    )
-
-
-def _tolerance(keep: e.Expr) -> float | None:
-    """0.02 of `parameters within 2%`."""
-    match keep:
-        case e.Phrase(
-            words=(
-                e.Name(parts=("parameters",)),
-                e.Name(parts=("within",)),
-                e.Quantity(amount=e.Number(value=value), unit="%"),
+    resolution = resolve(subject.original, variant=block.base)
+    assert resolution.base is not None, "a base without errors is a declaration"
+    for path, place in zip(wanted.keep.by, by_spans(block.keep), strict=True):
+        try:
+            value = value_at(path, resolution.base, resolution.module)
+        except NoSuchPath as problem:
+            no_such_path(path, problem, findings, place)
+            continue
+        if value is not None and not _may_be_width(value, _numbers(path, resolution.module)):
+            report(
+                subject,
+                findings,
+                "NL0613",
+                f"`{path}` is {print_expr(value)}, which is no width",
+                [(place, "needs a whole number"), (value.span, "this value")],
+                help="name the paths of numbers that say how wide a part is, such as `model.dim`",
             )
-        ):
-            return float(value) / 100
+
+
+def _numbers(path: str, module: Module) -> set[str]:
+    """The names that may stand for numbers in the part where a path begins."""
+    found = module.lookup(path.split(".", maxsplit=1)[0])
+    parameters = getattr(found[0], "parameters", []) if found is not None else []
+    lets = (d for d in module.document.declarations if isinstance(d, doc.Let))
+    return {one.name for one in (*parameters, *lets)}
+
+
+def _may_be_width(value: e.Expr, numbers: set[str]) -> bool:
+    """Whether a value is a whole number of at least 1, or is computed from `numbers`."""
+    match value:
+        case e.Number(value=number):
+            return isinstance(number, int) and number >= 1
+        case e.Name(text=name):
+            return name in numbers
+        case e.Binary():
+            names = {n.text for n in value.walk() if isinstance(n, e.Name)}
+            return names <= numbers and all(isinstance(n, e.Binary | e.Number | e.Name) for n in value.walk())
         case _:
-            return None
+            return False
 
 
 def fields_of_studies(subject: Subject, findings: Findings) -> None:
-    """An `ablate` block has no fields but those it knows, with values that fit.
+    """An `ablate` block has no fields but those it knows.
 
     Why: a misspelled field would do nothing.
-    Non-goals: how many seeds are enough.
+    Non-goals: their values, which `ablations` looks at; how many seeds are enough.
     """
     for block in _blocks(subject):
         for name, value in block.fields.items():
-            if name not in ABLATE_FIELDS:
-                near = nearest(name, [*ABLATE_FIELDS, "without", "vary", "grid", "zip", "keep"])
-                report(
-                    subject,
-                    findings,
-                    "NL0214",
-                    f"an `ablate` block has no field `{name}`",
-                    [(block.field_spans.get(name) or value.span, "unknown field")],
-                    help=f"maybe `{near[0]}`" if near else "it has `seeds`",
-                )
-            elif not isinstance(value, e.Number) or not isinstance(value.value, int) or value.value < 1:
-                report(
-                    subject,
-                    findings,
-                    "NL0205",
-                    f"`{name}` is {print_expr(value)}",
-                    [(value.span, "needs a whole number of at least 1")],
-                )
+            if name in FIELDS:
+                continue
+            near = nearest(name, [*FIELDS, *doc.AXES, "keep"])
+            report(
+                subject,
+                findings,
+                "NL0214",
+                f"an `ablate` block has no field `{name}`",
+                [(block.field_spans.get(name) or value.span, "unknown field")],
+                help=f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{f}`' for f in FIELDS)}",
+            )

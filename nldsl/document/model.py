@@ -160,19 +160,26 @@ class Variant(Node):
     amendments: list[Amendment] = []
 
 
+AXES = ("without", "replace", "vary", "grid", "zip", "variants")
+"""First words of the lines of an `ablate` block that make variants."""
+
+
 class Axis(Node):
-    """One line of an `ablate` block that makes variants: paths and the values each takes (none for
-    `without`).
+    """One line of an `ablate` block that makes variants: paths, and the values that each takes.
+
+    `without` has no values; `together` says how many of its paths, in order, each variant removes, and is
+    empty where every path is removed alone.  The paths of `variants` are names of declared variants.
     """
 
-    action: Literal["without", "vary", "grid", "zip"]
+    action: Literal["without", "replace", "vary", "grid", "zip", "variants"]
     paths: list[str]
     path_spans: list[Any] = Field(default=[], exclude=True, repr=False)
+    together: list[int] = []
     values: list[list[ExprField]] = []
 
 
 class Ablate(Node):
-    """`ablate Name of Base { without, vary, keep, seeds, ... }`."""
+    """`ablate Name of Base { axes, keep, seeds, measure, baseline }`."""
 
     kind: Literal["ablate"] = "ablate"
     name: str

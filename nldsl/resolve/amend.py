@@ -120,9 +120,9 @@ def value_at(path: str, base: doc.Train | doc.Model, module: Module) -> e.Expr |
     return found[-1] if found else None
 
 
-def no_such_path(path: str, problem: NoSuchPath, findings: Findings) -> None:
-    """Record that a path asked for outside of any spec matches nothing."""
-    _report(amendment("set", path, None, None), problem, findings)
+def no_such_path(path: str, problem: NoSuchPath, findings: Findings, place: Span | None = None) -> None:
+    """Record that a path matches nothing; one that was asked for outside of any spec has no `place`."""
+    _report(amendment("set", path, None, place), problem, findings)
 
 
 def _report(amendment: doc.Amendment, problem: NoSuchPath, findings: Findings) -> None:

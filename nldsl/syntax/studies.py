@@ -96,7 +96,7 @@ class Studies(Elaborating):
         for statement in body.statements:
             inner = head_of(statement)
             word = inner.word if inner.word is not None else first_word(statement)
-            if word in ("without", "vary", "grid", "zip"):
+            if word in m.AXES:
                 axis = self.axis(inner, word)
                 if axis is not None:
                     axes.append(axis)
@@ -109,7 +109,7 @@ class Studies(Elaborating):
                 else:
                     keep = rest
             else:
-                self.assign(inner, fields, "an ablate", ("without", "vary", "grid", "zip", "keep"))
+                self.assign(inner, fields, "an ablate", (*m.AXES, "keep"))
         return m.Ablate.model_construct(
             name=name.text, base=base.text, base_span=base.span, axes=axes, keep=keep, fields=fields.values,
             field_spans=fields.spans, span=head.statement.span, name_span=name.span,
@@ -118,40 +118,37 @@ class Studies(Elaborating):
     def axis(self, head: Head, word: Any) -> m.Axis | None:
         value = head.value
         rest = head.words[1:]
-        span = head.statement.span
         if not isinstance(value, e.ListOf):
             self.malformed(head, word)
             return None
+        together: list[int] = []
+        values: list[list[e.Expr]] = []
+        names: tuple[e.Expr, ...] | None = None
         if word == "without" and not rest:
+            names, together = _groups(value)
+        elif word == "variants" and not rest:
             names = value.items
-        elif word == "vary" and len(rest) == 1:
-            names = rest
+        elif word in ("vary", "replace") and len(rest) == 1:
+            names, values = rest, [list(value.items)]
         elif word in ("grid", "zip") and len(rest) == 1 and isinstance(rest[0], e.ListOf):
-            names = rest[0].items
-        else:
-            self.malformed(head, word)
-            return None
-        paths = [n for n in names if isinstance(n, e.Name)]
-        values = self._axis_values(word, value)
-        if (
-            len(paths) != len(names)
-            or values is None
-            or (word in ("grid", "zip") and len(values) != len(paths))
-        ):
+            names, values = rest[0].items, [list(i.items) for i in value.items if isinstance(i, e.ListOf)]
+            names = names if len(names) == len(values) == len(value.items) else None
+        paths = [n for n in names or () if isinstance(n, e.Name)]
+        if names is None or len(paths) != len(names) or 0 in together:
             self.malformed(head, word)
             return None
         return m.Axis.model_construct(
             action=word,
             paths=[p.text for p in paths],
             path_spans=[p.span for p in paths],
+            together=together,
             values=values,
-            span=span,
+            span=head.statement.span,
         )
 
-    def _axis_values(self, word: str, value: e.ListOf) -> list[list[e.Expr]] | None:
-        if word == "without":
-            return []
-        if word == "vary":
-            return [list(value.items)]
-        rows = [list(i.items) for i in value.items if isinstance(i, e.ListOf)]
-        return rows if len(rows) == len(value.items) else None
+
+def _groups(paths: e.ListOf) -> tuple[tuple[e.Expr, ...], list[int]]:
+    """The items of `[A, [B, C]]` in a row, and how many go together; no numbers where each stands alone."""
+    groups = [item.items if isinstance(item, e.ListOf) else (item,) for item in paths.items]
+    nested = any(isinstance(item, e.ListOf) for item in paths.items)
+    return tuple(name for group in groups for name in group), [len(g) for g in groups] if nested else []

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from nldsl import checks
-from nldsl.ablate.plan import Plan, count, plan, variants
+from nldsl.ablate.plan import Plan, plan
 from nldsl.ablate.table import as_text
 from nldsl.checks.budget import estimate
 from nldsl.checks.gates import Interval, at_start, bounds, has_unit_length
@@ -18,6 +18,7 @@ from nldsl.diagnostics import codes
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import model as doc
 from nldsl.resolve import Resolution, link, memory, resolve
+from nldsl.resolve.ablations import count, variants
 from nldsl.resolve.expanded import MemoryInstance
 from nldsl.resolve.modules import Module
 from nldsl.resolve.primitives import PRIMITIVES
@@ -247,12 +248,12 @@ def test_variants_of_a_study() -> None:
     module = linked(STUDY)
     study = module.document.find("Study")
     assert isinstance(study, doc.Ablate)
-    planned = variants(study)
+    planned = list(variants(study, module.document))
     assert len(planned) == count(study) == 1 + 2 + 6 + 2
     assert [p.words for p in planned[:3]] == ["without data.length", "steps = 1", "steps = 2"]
     assert [p.words for p in planned[-2:]] == ["seed = 7, steps = 9", "seed = 8, steps = 10"]
     assert [s.text for s in planned[-1].spans] == ["seed", "steps", "8", "10"]
-    assert len({p.name for p in planned}) == len(planned)
+    assert len({p.words for p in planned}) == len(planned)
 
 
 def plan_of(text: str, name: str | None = None) -> Plan:
