@@ -15,7 +15,7 @@ BUILD ?= build/hope-demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual docs check clean data packages pretrained
+.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual cluster docs check clean data packages pretrained
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ bench: $(STAMP) ## measure the tool, engines, models and memory on one thread
 
 continual: $(STAMP) ## the study of continual learning; ARGS=--smoke looks whether it runs
 	$(BIN)/python -m bench.continual $(ARGS)
+
+cluster: $(STAMP) ## run studies on a local Ray cluster and through submitit, and kill parts of them
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,oracles,ray,slurm]'
+	$(BIN)/python -m pytest -q -s -m cluster tests/ablate $(ARGS)
 
 docs: $(STAMP) ## build the documentation into build/docs
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,docs]'

@@ -19,6 +19,7 @@ GROUPS = {
     "06": "variants",
     "07": "code generation",
     "08": "training",
+    "09": "studies",
 }
 PAGE = "# NL0101: unclosed-brace\n\ngroup: syntax | severity: error\n\nA brace is\nleft open.\n\n## What\n"
 

@@ -63,8 +63,8 @@ def third_party_imports() -> dict[str, str]:
 
 
 def test_imports_are_declared() -> None:
-    # A build imports the extra where it is asked for it, and says what to install.
-    asked = requirements("pretrained")
+    # Extras are imported where they are asked for, and a finding says what to install.
+    asked = requirements("pretrained", "ray", "slurm")
     declared = {canonical(requirement.name) for requirement in [*requirements(), *asked]}
     missing = {name: place for name, place in third_party_imports().items() if name not in declared}
     assert missing == {}
@@ -77,7 +77,7 @@ def test_declared_packages_are_imported() -> None:
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:
     pinned = pins()
-    for requirement in [*requirements(), *requirements("dev", "docs", "oracles", "pretrained")]:
+    for requirement in [*requirements(), *requirements("dev", "docs", "oracles", "pretrained", "ray", "slurm")]:
         version = pinned.get(canonical(requirement.name))
         assert version is not None, f"{requirement.name} is not pinned in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} does not admit {version}"
