@@ -90,6 +90,7 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
     Non-goals: a value that the base has already: the base's run serves for it; and whether a budget can be
     held, which the plan finds out by solving for widths.
     """
+    declared = {d.name for d in subject.original.document.declarations if isinstance(d, doc.Variant)}
     for block in _blocks(subject):
         if not _known(subject, block.base):
             continue
@@ -102,8 +103,10 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
         unchanged = meaning(base)
         for planned in wanted.variants:
             resolution = resolve(subject.original, variant=block.base, extra=list(planned.amendments))
-            found = _all_errors(subject, resolution, judge, findings)
-            _broken(subject, findings, f"the variant `{planned.words}`", _place(planned), block.span, found)
+            if planned.words not in declared:  # what is wrong with those is said where they are declared
+                found = _all_errors(subject, resolution, judge, findings)
+                what = f"the variant `{planned.words}`"
+                _broken(subject, findings, what, _place(planned), block.span, found)
             if resolution.expanded is None:
                 continue
             key = meaning(resolution.expanded)

@@ -7,41 +7,40 @@ and arguments.  It must exist: a typo never makes a field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
-from nldsl.resolve.calls import function_name
-from nldsl.resolve.data import DATA_KINDS
 from nldsl.resolve.fields import FIELDS, LEVEL_FIELDS, SEQUENCE_FIELDS
 from nldsl.resolve.findings import Findings
+from nldsl.resolve.lines import amend_line, called, flattened
 from nldsl.resolve.modules import Module, Rules
-from nldsl.resolve.primitives import PRIMITIVES
+from nldsl.resolve.rewriting import REMOVED, Change, NoSuchPath, rewrite
 from nldsl.resolve.rule_memories import FIELDS as MEMORY_FIELDS
-from nldsl.resolve.rules import SCHEDULES
 from nldsl.resolve.training import TRAIN_FIELDS
 
-Change = Callable[[e.Expr | None], e.Expr | None]
-"""From the old value (None where there was none) to the new one (None to remove)."""
+__all__ = [
+    "NoSuchPath",
+    "amend",
+    "amendment",
+    "apply",
+    "copied",
+    "in_words",
+    "no_such_path",
+    "value_at",
+]
+
+ORDER = "order"
+"""The part of a path that means the levels of a chain in depth order."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoSuchPath(Exception):
-    """Nothing is called `part`; `candidates` are."""
+class NotAnOrder(Exception):
+    """What a chain's order was to become does not have each of its `levels` once."""
 
-    part: str
-    candidates: tuple[str, ...]
-
-
-class _Removed(e.Expr):
-    """Stands for an expression that goes away."""
-
-
-REMOVED = _Removed()
+    def __init__(self, levels: tuple[str, ...]) -> None:
+        super().__init__(levels)
+        self.levels = levels
 
 
 def copied(module: Module, seen: dict[int, Module] | None = None) -> Module:
@@ -98,6 +97,9 @@ def amend(amendment: doc.Amendment, base: doc.Train | doc.Model, module: Module,
     except NoSuchPath as problem:
         _report(amendment, problem, findings)
         return False
+    except NotAnOrder as problem:
+        _report_order(amendment, problem, findings)
+        return False
     if amendment.action in ("remove", "replace") and existed == [False]:
         _report(amendment, NoSuchPath(parts[-1], ()), findings)
         return False
@@ -137,6 +139,19 @@ def _report(amendment: doc.Amendment, problem: NoSuchPath, findings: Findings) -
         amendment.path_span or amendment.where(),
         f"nothing is called `{problem.part}` here",
         help=hint or "name a part that the spec has",
+    )
+
+
+def _report_order(amendment: doc.Amendment, problem: NotAnOrder, findings: Findings) -> None:
+    levels = ", ".join(problem.levels)
+    chain = amendment.path.removesuffix(f".{ORDER}")
+    said = f"becomes {print_expr(amendment.value)}" if amendment.value is not None else "is removed"
+    findings.add(
+        "NL0615",
+        f"the order of `{chain}` {said}",
+        amendment.value.span if amendment.value is not None else amendment.path_span,
+        "not each of its levels once",
+        help=f"its levels are `[{levels}]`; `remove {chain}.LEVEL` leaves one out",
     )
 
 
@@ -192,12 +207,16 @@ def _declaration(parts: list[str], declaration: object, module: Module, change: 
             if level.name == head:
                 _level(rest, declaration.chain, level, module, change)
                 return
+        parameter = any(p.name == head for p in declaration.parameters)
+        if head == ORDER and not rest and declaration.chain is not None and not parameter:
+            _order(declaration.chain, change)
+            return
     if isinstance(declaration, doc.Optimizer) and _rule(parts, declaration, module, change):
         return
     if isinstance(declaration, doc.Block | doc.Model):
-        known = [name for s in flattened(declaration.body) for name in _called(s)]
+        known = [name for s in flattened(declaration.body) for name in called(s)]
         own = head in known or not any(p.name == head for p in declaration.parameters)
-        if own and _labelled(declaration, head, rest, module, change):
+        if own and amend_line(declaration, head, rest, module, change):
             return
     for parameter in declaration.parameters:  # type: ignore[attr-defined]
         if parameter.name == head:
@@ -244,14 +263,24 @@ def _level(
     raise NoSuchPath(level.name, tuple(level.fields))
 
 
+def _order(chain: doc.Chain, change: Change) -> None:
+    """The levels of a chain in another order: all of them, each once."""
+    levels = {level.name: level for level in chain.levels}
+    wanted = change(e.ListOf(tuple(e.Name((name,)) for name in levels)))
+    names = [print_expr(item) for item in wanted.items] if isinstance(wanted, e.ListOf) else []
+    if sorted(names) != sorted(levels):
+        raise NotAnOrder(tuple(levels))
+    chain.levels[:] = [levels[name] for name in names]
+
+
 def _names(declaration: object) -> list[str]:
     names = [p.name for p in getattr(declaration, "parameters", [])]
     names += list(getattr(declaration, "fields", {}))
     names += [memory.name for memory in getattr(declaration, "memories", ())]
     if isinstance(declaration, doc.Memory) and declaration.chain is not None:
-        names += [level.name for level in declaration.chain.levels]
+        names += [*(level.name for level in declaration.chain.levels), ORDER]
     if isinstance(declaration, doc.Block | doc.Model):
-        names += [name for s in flattened(declaration.body) for name in _called(s)]
+        names += [name for s in flattened(declaration.body) for name in called(s)]
     return list(dict.fromkeys(names))
 
 
@@ -267,225 +296,6 @@ def _fields(
         values.pop(head, None)
     else:
         values[head] = new
-
-
-def _labelled(
-    declaration: doc.Block | doc.Model, head: str, rest: list[str], module: Module, change: Change
-) -> bool:
-    parts = [head, *rest]
-    if rest and f"{head}.{rest[0]}" in _sides(declaration.body):
-        parts = [f"{head}.{rest[0]}", *rest[1:]]
-    for step in (_line, _inside):
-        new = step(declaration.body, parts, module, change)
-        if new is not None:
-            declaration.body[:] = new
-            return True
-    return False
-
-
-def _line(
-    statements: Sequence[e.Statement], parts: list[str], module: Module, change: Change
-) -> list[e.Statement] | None:
-    """The lines with the one changed that is called `parts[0]`, or None where none is."""
-    for index, statement in enumerate(statements):
-        if parts[0] in _called(statement):
-            rest = parts[1:]
-            if rest and _matches(statement.value, rest[0]):  # `m.Titans.heads` of `let m = Titans(dim)`
-                rest = rest[1:]
-            new = rewrite(statement.value, rest, module, change)
-            return _with(statements, index, replace(statement, value=new) if new is not REMOVED else None)
-        body = segments_of(statement)
-        inner = _line(body.statements, parts, module, change) if body is not None else None
-        if body is not None and inner is not None:
-            return _with(statements, index, _rebodied(statement, body, inner))
-    return None
-
-
-def _inside(
-    statements: Sequence[e.Statement], parts: list[str], module: Module, change: Change
-) -> list[e.Statement] | None:
-    """The lines with the first one changed whose value holds the path."""
-    for index, statement in enumerate(statements):
-        body = segments_of(statement)
-        try:
-            if body is not None:
-                inner = _inside(body.statements, parts, module, change)
-                if inner is not None:
-                    return _with(statements, index, _rebodied(statement, body, inner))
-                continue
-            new = rewrite(statement.value, parts, module, change)
-        except NoSuchPath:
-            continue
-        return _with(statements, index, replace(statement, value=new) if new is not REMOVED else None)
-    return None
-
-
-def _called(statement: e.Statement) -> list[str]:
-    """What a line is called: its label, the instance it names, the name it binds, or the side it uses."""
-    names = [statement.label.text] if statement.label is not None else []
-    target = statement.target
-    if isinstance(target, e.Phrase) and target.head == "let" and isinstance(target.words[-1], e.Name):
-        names.append(target.words[-1].text)
-    elif isinstance(target, e.Name) and target.text != "x":
-        names.append(target.text)
-    elif target is None and statement.label is None:
-        written = statement.value.stages[-1] if isinstance(statement.value, e.Pipe) else statement.value
-        name = function_name(written)
-        names += [name] if name is not None and name.endswith(".write") else []
-    return names
-
-
-def _sides(statements: Sequence[e.Statement]) -> set[str]:
-    """The `m.read` and `m.write` of a body."""
-    names = (n.text for s in statements for n in s.value.walk() if isinstance(n, e.Name))
-    return {name for name in names if name.endswith((".read", ".write"))}
-
-
-def segments_of(statement: e.Statement) -> e.Body | None:
-    """The body of `segments(n) { ... }`, None for other lines."""
-    value = statement.value
-    if statement.target is not None or not isinstance(value, e.Phrase) or len(value.words) != 2:
-        return None
-    return value.body if function_name(value.words[0]) == "segments" else None
-
-
-def flattened(statements: Iterable[e.Statement]) -> Iterator[e.Statement]:
-    """Lines in order, those of segments after the line that opens them."""
-    for statement in statements:
-        yield statement
-        body = segments_of(statement)
-        if body is not None:
-            yield from flattened(body.statements)
-
-
-def _rebodied(statement: e.Statement, body: e.Body, inner: list[e.Statement]) -> e.Statement:
-    assert isinstance(statement.value, e.Phrase)
-    words = tuple(replace(w, statements=tuple(inner)) if w is body else w for w in statement.value.words)
-    return replace(statement, value=replace(statement.value, words=words))
-
-
-def _with(statements: Sequence[e.Statement], index: int, new: e.Statement | None) -> list[e.Statement]:
-    """The lines with one replaced, or taken away."""
-    return [*statements[:index], *([new] if new is not None else []), *statements[index + 1 :]]
-
-
-# --------------------------------------------------------------------------- expressions
-
-
-def rewrite(node: e.Expr, parts: list[str], module: Module, change: Change) -> e.Expr:
-    """`node` with the part at `parts` changed; `REMOVED` if the whole node goes away."""
-    if not parts:
-        new = change(node)
-        return REMOVED if new is None else new
-    if isinstance(node, e.Call):
-        known = arguments_known(node.function.text, module)
-        index = next((i for i, a in enumerate(node.arguments) if a.name == parts[0]), None)
-        if index is None and known is not None and parts[0] in known:
-            index = next(
-                (i for i, a in enumerate(node.arguments) if a.name is None and i == known.index(parts[0])),
-                None,
-            )
-        if index is not None:
-            return _argument(node, index, parts, module, change)
-        if known is not None and parts[0] in known and len(parts) == 1:
-            new = change(None)
-            return (
-                node if new is None else replace(node, arguments=(*node.arguments, e.Argument(new, parts[0])))
-            )
-    if isinstance(node, e.Name) and len(parts) == 1:
-        known = arguments_known(node.text, module)
-        if known is not None and parts[0] in known:
-            new = change(None)
-            return node if new is None else e.Call(node, (e.Argument(new, parts[0]),), span=node.span)
-    return _descend(node, parts, module, change)
-
-
-def _argument(node: e.Call, index: int, parts: list[str], module: Module, change: Change) -> e.Call:
-    old = node.arguments[index]
-    new = rewrite(old.value, parts[1:], module, change)
-    rest = list(node.arguments)
-    if new is REMOVED:
-        del rest[index]
-    else:
-        rest[index] = replace(old, value=new)
-    return replace(node, arguments=tuple(rest))
-
-
-def arguments_known(name: str, module: Module) -> list[str] | None:
-    """The names of the arguments that a call of `name` takes, in order."""
-    found = module.lookup(name)
-    if found is not None and hasattr(found[0], "parameters"):
-        return [p.name for p in found[0].parameters]  # type: ignore[attr-defined]
-    if name in PRIMITIVES:
-        return [t.name for t in PRIMITIVES[name].takes]
-    if name in SCHEDULES:
-        return list(SCHEDULES[name])
-    rule = module.rule(name)
-    if rule is not None:
-        return [p.name for p in rule[0].parameters]
-    return list(DATA_KINDS[name]) if name in DATA_KINDS else None
-
-
-def _matches(node: e.Expr, part: str) -> bool:
-    return function_name(node) == part or (isinstance(node, e.Phrase) and node.head == part)
-
-
-def _descend(node: e.Expr, parts: list[str], module: Module, change: Change) -> e.Expr:
-    seen: list[str] = list(arguments_known(function_name(node) or "", module) or ())
-    for child in node.children():
-        if isinstance(child, e.Name) and isinstance(node, e.Call):
-            continue
-        if (
-            isinstance(child, e.Statement)
-            and isinstance(child.target, e.Name)
-            and child.target.text == parts[0]
-        ):
-            new = rewrite(child.value, parts[1:], module, change)
-            return _rebuilt(node, child, REMOVED if new is REMOVED else replace(child, value=new))
-        if _matches(child, parts[0]):
-            if isinstance(child, e.Phrase) and len(parts) == 1 and change(child) is None:
-                return _rebuilt(node, child, child.words[1] if len(child.words) > 1 else REMOVED)
-            return _rebuilt(node, child, rewrite(child, parts[1:], module, change))
-        try:
-            return _rebuilt(node, child, _descend(child, parts, module, change))
-        except NoSuchPath as problem:
-            seen += problem.candidates
-            name = function_name(child) or (child.head if isinstance(child, e.Phrase) else None)
-            seen += [name] if name else []
-    raise NoSuchPath(parts[0], tuple(dict.fromkeys(seen)))
-
-
-def _rebuilt(node: e.Expr, old: e.Expr, new: e.Expr) -> e.Expr:
-    if new is REMOVED:
-        return _without(node, old)
-    changes: dict[str, object] = {}
-    for f in fields(node):
-        value = getattr(node, f.name)
-        if value is old:
-            changes[f.name] = new
-        elif isinstance(value, tuple) and any(v is old for v in value):
-            changes[f.name] = tuple(new if v is old else v for v in value)
-    return replace(node, **changes)  # type: ignore[arg-type]
-
-
-def _without(node: e.Expr, old: e.Expr) -> e.Expr:
-    """`node` when one of its parts goes away: a term leaves its sum, a stage its pipeline."""
-    match node:
-        case e.Binary(op="+" | "-" | "*" | "/", left=left, right=right):
-            return right if left is old else left
-        case e.Pipe(source=source, stages=stages):
-            if source is old:
-                return REMOVED
-            rest = tuple(s for s in stages if s is not old)
-            return e.Pipe(source, rest, span=node.span) if rest else source
-        case e.ListOf(items=items):
-            return e.ListOf(tuple(i for i in items if i is not old), span=node.span)
-        case e.Body(statements=statements):
-            return replace(node, statements=tuple(s for s in statements if s is not old))
-        case e.Phrase(words=words):
-            return e.Phrase(tuple(w for w in words if w is not old), span=node.span)
-        case _:
-            return REMOVED
 
 
 def amendment(action: str, path: str, value: e.Expr | None, span: Span | None) -> doc.Amendment:
