@@ -305,7 +305,7 @@ def keep_of(block: doc.Ablate, findings: Findings) -> Keep | None:
         return None
     words = block.keep.words if isinstance(block.keep, e.Phrase) else (block.keep,)
     what, by = words[0].text if isinstance(words[0], e.Name) else "", _by(words)
-    known = next((q for q in QUANTITIES if q == what), None)
+    known: Quantity | None = next((q for q in QUANTITIES if q == what), None)
     within = _fraction(words)
     mend = ""
     if known is None:

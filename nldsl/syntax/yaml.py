@@ -6,6 +6,7 @@ A YAML spec is YAML 1.2 whose scalars hold the same little expressions as `.nl` 
 |-------------------------------------|--------------------------------------------|
 | `field = value`, `set a.b = 1`      | `field: value`, `set a.b: 1`               |
 | `vary A.rule = [gd, dgd]`           | `vary A.rule: [gd, dgd]`                   |
+| `without = [A.b, [C.d, E.f]]`       | `without: [A.b, [C.d, E.f]]`               |
 | `level fast { ... }`                | `level fast: { ... }`, or an indented body |
 | `edition 2026`, `keep p within 2%`  | `edition: 2026`, `keep: p within 2%`       |
 | `otherwise adamw(rate)`             | `otherwise: adamw(rate)`                   |
@@ -17,7 +18,7 @@ A YAML spec is YAML 1.2 whose scalars hold the same little expressions as `.nl` 
 
 So a key with a value assigns, a key with a mapping (or a list) is a head with a body, and a key with
 nothing is a statement of its own.  A list is a list of values behind a plain name and behind `set`, `add`,
-`let`, `vary`, `grid` and `zip`; elsewhere it is a body.  Quotes of YAML are YAML's: a string of the
+`let`, `vary`, `replace`, `grid` and `zip`; elsewhere it is a body.  Quotes of YAML are YAML's: a string of the
 language is written `'"sotu"'`, or inside an expression, as in `text("sotu")`.  Anything, comments
 included, may also be given as `.nl` text in a block scalar (`|`).  Anchors, aliases, tags and several
 documents in one file are findings.

@@ -16,7 +16,7 @@ from nldsl.syntax.fmt import WIDTH, comment_line, format_expr, format_statement
 JOINING = frozenset(("edition", "keep", "otherwise"))
 """Keys whose value continues them: `keep: parameters within 2%` is `keep parameters within 2%`."""
 
-ASSIGNING = frozenset(("set", "add", "let", "vary", "grid", "zip"))
+ASSIGNING = frozenset(("set", "add", "let", "vary", "replace", "grid", "zip"))
 """First words behind which a list is a list of values."""
 
 LISTING = frozenset(("block", "model", "segments", "branch", "eval"))
