@@ -194,6 +194,15 @@ class Spec:
             fits_the_machine(subject, found)
         return found.items
 
+    @property
+    def training_bytes(self) -> int:
+        """Bytes that training needs at least: weights, gradients, rules, states and activations in fp32."""
+        from nldsl import checks
+        from nldsl.checks.budget import estimate
+
+        subject = checks.subject_of(self._analysis.resolution)
+        return estimate(subject).total if subject is not None else 0
+
     def compile(self, folder: str | os.PathLike[str], *, force: bool = False) -> Build:
         """Write the folder of PyTorch code that runs without nldsl.
 
