@@ -119,9 +119,10 @@ def _change(where: str, old: str, new: str) -> str:
     pairs = zip(a[::-1][:rest], b[::-1][:rest], strict=True)
     tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     lost, gained = _whole(a, head, tail), _whole(b, head, tail)
-    if not gained:
+    part = not (lost + gained).startswith("(")  # arguments alone say nothing
+    if part and not gained:
         return f"{where} loses `{_short(lost)}`"
-    if not lost:
+    if part and not lost:
         return f"{where} gains `{_short(gained)}`"
     if max(len(old), len(new)) > _WIDE:
         old, new = _around(a, head, tail), _around(b, head, tail)

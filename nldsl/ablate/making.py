@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nldsl.ablate.changes import in_words
-from nldsl.ablate.rows import BASE, Row
+from nldsl.ablate.rows import BASE, Keep, Row
 from nldsl.diagnostics.model import Diagnostic, Label, SpecError
 from nldsl.document import model as doc
 from nldsl.records import record
@@ -32,8 +32,9 @@ class Made:
 
 @record
 class _One:
-    """A row with the meaning of its spec and the lines that it is written in; both are empty of a broken
-    one.
+    """A row with the meaning of its spec and the lines that it is written in, before its budget was held.
+
+    Both are empty of a broken one.
     """
 
     row: Row
@@ -47,11 +48,14 @@ def make_rows(
     base: str,
     wanted: Sequence[Row],
     settings: tuple[doc.Amendment, ...] = (),
+    keep: Keep | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Made:
     """The base and the `wanted` variants of it, with what each costs.
 
-    Variants that are the same spec, or the base itself, are merged into the first; a variant with errors
-    becomes a row with a problem and a finding.
+    Variants that are the same spec, or the base itself, are merged into the first.  A variant with errors, or
+    whose budget cannot be held, becomes a row with a problem and a finding.  `keep time` needs the `seconds`
+    of a step by the name of a row; without those of a row, nothing is held of it.
 
     Raises:
         SpecError: the base has errors.
@@ -60,6 +64,9 @@ def make_rows(
     if first.row.problem is not None:
         raise SpecError(first.findings)
     ones = _merged([first, *(_made(module, base, row, settings) for row in wanted)])
+    if keep is not None:
+        hold = _Holder(module, base, settings, keep, seconds or {})
+        ones = _merged([ones[0], *(hold(one) for one in ones[1:])])
     rows = [
         replace(one.row, changes=in_words(first.lines, one.lines)) if one.lines else one.row for one in ones
     ]
@@ -92,6 +99,38 @@ def _merged(ones: Iterable[_One]) -> list[_One]:
                 equal, row=replace(equal.row, merged=(*equal.row.merged, one.row.words))
             )
     return list(kept.values())
+
+
+@record
+class _Holder:
+    """Holds the budget `keep` of one row after the other."""
+
+    module: Module
+    base: str
+    settings: tuple[doc.Amendment, ...]
+    keep: Keep
+    seconds: Mapping[str, float]
+
+    def __call__(self, one: _One) -> _One:
+        """`one` with what holds its budget, or with why it cannot be held."""
+        from nldsl.ablate.match import finding, hold
+
+        row, pace = one.row, None
+        if self.keep.what == "time":
+            if BASE not in self.seconds or row.name not in self.seconds:
+                return one
+            pace = (self.seconds[BASE], self.seconds[row.name])
+        if row.problem is not None:
+            return one
+        held = hold(self.module, self.base, self.settings, row.amendments, self.keep, seconds=pace)
+        if held.problem is not None:
+            told = finding(row.words, held, row.span, self.keep)
+            broken = Row(row.name, row.words, row.question, row.amendments, merged=row.merged, span=row.span)
+            return _One(replace(broken, problem=held.problem), findings=(told,))
+        if not held.amendments:
+            return one
+        amended = replace(row, amendments=(*row.amendments, *held.amendments), matched=held.words)
+        return replace(_made(self.module, self.base, amended, self.settings), lines=one.lines)
 
 
 def _made(module: Module, base: str, row: Row, settings: tuple[doc.Amendment, ...]) -> _One:

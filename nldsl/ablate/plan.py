@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,6 +91,7 @@ def plan(
     only: Sequence[str] = (),
     most: int | None = None,
     seeds: int | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan of the `ablate` block called `name` of a loaded spec, or of its only one.
 
@@ -100,6 +101,7 @@ def plan(
         only: pieces or globs of names, words and questions: what any of them means is taken in.
         most: so many variants, the first ones; the base is not counted.
         seeds: so many of them, 0, 1, ..., in place of the block's.
+        seconds: of a step by the name of a row, for `keep time` (`nldsl.ablate.calibrate`).
 
     Raises:
         SpecError: there is no such block (NL0610), it makes too many variants (NL0606), a word of `only`
@@ -113,7 +115,7 @@ def plan(
     rows = _named(wanted.variants)
     baseline = next((row.name for row in rows if row.words == wanted.baseline), BASE)
     chosen, left_out = _chosen(rows, only, most, baseline)
-    made = make_rows(spec.module, block.base, chosen, spec.settings)
+    made = make_rows(spec.module, block.base, chosen, spec.settings, wanted.keep, seconds)
     return Plan(
         block.name,
         block.base,

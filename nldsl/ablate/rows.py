@@ -26,7 +26,7 @@ class Row:
         steps: optimizer steps of one training.
         matched: how its budget was held, in words; "" where nothing had to be changed.
         merged: the words of variants that turned out to be the same spec and are left out.
-        changes: what differs from the base in meaning, one line each.
+        changes: what differs from the base in meaning, one line each, without what holds its budget.
         problem: why it cannot be run, with what would mend it; None where it can.  All figures are 0 then.
         span: where it is written.
     """

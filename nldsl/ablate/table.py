@@ -1,34 +1,272 @@
-"""A plan as text."""
+"""A plan as text for people, and as JSON for programs."""
 
 from __future__ import annotations
 
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 from nldsl.ablate.plan import Plan
-from nldsl.ablate.rows import Row
+from nldsl.ablate.rows import Keep, Row
+
+if TYPE_CHECKING:
+    from nldsl.ablate.calibrate import Estimate
+
+WIDTH = 100
+NARROWEST = 24
+"""Columns that the words of a variant have at least beside their numbers."""
+
+HEADER = ("parameters", "FLOPs/token", "state/sequence")
 
 
-def as_text(plan: Plan) -> str:
-    """The variants of a plan, one line each, with what they cost."""
-    cells = [
-        ("variant", "parameters", "", "MFLOPs/token", "state/sequence"),
-        *(_cells(row, plan.rows[0]) for row in plan.rows),
+def as_text(plan: Plan, estimate: Estimate | None = None, *, jobs: int = 1, width: int = WIDTH) -> str:
+    """The variants of a plan with what they change and cost, and what the whole will take.
+
+    `width` is that of the terminal, in cells; longer words are broken, numbers never.
+    """
+    lines = [*_wrapped(_headline(plan), width), ""]
+    lines += _table(plan, estimate, width)
+    for told in (
+        _merged(plan),
+        _problems(plan),
+        _left_out(plan),
+        _ending(plan, estimate, jobs),
+    ):
+        paragraph = [line for text in told for line in _wrapped(text, width)]
+        lines += ["", *paragraph] if paragraph else []
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan, estimate: Estimate | None = None, *, jobs: int = 1) -> str:
+    """The same for programs; keys may be added within a version."""
+    times = estimate.times if estimate is not None else {}
+    rows = [
+        {
+            "name": row.name,
+            "words": row.words,
+            "question": row.question,
+            "amendments": [_amendment(a) for a in row.amendments],
+            "changes": list(row.changes),
+            "digest": row.digest,
+            "parameters": row.parameters,
+            "flops_per_token": row.flops_per_token,
+            "state_bytes": row.state_bytes,
+            "steps": row.steps,
+            "matched": row.matched,
+            "merged": list(row.merged),
+            "problem": row.problem,
+            "seconds": round(times[row.name].trial(row), 3) if row.name in times else None,
+            "seconds_measured": times[row.name].measured if row.name in times else None,
+        }
+        for row in plan.rows
     ]
-    widths = [max(len(row[i]) for row in cells) for i in range(5)]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
+    known = estimate is not None and bool(times)
+    whole = {
+        "version": 1,
+        "name": plan.name,
+        "base": plan.base,
+        "seeds": list(plan.seeds),
+        "measures": list(plan.measures),
+        "baseline": plan.baseline,
+        "keep": _keep(plan.keep),
+        "trials": plan.trials,
+        "rows": rows,
+        "left_out": [{"words": words, "why": why} for words, why in plan.left_out],
+        "estimate": {
+            "seconds": round(estimate.total(plan), 3),
+            "jobs": jobs,
+            "wall_seconds": round(estimate.wall(plan, jobs), 3),
+            "problem": estimate.problem,
+        }
+        if known and estimate is not None
+        else None,
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+# --------------------------------------------------------------------------- the table
+
+
+def _headline(plan: Plan) -> str:
+    variants = _counted(len(plan.rows) - 1, "variant")
+    seeds = f"{_counted(len(plan.seeds), 'seed')} each"
+    return f"{plan.name} of {plan.base}: the base and {variants}, {seeds}: {_counted(plan.trials, 'trial')}"
+
+
+def _table(plan: Plan, estimate: Estimate | None, width: int) -> Iterator[str]:
+    base = plan.rows[0]
+    rows = plan.runnable
+    header = (*HEADER, "a trial") if estimate is not None and estimate.times else HEADER
+    cells = [_cells(row, base, estimate)[: len(header)] for row in rows]
+    sizes = [max(len(text) for text in (header[i], *(c[i] for c in cells))) for i in range(len(header))]
+    rest = width - sum(sizes) - 2 * len(sizes)
+    wide = max(min(rest, max(len(row.words) for row in rows)), NARROWEST)
+
+    def line(words: str, numbers: Sequence[str]) -> str:
+        columns = (n.rjust(size) for n, size in zip(numbers, sizes, strict=True))
+        return "  ".join([words.ljust(wide), *columns]).rstrip()
+
+    yield line("variant", header)
+    for row, numbers in zip(rows, cells, strict=True):
+        first, *more = textwrap.wrap(row.words, wide, subsequent_indent="  ") or [""]
+        yield line("base" if row is base else first, numbers)
+        yield from () if row is base else more
+        for told in _told(row, base):
+            yield from textwrap.wrap(told, width, initial_indent="    ", subsequent_indent="      ")
+
+
+def _told(row: Row, base: Row) -> Iterator[str]:
+    """What is said of a row below its numbers."""
+    if row is base:
+        return
+    if row.question:
+        yield row.question
+    for change in row.changes:
+        if not _said(change, row.words):
+            yield change
+    if row.matched:
+        yield row.matched
+
+
+def _said(change: str, words: str) -> bool:
+    """Whether the words of a variant say already that something is gone."""
+    path = change.removesuffix(" is gone")
+    return (
+        path != change and words.startswith("without ") and path in words.removeprefix("without ").split(", ")
+    )
+
+
+def _cells(row: Row, base: Row, estimate: Estimate | None) -> tuple[str, ...]:
+    numbers = [
+        (f"{row.parameters:,}", row.parameters, base.parameters),
+        (_engineering(row.flops_per_token), row.flops_per_token, base.flops_per_token),
+        (_bytes(row.state_bytes), row.state_bytes, base.state_bytes),
     ]
-    head = f"{plan.name} of {plan.base}: {len(plan.rows) - 1} variants and the base"
-    seeds = f"{len(plan.seeds)} seed{'' if len(plan.seeds) == 1 else 's'}"
-    return "\n".join([head, "", *lines, "", f"{plan.trials} runs, {seeds} each"])
+    cells = [text if row is base else f"{text} {_change(value, of):>7}" for text, value, of in numbers]
+    if row is base:
+        cells = [f"{text} {'':>7}" for text in cells]
+    times = estimate.times.get(row.name) if estimate is not None else None
+    if times is not None:
+        cells.append(f"{'' if times.measured else '~'}{duration(times.trial(row))}")
+    return tuple(cells)
 
 
-def _cells(row: Row, base: Row) -> tuple[str, str, str, str, str]:
-    words = f"{row.words} (base)" if row is base else row.words
-    if row.problem is not None:
-        return words, "-", "", "-", row.problem
-    same = row.parameters == base.parameters or not base.parameters
-    change = "" if same else f"{(row.parameters - base.parameters) / base.parameters:+.1%}"
-    state = f"{row.state_bytes / 1024:,.0f} KiB"
-    return words, f"{row.parameters:,}", change, f"{row.flops_per_token / 1e6:.2f}", state
+def _change(value: int, of: int) -> str:
+    if value == of:
+        return "="
+    if not of:
+        return "new"
+    change = (value - of) / of
+    return f"{change:+.1%}" if abs(change) < 10 else f"x{value / of:.0f}"
+
+
+def _engineering(number: int) -> str:
+    """A count in three digits.
+
+    >>> _engineering(950), _engineering(251_300), _engineering(3_420_000_000)
+    ('950', '251 k', '3.42 G')
+    """
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{_three(number / size)} {unit}"
+    return f"{number}"
+
+
+def _bytes(number: int) -> str:
+    """Bytes in three digits.
+
+    >>> _bytes(0), _bytes(52_224), _bytes(3 * 2**20)
+    ('0', '51.0 KiB', '3.00 MiB')
+    """
+    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= size:
+            return f"{_three(number / size)} {unit}"
+    return f"{number}" if not number else f"{number} B"
+
+
+def _three(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
+
+
+# --------------------------------------------------------------------------- below the table
+
+
+def _merged(plan: Plan) -> Iterator[str]:
+    for row in plan.rows:
+        for words in row.merged:
+            same = "the base" if row is plan.rows[0] else f"`{row.words}`"
+            yield f"the same spec as {same}: {words}"
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    for row in plan.rows:
+        if row.problem is not None:
+            yield f"cannot be run: {row.words}: {row.problem}"
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    reasons = dict.fromkeys(why for _, why in plan.left_out)
+    for reason in reasons:
+        words = [w for w, why in plan.left_out if why == reason]
+        yield f"left out, {reason}: {_counted(len(words), 'variant')} ({', '.join(words)})"
+
+
+def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
+    budget = plan.keep
+    if budget is not None:
+        by = f" by {', '.join(budget.by)}" if budget.by else ""
+        what = {"flops": "FLOPs per token", "time": "training time"}.get(budget.what, budget.what)
+        yield f"{what}: held within {budget.within * 100:.3g}%{by}"
+    if plan.baseline != plan.rows[0].name:
+        yield f"compared with: {plan.row(plan.baseline).words}"
+    if estimate is None:
+        return
+    if not estimate.times:
+        yield f"no time can be told: {estimate.problem or 'no step was done'}"
+        return
+    looked = [t for t in estimate.times.values() if t.measured]
+    guessed = len(estimate.times) - len(looked)
+    at_a_time = f"{_counted(jobs, 'trial')} at a time"
+    yield f"time: about {duration(estimate.wall(plan, jobs))} with {at_a_time}"
+    steps = f"{min(t.steps for t in looked)} to {max(t.steps for t in looked)}"
+    made = f"told from {steps} steps of {_counted(len(looked), 'variant')} in {duration(estimate.seconds)}"
+    scaled = f"; {guessed} more (~) scaled by FLOPs: {estimate.problem}" if guessed else ""
+    yield made + scaled
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(4.24), duration(42.3), duration(150), duration(9000), duration(200_000)
+    ('4.2 s', '42 s', '2 min 30 s', '2 h 30 min', '55 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 36_000 else f"{whole // 3600} h"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ")
+
+
+# --------------------------------------------------------------------------- plain values
+
+
+def _keep(keep: Keep | None) -> dict[str, Any] | None:
+    return None if keep is None else {"what": keep.what, "within": keep.within, "by": list(keep.by)}
+
+
+def _amendment(item: Any) -> str:
+    from nldsl.resolve.amend import in_words
+
+    return in_words(item)

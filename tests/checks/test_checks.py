@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from nldsl import checks
-from nldsl.ablate.plan import Plan, plan
-from nldsl.ablate.table import as_text
 from nldsl.checks.budget import estimate
 from nldsl.checks.gates import Interval, at_start, bounds, has_unit_length
 from nldsl.diagnostics import codes
-from nldsl.diagnostics.model import Source, SpecError
+from nldsl.diagnostics.model import Source
 from nldsl.document import model as doc
 from nldsl.resolve import Resolution, link, memory, resolve
 from nldsl.resolve.ablations import count, variants
