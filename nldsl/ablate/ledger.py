@@ -170,6 +170,14 @@ class Ledger:
             rows = db.execute("SELECT * FROM trials WHERE token IS NOT NULL").fetchall()
         return {_trial(row).name: _owner(row) for row in rows}
 
+    def free(self) -> list[Trial]:
+        """The trials that somebody may take now: those that wait, and those whose process is dead."""
+        with self._opened() as db:
+            rows = db.execute(
+                "SELECT * FROM trials WHERE asked = 1 AND state IN ('waiting', 'running') ORDER BY place"
+            ).fetchall()
+        return [_trial(row) for row in rows if row["state"] == "waiting" or self._dead(row)]
+
     # ------------------------------------------------------------------ working
 
     def claim(self, variant: str | None = None, seed: int | None = None) -> Claim | None:
@@ -198,6 +206,17 @@ class Ledger:
             )
             row = db.execute("SELECT * FROM trials WHERE token = ?", (token,)).fetchone()
             return None if row is None else _claim_of(row)
+
+    def entrust(self, token: str, owner: Owner) -> bool:
+        """Hand a claim of this process on to `owner`; False if it is lost or somebody else holds it."""
+        mine = me()
+        with self._change() as db:
+            found = db.execute(
+                "UPDATE trials SET host = ?, pid = ?, begun = ?, beat = beat + 1, stamp = ? "
+                "WHERE token = ? AND host = ? AND pid = ? AND begun = ?",
+                (owner.host, owner.pid, owner.begun, time.time(), token, mine.host, mine.pid, mine.begun),
+            )
+            return found.rowcount == 1
 
     def beat(
         self, token: str, *, step: int = 0, kept: int = 0, seconds: float = 0.0, cpu_seconds: float = 0.0

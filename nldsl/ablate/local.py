@@ -204,27 +204,32 @@ class _Pool:
         token, ledger = one.claim.token, self.study.ledger
         if code == UNWRITABLE:
             ledger.release(token)
-            raise unwritable(one.output.parent, _last_line(one.output).removeprefix("error: "))
+            raise unwritable(one.output.parent, last_line(one.output).removeprefix("error: "))
         if code == INTERRUPTED:
             ledger.release(token)
         elif code not in (0, TAKEN):
-            ledger.fail(token, _fate(code, one.output), killed=-code in _OUTSIDE)
+            ledger.fail(token, fate(code, one.output), killed=was_killed(code))
         trial = next((t for t in self.study.trials() if t.name == one.claim.trial.name), one.claim.trial)
         self.say({"event": "end", "trial": trial, "code": code})
 
 
-def _fate(code: int, output: Path) -> str:
+def was_killed(code: int) -> bool:
+    """Whether a process with this exit status was ended from outside."""
+    return -code in _OUTSIDE
+
+
+def fate(code: int, output: Path) -> str:
     """How a process ended that could not tell, with its last words."""
     if code < 0:
         names = {int(number): number.name for number in signal.Signals}
         how = f"its process was ended by {names.get(-code, f'signal {-code}')}"
     else:
         how = f"its process ended with status {code}"
-    last = _last_line(output)
+    last = last_line(output)
     return f"{how}; it said last: {last}" if last else how
 
 
-def _last_line(output: Path) -> str:
+def last_line(output: Path) -> str:
     """The last line that a trial said; "" if there is none."""
     try:
         with output.open("rb") as file:
@@ -259,4 +264,4 @@ def _silent(_event: Event) -> None:
     pass
 
 
-__all__ = ["cores", "run", "spawn"]
+__all__ = ["cores", "fate", "last_line", "run", "spawn", "was_killed"]
