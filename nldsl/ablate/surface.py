@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 DEGREE = 3
+MOST_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,21 @@ class Surface:
             for line, up in zip(self.terms, _binomials(row / self.strides[0]), strict=False)
         )
 
-    def nearest(self, goal: float, most: int) -> list[tuple[int, int]]:
-        """The pairs of values at which the cost is nearest to `goal`, at most `most`, the nearest first."""
+    def curve(self, goal: float) -> list[tuple[float, int, int]]:
+        """Along the rows, the two columns between which the cost passes `goal`: how far each is from it, and
+        the two values.  Of many rows some thousand, evenly spread.
+        """
         found: list[tuple[float, int, int]] = []
-        for row in range(len(self.rows)):
+        for row in range(0, len(self.rows), len(self.rows) // MOST_ROWS + 1):
             low, high = 0, len(self.columns) - 1
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if self.at(row, middle) <= goal else (low, middle)
-            found += [(abs(self.at(row, column) - goal), row, column) for column in {low, high}]
-        return [(self.rows[row], self.columns[column]) for _, row, column in sorted(found)[:most]]
+            found += [
+                (abs(self.at(row, column) - goal), self.rows[row], self.columns[column])
+                for column in sorted({low, high})
+            ]
+        return found
 
 
 def _differences(values: dict[tuple[int, int], float]) -> tuple[tuple[float, ...], ...]:

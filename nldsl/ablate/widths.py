@@ -96,12 +96,12 @@ class Width:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a spec is for some values of its numbers: how much it has of what is held, its structure, and what
-    each component of its level graph costs.
+    """What a spec is for some values of its numbers: how much it has of what is held, and what each component
+    of its level graph costs (parameters, FLOPs, bytes of state).
     """
 
     amount: int
-    structure: object = field(repr=False)
+    expanded: Expanded = field(repr=False)
     components: Mapping[str, tuple[int, int, int]] = field(repr=False)
 
 
@@ -152,7 +152,7 @@ class Measured:
             for c in graph.components
             if c.kind != "optimizer"
         }
-        return Point(amount_of(graph, self.what), structure(expanded), costs)
+        return Point(amount_of(graph, self.what), expanded, costs)
 
 
 def settings(given: Mapping[str, int]) -> list[doc.Amendment]:
@@ -440,11 +440,13 @@ def width_of(measured: Measured, site: Site, *, strict: bool) -> Width | None:
     origin = measured.at({})
     if origin is None or (site.node is None and not _stays(measured, site, origin)):
         return None
-    for value in (2 * site.value, 3 * site.value):
+    for value in (2 * site.value, 3 * site.value, max(1, site.value // 2)):
         point = measured.at({site.path: value})
         if point is None:
             continue
-        if point.amount == origin.amount or (strict and point.structure != origin.structure):
+        if point.amount == origin.amount or (
+            strict and structure(point.expanded) != structure(origin.expanded)
+        ):
             return None
         changed = {path for path, cost in point.components.items() if origin.components.get(path) != cost} | (
             origin.components.keys() - point.components.keys()
