@@ -136,7 +136,10 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [line for line in _lines(path) if line["step"] <= step] if step else []
-            self.file = path.open("w", encoding="utf-8")
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            part.replace(path)  # what was kept is there whole, whenever this process is killed
+            self.file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"cannot write {path}: {error.strerror}",
@@ -144,8 +147,6 @@ class Journal:
                 code=2,
                 kind="output",
             ) from error
-        for line in kept:
-            self.file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         """Close the file; what a full disk did not take is lost."""
