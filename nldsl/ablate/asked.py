@@ -58,7 +58,7 @@ def of_plan(plan: Plan) -> Asked:
         name=plan.name,
         base=plan.base,
         rows=tuple(replace(row, amendments=(), span=None) for row in plan.rows),
-        block=_block(plan),
+        block=plan.block,
         seeds=tuple(plan.seeds),
         measures=tuple(plan.measures),
         baseline=plan.baseline,
@@ -66,13 +66,6 @@ def of_plan(plan: Plan) -> Asked:
         sets={row.name: [in_words(one) for one in row.amendments] for row in plan.rows},
         bytes={row.name: plan.spec_of(row).training_bytes for row in plan.runnable},
     )
-
-
-def _block(plan: Plan) -> str:
-    """The text of the block that was planned."""
-    found = [d for d in plan.module.document.declarations if d.kind == "ablate" and d.name == plan.name]
-    span = getattr(found[0], "span", None) if found else None
-    return span.text if span is not None else ""
 
 
 def join(before: Asked, wanted: Asked) -> Asked:

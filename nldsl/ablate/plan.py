@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from nldsl.ablate.choice import at_most, only
@@ -88,6 +88,8 @@ def plan(
     spec: HasModule,
     name: str | None = None,
     *,
+    auto: bool = False,
+    families: Sequence[str] | None = None,
     only: Sequence[str] = (),
     most: int | None = None,
     seeds: int | None = None,
@@ -96,39 +98,97 @@ def plan(
     """The plan of the `ablate` block called `name` of a loaded spec, or of its only one.
 
     Args:
-        spec: a loaded spec; its settings amend every variant, and its own variant does not count.
+        spec: a loaded spec; its settings amend every variant.  Its own variant counts for proposals alone.
         name: of the block.
+        auto: plan proposals (`nldsl.ablate.propose`) for the spec in place of a block's variants; with a
+            `name`, for the base of that block, with its seeds, measures and budget.
+        families: of proposals; all where None is given.
         only: pieces or globs of names, words and questions: what any of them means is taken in.
         most: so many variants, the first ones; the base is not counted.
         seeds: so many of them, 0, 1, ..., in place of the block's.
         seconds: of a step by the name of a row, for `keep time` (`nldsl.ablate.calibrate`).
 
     Raises:
-        SpecError: there is no such block (NL0610), it makes too many variants (NL0606), a word of `only`
-            means none of them (NL0650), or the base has errors.
+        SpecError: there is no such block (NL0610), it has mistakes or makes too many variants (NL0606), a
+            word of `only` means none of them (NL0650), or the base has errors.
     """
-    block = find_block(spec.module, name)
+    wish = _proposed(spec, name, families) if auto else _written(spec, find_block(spec.module, name))
+    baseline = next((row.name for row in wish.rows if row.words == wish.baseline), BASE)
+    chosen, left_out = _chosen(wish.rows, only, most, baseline)
+    made = make_rows(wish.module, wish.base, chosen, spec.settings, wish.keep, seconds)
+    return Plan(
+        wish.name,
+        wish.base,
+        made.rows,
+        wish.seeds if seeds is None else tuple(range(seeds)),
+        wish.measures,
+        next((row.name for row in made.rows if wish.baseline in row.merged), baseline),
+        wish.keep,
+        block=wish.block,
+        left_out=(*wish.left_out, *left_out),
+        findings=made.findings,
+        module=wish.module,
+        settings=spec.settings,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a plan is made from: the fields of a `Plan`, and rows that know no costs."""
+
+    name: str
+    base: str
+    module: Module
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...] = (0,)
+    measures: tuple[str, ...] = ("loss",)
+    baseline: str = BASE
+    keep: Keep | None = None
+    block: str = ""
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def _written(spec: HasModule, block: doc.Ablate) -> _Wish:
+    """What a block asks for; raises `SpecError` where it has mistakes."""
     findings = Findings()
     wanted = asked(block, spec.module.document, findings)
     if findings.has_errors:
         raise SpecError(findings.items)
-    rows = _named(wanted.variants)
-    baseline = next((row.name for row in rows if row.words == wanted.baseline), BASE)
-    chosen, left_out = _chosen(rows, only, most, baseline)
-    made = make_rows(spec.module, block.base, chosen, spec.settings, wanted.keep, seconds)
-    return Plan(
+    return _Wish(
         block.name,
         block.base,
-        made.rows,
-        wanted.seeds if seeds is None else tuple(range(seeds)),
+        spec.module,
+        tuple(_named(wanted.variants)),
+        wanted.seeds,
         wanted.measures,
-        next((row.name for row in made.rows if wanted.baseline in row.merged), baseline),
+        wanted.baseline,
         wanted.keep,
-        block=block.span.text if block.span is not None else "",
-        left_out=left_out,
-        findings=made.findings,
-        module=spec.module,
-        settings=spec.settings,
+        block.span.text if block.span is not None else "",
+    )
+
+
+def _proposed(spec: HasModule, name: str | None, families: Sequence[str] | None) -> _Wish:
+    """What is proposed for a spec; the block called `name` says the base and how it is run."""
+    from nldsl.ablate.propose import block, propose
+    from nldsl.ablate.propose.text import NAME
+    from nldsl.api.spec import of_module
+
+    written = _written(spec, find_block(spec.module, name)) if name is not None else None
+    base = written.base if written is not None else getattr(spec, "variant", None)
+    found = propose(of_module(spec.module, variant=base, settings=spec.settings), families)
+    names = names_of([one.words for one in found])
+    rows = tuple(
+        Row(name, one.words, one.question, one.amendments) for name, one in zip(names, found, strict=True)
+    )
+    wish = written or _Wish(NAME, found.base, found.module, ())
+    return replace(
+        wish,
+        base=found.base,
+        module=found.module,
+        rows=rows,
+        baseline=BASE,
+        block=block(found, wish.name),
+        left_out=tuple((one.proposal.words, one.reason) for one in found.left_out),
     )
 
 
@@ -140,7 +200,7 @@ def planned_rows(
 
 
 def _chosen(
-    wanted: list[Row], patterns: Sequence[str], most: int | None, baseline: str
+    wanted: Sequence[Row], patterns: Sequence[str], most: int | None, baseline: str
 ) -> tuple[list[Row], tuple[tuple[str, str], ...]]:
     """The rows to make, and the words of the others with the reason."""
     meant, others = only(wanted, patterns, baseline)

@@ -130,11 +130,15 @@ def _told(row: Row, base: Row) -> Iterator[str]:
 
 
 def _said(change: str, words: str) -> bool:
-    """Whether the words of a variant say already that something is gone."""
-    path = change.removesuffix(" is gone")
-    return (
-        path != change and words.startswith("without ") and path in words.removeprefix("without ").split(", ")
-    )
+    """Whether the words of a variant say already that something is gone.
+
+    >>> _said("A.key loses `conv(4)`", "without A.key.conv"), _said("A is gone", "without B.a")
+    (True, False)
+    """
+    path, loses, part = change.removesuffix(" is gone").partition(" loses `")
+    gone = f"{path}.{part.rstrip('`').partition('(')[0]}" if loses else path
+    told = words.removeprefix("without ").split(", ") if words.startswith("without ") else []
+    return gone != change and gone in told
 
 
 def _cells(row: Row, base: Row, estimate: Estimate | None) -> tuple[str, ...]:
@@ -209,7 +213,10 @@ def _left_out(plan: Plan) -> Iterator[str]:
     reasons = dict.fromkeys(why for _, why in plan.left_out)
     for reason in reasons:
         words = [w for w, why in plan.left_out if why == reason]
-        yield f"left out, {reason}: {_counted(len(words), 'variant')} ({', '.join(words)})"
+        if len(words) == 1:
+            yield f"left out: {words[0]}: {reason}"
+        else:
+            yield f"left out, {reason}: {_counted(len(words), 'variant')} ({', '.join(words)})"
 
 
 def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
