@@ -7,6 +7,7 @@ or name in it stands before a unit, and nothing begins with a word that YAML key
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -106,6 +107,108 @@ def bodies() -> st.SearchStrategy[e.Body]:
         lambda statements, closing: e.Body(tuple(statements), closing_comments=tuple(closing)),
         st.lists(_statements_of(expressions()), max_size=4),
         st.lists(COMMENT_TEXT, max_size=2),
+    )
+
+
+paths = st.lists(st.sampled_from(("A", "Store", "slow", "rate", "order")), min_size=2, max_size=3).map(
+    lambda parts: e.Name(tuple(parts))
+)
+shares = st.one_of(st.integers(0, 99), st.floats(0, 99, allow_nan=False)).map(
+    lambda share: e.Quantity(e.Number(share), "%")
+)
+
+
+def _lists(items: st.SearchStrategy[e.Expr], most: int = 3) -> st.SearchStrategy[e.ListOf]:
+    return st.lists(items, min_size=1, max_size=most).map(lambda found: e.ListOf(tuple(found)))
+
+
+def _word(*words: str) -> e.Name:
+    return e.Name(words)
+
+
+def _table(word: str, paths: list[e.Name], rows: list[list[e.Expr]]) -> e.Statement:
+    target = e.Phrase((_word(word), e.ListOf(tuple(paths))))
+    return e.Statement(e.ListOf(tuple(e.ListOf(tuple(row)) for row in rows)), target)
+
+
+def _tables(values: st.SearchStrategy[e.Expr]) -> st.SearchStrategy[e.Statement]:
+    return st.integers(1, 3).flatmap(
+        lambda size: st.builds(
+            _table,
+            st.sampled_from(("grid", "zip")),
+            st.lists(paths, min_size=size, max_size=size),
+            st.lists(st.lists(values, min_size=1, max_size=3), min_size=size, max_size=size),
+        )
+    )
+
+
+def axes() -> st.SearchStrategy[e.Statement]:
+    """Lines of an `ablate` block that make variants."""
+    values = expressions(bodies=False, depth=1)
+    groups = st.one_of(paths, _lists(paths))
+    return st.one_of(
+        st.builds(lambda items: e.Statement(items, _word("without")), _lists(groups)),
+        st.builds(lambda items: e.Statement(items, _word("variants")), _lists(plain_names)),
+        st.builds(
+            lambda word, path, items: e.Statement(items, e.Phrase((_word(word), path))),
+            st.sampled_from(("vary", "replace")), paths, _lists(values),
+        ),
+        _tables(values),
+    )  # fmt: skip
+
+
+def budgets() -> st.SearchStrategy[e.Statement]:
+    """`keep ... within P%`, with and without `by`."""
+    by = st.one_of(
+        st.just(()), st.one_of(paths, _lists(paths)).map(lambda paths: (_word("by"), paths))
+    )  # fmt: skip
+    what = st.sampled_from(("parameters", "flops", "time")).map(_word)
+    return st.builds(
+        lambda what, share, by: e.Statement(e.Phrase((_word("keep"), what, _word("within"), share, *by))),
+        what, shares, by,
+    )  # fmt: skip
+
+
+def _fields() -> st.SearchStrategy[list[e.Statement]]:
+    seeds = st.one_of(integers, _lists(integers))
+    measures = st.sampled_from(("loss", "perplexity")).map(_word)
+    known = {
+        "seeds": seeds,
+        "measure": st.one_of(measures, _lists(measures)),
+        "baseline": st.one_of(texts, plain_names),
+    }
+    return st.lists(st.sampled_from(sorted(known)), unique=True).flatmap(
+        lambda names: st.tuples(*(known[n].map(lambda v, n=n: e.Statement(v, _word(n))) for n in names)).map(
+            list
+        )
+    )
+
+
+def ablations() -> st.SearchStrategy[e.Body]:
+    """Files of one `ablate` block, its lines with comments."""
+    keeps = st.lists(budgets(), max_size=1)
+    lines = st.tuples(st.lists(axes(), max_size=4), keeps, _fields()).map(
+        lambda parts: [*parts[0], *parts[1], *parts[2]]
+    )
+    head = (_word("ablate"), _word("S"), _word("of"), _word("T"))
+    return st.builds(
+        lambda lines, said, closing: e.Body(
+            (e.Statement(e.Phrase((*head, e.Body(_remarked(lines, said), closing_comments=tuple(closing))))),)
+        ),
+        lines, st.lists(COMMENT_TEXT, max_size=4), st.lists(COMMENT_TEXT, max_size=1),
+    )  # fmt: skip
+
+
+def _remarked(lines: list[e.Statement], said: list[str]) -> tuple[e.Statement, ...]:
+    """The lines, the first of them with comments above and behind in turn."""
+    remarks = [*said, *[None] * (len(lines) - len(said))]
+    return tuple(
+        line
+        if text is None
+        else replace(line, trailing=text)
+        if index % 2
+        else replace(line, comments=(text,))
+        for index, (line, text) in enumerate(zip(lines, remarks, strict=False))
     )
 
 

@@ -6,11 +6,13 @@ from hypothesis import HealthCheck, given, settings
 
 from nldsl.diagnostics.model import Source
 from nldsl.document import expr as e
+from nldsl.document import model as m
 from nldsl.document.printer import print_expr
+from nldsl.syntax.elaborate import elaborate
 from nldsl.syntax.fmt import format_body, format_expr
 from nldsl.syntax.parse import parse_expression, parse_statements
 from nldsl.syntax.yaml import parse_yaml, to_yaml
-from tests.strategies import all_comments, bodies, expressions
+from tests.strategies import ablations, all_comments, bodies, expressions
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -49,3 +51,23 @@ def test_layout_on_one_line_is_what_the_printer_says(value: e.Expr) -> None:
 def test_a_value_alone_reads_back(value: e.Expr) -> None:
     again, findings = parse_expression(Source("a", print_expr(value)))
     assert (again, findings) == (value, [])
+
+
+@QUICK
+@given(ablations())
+def test_ablations_are_one_in_both_surfaces(body: e.Body) -> None:
+    text, yaml = format_body(body), to_yaml(body)
+    again, findings = parse_statements(Source("a.nl", text))
+    there, problems = parse_yaml(Source("a.yaml", yaml))
+    assert (findings, problems) == ([], [])
+    assert again == there == body
+    assert all_comments(again) == all_comments(there) == all_comments(body)
+    assert format_body(again) == text
+    (one, said), (other, heard) = (elaborate(tree, Source("a.nl", text)) for tree in (again, there))
+    assert [d.message for d in said] == [d.message for d in heard]
+    assert {d.code for d in said} <= {"NL0001", "NL0002", "NL0127"}  # no edition; a value such as `x (1, 2)`
+    assert one == other
+    (block,) = one.declarations
+    assert isinstance(block, m.Ablate)
+    lines = sum(1 for n in body.walk() if isinstance(n, e.Statement)) - 1
+    assert len(block.axes) + len(block.fields) + (block.keep is not None) == lines
