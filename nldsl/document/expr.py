@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field, fields
+from functools import cache
 
 from nldsl.diagnostics.model import Span
 from nldsl.records import record
@@ -36,8 +37,8 @@ class Expr:
 
     def children(self) -> Iterator[Expr]:
         """Direct sub-expressions in source order (statements of bodies included)."""
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name in _names(type(self)):
+            value = getattr(self, name)
             items = value if isinstance(value, tuple) else (value,)
             for item in items:
                 if isinstance(item, Expr):
@@ -50,6 +51,12 @@ class Expr:
             node = waiting.pop()
             yield node
             waiting += reversed(list(node.children()))
+
+
+@cache
+def _names(kind: type[Expr]) -> tuple[str, ...]:
+    """The fields of a kind of node that may hold others; specs are walked often, so found once."""
+    return tuple(f.name for f in fields(kind) if f.name != "span")
 
 
 @record
