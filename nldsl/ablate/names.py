@@ -36,7 +36,7 @@ def names_of(variants: Sequence[str]) -> list[str]:
     get digits of a digest, more of them until they differ.  Equal words have one name.
 
     >>> names_of(["Nested", "NESTED", "steps = 2"])
-    ['Nested-8cf3ae', 'NESTED-b8c0a2', 'steps=2']
+    ['Nested-a5e474', 'NESTED-a5b612', 'steps=2']
     """
     names = {words: file_safe(words) for words in variants}
     digits = 6
@@ -56,9 +56,10 @@ def _kept(words: str) -> tuple[str, bool]:
     """What can be kept of the words, and whether that is all of them and can stand alone."""
     spaced = re.sub(r"\s*=\s*", "=", words.strip())
     hyphened = re.sub(r"\s+", "-", re.sub(r",\s+", ",", spaced))
-    name = "-".join(_PLAIN.findall(hyphened)).strip("-.") or "variant"
-    plain = name == hyphened and len(name) <= LONGEST and _RESERVED.fullmatch(name) is None
-    return name, plain
+    name = re.sub(r"-{2,}", "-", "-".join(_PLAIN.findall(hyphened))).strip("-.") or "variant"
+    if _RESERVED.fullmatch(name) is not None:
+        return f"variant-{name}", False
+    return name, name == hyphened and len(name) <= LONGEST
 
 
 def _with_digest(name: str, words: str, digits: int) -> str:
