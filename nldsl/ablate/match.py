@@ -36,6 +36,8 @@ class Held:
         words: what they change and how near that comes; "" where nothing had to be changed.
         why: why the budget cannot be held, with the nearest that can be had; None where it is held.
         help: what would mend that.
+        amount: parameters, FLOPs of a token, or seconds of the training that the variant has then; where the
+            budget is not held, the nearest that was found.
         tried: specs that were resolved on the way.
     """
 
@@ -43,6 +45,7 @@ class Held:
     words: str = ""
     why: str | None = None
     help: str = ""
+    amount: float = 0
     tried: int = field(default=0, compare=False)
 
     @property
@@ -87,19 +90,21 @@ def hold(
     measured = Measured(module, base, [*shared, *amendments], keep.what)
     goal = amount_of(build(reference.expanded), keep.what)
     search = Search(measured, variant, keep.within, goal)
-    if search.meets(measured.amount({})):
-        return Held(tried=1 + len(measured.points))
+    now = measured.amount({}) or 0
+    if search.meets(now):
+        return Held(amount=now, tried=1 + len(measured.points))
     chosen, problem = _widths(search, variant, amendments, keep)
     if problem is not None:
-        return Held(why=problem[0], help=problem[1], tried=1 + len(measured.points))
+        return Held(why=problem[0], help=problem[1], amount=now, tried=1 + len(measured.points))
     found = search.best(chosen)
-    if found is not None and search.meets(measured.amount(found)):
-        items = tuple(
-            amendment("set", path, e.Number(value), keep.span) for path, value in sorted(found.items())
-        )
-        return Held(items, _in_words(search, found, chosen), tried=1 + len(measured.points))
+    reached = (measured.amount(found) if found is not None else None) or now
+    if found is not None and search.meets(reached):
+        items = (amendment("set", path, e.Number(value), keep.span) for path, value in sorted(found.items()))
+        words = _in_words(search, found, chosen)
+        return Held(tuple(items), words, amount=reached, tried=1 + len(measured.points))
     why, mend = _failure(search, found, chosen)
-    return Held(why=why, help=mend, tried=1 + len(measured.points))
+    nearest = min((now, reached), key=lambda amount: abs(amount - goal))
+    return Held(why=why, help=mend, amount=nearest, tried=1 + len(measured.points))
 
 
 def finding(
@@ -142,11 +147,12 @@ def _hold_time(
         )
     goal = seconds[0] * first.steps
     if abs(seconds[1] * second.steps - goal) <= keep.within * goal * (1 + 1e-12):
-        return Held(tried=2)
+        return Held(amount=seconds[1] * second.steps, tried=2)
     if second.steps != first.steps:
         return Held(
             why=f"time cannot be held: the variant sets `steps` to {second.steps:,} itself",
             help="leave `steps` to the budget, or hold something else",
+            amount=seconds[1] * second.steps,
             tried=2,
         )
     steps = max(1, round(goal / seconds[1]))
@@ -158,6 +164,7 @@ def _hold_time(
         return Held(
             why=f"time cannot be held within {_percent(keep.within)}: `steps = {steps}`{because}",
             help="give the base more steps, or allow more",
+            amount=seconds[1] * steps,
             tried=3,
         )
     return Held(
@@ -172,34 +179,34 @@ def _widths(
     search: Search, variant: Resolution, own: Sequence[doc.Amendment], keep: Keep
 ) -> tuple[list[Width], tuple[str, str] | None]:
     """The widths that may be changed, or why there are none and what would mend that."""
-    what = keep.what
+    training = variant.expanded.training if variant.expanded is not None else None
+    if training is not None and training.start is not None:
+        why = "its weights are read from a file, with the widths that they have there"
+        return [], (f"{_off(search)}, and {why}", "hold `time`, or nothing")
     if not keep.by:
         found = widths(search.measured, own)
-        if found:
-            return found, None
-        training = variant.expanded.training if variant.expanded is not None else None
-        read = training is not None and training.start is not None
-        why = "its weights are read from a file" if read else "it has no width that could be changed"
-        return [], (f"{_off(search)}, and {why}", f"hold something other than {what}, or nothing")
+        why = "it has no width that could be changed"
+        return found, None if found else (f"{_off(search)}, and {why}", "hold `time`, or nothing")
     known = sites(variant, own)
     chosen: list[Width] = []
+    reasons: list[tuple[str, str]] = []
     for path in keep.by:
         site = _site(path, known, variant)
+        width = None
         if site is None:
-            return [], (
-                f"{_off(search)}, and the variant has no whole number `{path}`",
-                "name a width that it has with `by`, or leave `by` out",
+            reasons.append(
+                (f"the variant has no whole number `{path}`", "name a width that it has, or leave `by` out")
             )
-        if site.own:
-            return [], (
-                f"{_off(search)}, and the variant itself sets `{path}`",
-                "name another width with `by`",
-            )
-        width = width_of(search.measured, site, strict=False)
-        if width is None:
-            return [], (f"{_off(search)}, and `{path}` does not change that", "name another width with `by`")
-        chosen.append(width)
-    return chosen, None
+        elif site.own:
+            reasons.append((f"the variant itself sets `{path}`", "name another width with `by`"))
+        else:
+            width = width_of(search.measured, site, strict=False)
+            if width is None:
+                reasons.append((f"`{path}` does not change that", "name another width with `by`"))
+        chosen += [width] if width is not None else []
+    if chosen:
+        return chosen, None
+    return [], (f"{_off(search)}, and {reasons[0][0]}", reasons[0][1])
 
 
 def _site(path: str, known: list[Site], variant: Resolution) -> Site | None:
