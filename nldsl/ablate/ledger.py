@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from nldsl.ablate.owner import Owner, me
+from nldsl.ablate.owner import QUEUE, Owner, me
 from nldsl.ablate.rows import State, Trial
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.run.folder import RunError
@@ -29,6 +29,8 @@ PATIENCE = 60.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 LONG_AGO = 600.0
 """The same by the clocks of both machines, for somebody who has only just begun to look."""
+LEASE = 7 * 86400.0
+"""Seconds that a job in a queue holds its trial where nobody can ask the queue."""
 TRIES = 3
 """Attempts without a new checkpoint after which a trial has failed."""
 KILLS = 10
@@ -280,6 +282,8 @@ class Ledger:
         lives = _owner(row).state()
         if lives is not None:
             return not lives
+        if row["host"] == QUEUE:  # nobody beats for a job that waits
+            return time.time() - row["stamp"] > LEASE
         now = time.monotonic()
         beat, since = self._seen.get(row["token"], (-1, now))
         if beat != row["beat"]:

@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,41 @@ class Owner:
 
     def state(self) -> bool | None:
         """Whether the process lives; None where that cannot be seen from here, as on another machine."""
+        if self.host == QUEUE:
+            return in_queue(self.begun)
         if self.host != this_host():
             return None
         return began(self.pid) == self.begun
+
+
+QUEUE = "slurm"
+"""The host of owners that are jobs of Slurm which have not begun."""
+
+
+def queued(job: str) -> Owner:
+    """A job of Slurm that waits, as the owner of its trial."""
+    return Owner(QUEUE, 0, job)
+
+
+def in_queue(job: str) -> bool | None:
+    """Whether Slurm has `job` in its queue; None where that cannot be seen from here."""
+    queue = _queue(job.partition("_")[0], int(time.monotonic() / 10))
+    return None if queue is None else job in queue
+
+
+@functools.lru_cache(maxsize=64)
+def _queue(array: str, _moment: int) -> frozenset[str] | None:
+    """The jobs of an array that wait or run, asked for once in ten seconds."""
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={array}"]
+    try:
+        told = subprocess.run(  # noqa: S603 - the number of a job, from the study's database
+            command, check=False, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if told.returncode:  # an array that has ended long ago is unknown to it
+        return frozenset() if "Invalid job id" in told.stderr else None
+    return frozenset(told.stdout.split())
 
 
 def me() -> Owner:
