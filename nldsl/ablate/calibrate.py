@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any, Self
 
+import nldsl
 from nldsl.ablate.plan import Plan
 from nldsl.ablate.rows import Row
 
@@ -150,13 +152,15 @@ class _Runner:
 
     def __enter__(self) -> Self:
         self._said = tempfile.TemporaryFile("w+")
+        package = str(Path(nldsl.__file__).resolve().parents[1])
+        path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "nldsl.ablate.calibrate"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         assert self._process.stdout is not None
         threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
@@ -167,7 +171,8 @@ class _Runner:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # it ended before it had read all
+                    pipe.close()
         self._said.close()
 
     def ask(self, request: Facts) -> Facts:

@@ -12,7 +12,8 @@ MOST = 6
 _WIDE = 48
 _HEADER = re.compile(r"(memory|optimizer|block|model|train|chain|level) (\w+)(.*) \{")
 _FIELD = re.compile(r"([a-z_]\w*)(?: = |: )(.*)", re.DOTALL)
-_TOKEN = re.compile(r"\s*(?:\w+(?:\.\w+)*|\S)")
+_TOKEN = re.compile(r"\s*(?:\d[\d_]*(?:\.\d+)?(?:e[-+]?\d+)?|\w+(?:\.\w+)*|\S)")
+_CALL = re.compile(r"([\w.]+)\(.*\)", re.DOTALL)
 
 Part = dict[str, str]
 """Values by name; `""` holds nothing."""
@@ -26,8 +27,19 @@ def in_words(before: Iterable[str], after: Iterable[str], most: int = MOST) -> t
     >>> in_words(old, new)
     ('M.n: `2` -> `4`', 'M.rate is gone', 'M.keep loses `conv(4)`')
     """
-    lines = list(_differences(parts(before), parts(after)))
+    lines = _unsaid(list(_differences(parts(before), parts(after))))
     return tuple(lines) if len(lines) <= most else (*lines[: most - 1], f"and {len(lines) - most + 1} more")
+
+
+def _unsaid(lines: list[str]) -> list[str]:
+    """Without declarations that come or go because another line names them."""
+    kept: list[str] = []
+    for line in lines:
+        name, _, fate = line.partition(" is ")
+        named = re.compile(rf"`.*\b{re.escape(name)}\b")
+        if "." in name or fate not in ("gone", "new") or not any(named.search(other) for other in lines):
+            kept.append(line)
+    return kept
 
 
 def parts(lines: Iterable[str]) -> dict[str, Part]:
@@ -124,7 +136,10 @@ def _change(where: str, old: str, new: str) -> str:
         return f"{where} loses `{_short(lost)}`"
     if part and not lost:
         return f"{where} gains `{_short(gained)}`"
-    if max(len(old), len(new)) > _WIDE:
+    was, now = _CALL.fullmatch(old), _CALL.fullmatch(new)
+    if max(len(old), len(new)) > _WIDE and was and now and was[1] != now[1]:
+        old, new = f"{was[1]}(...)", f"{now[1]}(...)"
+    elif max(len(old), len(new)) > _WIDE:
         old, new = _around(a, head, tail), _around(b, head, tail)
     return f"{where}: `{_short(old)}` -> `{_short(new)}`"
 
@@ -136,8 +151,8 @@ def _whole(tokens: list[str], head: int, tail: int) -> str:
 
 
 def _around(tokens: list[str], head: int, tail: int) -> str:
-    """The tokens between `head` and `tail` with two more on each side."""
-    begin, end = max(head - 2, 0), min(len(tokens) - tail + 2, len(tokens))
+    """The tokens between `head` and `tail` with two before and one behind."""
+    begin, end = max(head - 2, 0), min(len(tokens) - tail + 1, len(tokens))
     text = "".join(tokens[begin:end]).strip()
     return f"{'... ' if begin else ''}{text}{' ...' if end < len(tokens) else ''}"
 

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 16
 """Bytes from which on equal files of variants are kept once: texts are, code is not."""
-_OURS = ("study.json", "study.db", "spec.nl", "variants", "runs", "report", "ray", "slurm")
+_OURS = (
+    "study.json",
+    "study.db",
+    "spec.nl",
+    "calibration.json",
+    "variants",
+    "runs",
+    "report",
+    "ray",
+    "slurm",
+)
 
 
 @dataclass(frozen=True)

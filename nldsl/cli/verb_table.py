@@ -48,7 +48,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("train", "running", "Train a spec or a compiled folder.", ("nldsl.api", "nldsl.run.train")),
     Verb("eval", "running", "Measure a trained folder on held-out data.", ("nldsl.run.evaluate",)),
     Verb("generate", "running", "Continue a text with a trained folder.", ("nldsl.run.generate",)),
-    Verb("ablate", "studying", "Plan the variants of an ablation.", ("nldsl.api", "nldsl.ablate.plan")),
+    Verb("ablate", "studying", "Plan, run and report ablations.", ("nldsl.api", "nldsl.ablate.plan")),
     Verb("diff", "studying", "Show what differs in meaning between two specs.", ("nldsl.api",)),
     Verb("doctor", "tools", "Report on this installation and machine."),
     Verb("completion", "tools", "Print a shell completion script."),

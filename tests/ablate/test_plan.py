@@ -151,10 +151,10 @@ def test_seeds_can_be_other_ones() -> None:
 # --------------------------------------------------------------------------- in words
 
 CHANGED = {
-    "Small_block.mixer.SoftmaxAttention.heads=4": "Small_block.mixer: `... heads = 2))` -> `... heads = 4))`",
+    "Small_block.mixer.SoftmaxAttention.heads=4": "Small_block.mixer: `... heads = 2) ...` -> `... heads = 4) ...`",
     "model.dim=32": "Run.model: `Small` -> `Small(dim = 32)`",
     "steps=2_000": "Run.steps: `4` -> `2_000`",
-    "data.batch=8": "Run.data: `... batch = 2, split ...` -> `... batch = 8, split ...`",
+    "data.batch=8": "Run.data: `... batch = 2, ...` -> `... batch = 8, ...`",
     "Small.depth=3": "Small.depth: `1` -> `3`",
     "all.update=every 2 steps": "Run.all.update is new: `every 2 steps`",
 }

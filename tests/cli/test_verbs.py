@@ -273,13 +273,6 @@ def test_generate_streams(built: Path, nl: Run, stand_in: Any) -> None:
     assert (given["load_state"], given["save_state"]) == (("a.pt", "b.pt"), "c.pt")
 
 
-def test_ablate_prints_a_plan(spec: Path, nl: Run, stand_in: Any) -> None:
-    stand_in.module("nldsl.ablate.plan", plan=stand_in.recorder("plan", "3 variants"))
-    stand_in.module("nldsl.ablate.table", as_text=str)
-    assert nl("ablate", "a.nl", "--name", "A").out == "3 variants\n"
-    assert stand_in.calls[-1][1][1] == "A"
-
-
 def test_diff(spec: Path, nl: Run) -> None:
     (spec / "b.nl").write_text("# a comment\n\ngood odd\n")
     (spec / "c.nl").write_text("good other odd\n")
