@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -291,18 +292,14 @@ def _difference(samples: Mapping[str, Sample], baseline: str, variant: str, meas
 
 def spread_of(one: Sample, other: Sample) -> Spread:
     """The variances of the difference of two samples with the same seeds and documents, by `DRAWS` draws."""
-    import numpy as np
-
     seeds, documents = one.values.shape
-    chance = np.random.default_rng([_SEED, seeds, documents])
-    by_seeds = chance.multinomial(seeds - 1, [1 / seeds] * seeds, DRAWS) / (seeds - 1)
-    alone = _by_seed(one, None) - _by_seed(other, None)
+    by_seeds, counts = _draws(seeds, documents)
+    alone = _difference_by_seed(one, other)
     drawn_seeds = by_seeds @ alone
     variance = float(drawn_seeds.var())
     if documents == 1:
         return Spread(variance, 0.0, 0.0, seeds, 1.0)
-    counts = chance.multinomial(documents - 1, [1 / documents] * documents, DRAWS).astype(float)
-    both = _by_seed(one, counts) - _by_seed(other, counts)
+    both = _difference_by_seed(one, other, counts)
     drawn_documents = both.mean(1)
     rest = (by_seeds * both).sum(1) - drawn_seeds - drawn_documents
     texts = float(drawn_documents.var())
@@ -311,12 +308,31 @@ def spread_of(one: Sample, other: Sample) -> Spread:
     return Spread(variance, texts, min(float(rest.var()), variance, texts), seeds, effective)
 
 
+@lru_cache(maxsize=4)
+def _draws(seeds: int, documents: int) -> tuple[Array, Array]:
+    """How often each seed and each document is drawn, as shares: `[draws, seeds]`, `[draws, documents]`."""
+    import numpy as np
+
+    chance = np.random.default_rng([_SEED, seeds, documents])
+    sizes = [(size, max(1, size - 1)) for size in (seeds, documents)]
+    found = [chance.multinomial(drawn, [1 / size] * size, DRAWS) / drawn for size, drawn in sizes]
+    return found[0], found[1]
+
+
+def _difference_by_seed(one: Sample, other: Sample, counts: Array | None = None) -> Array:
+    """How much `one` has more than `other` with every seed: see `_by_seed`."""
+    if (one.weights == other.weights).all():  # as almost always: one mean instead of two
+        return _by_seed(replace(one, values=one.values - other.values), counts)
+    return _by_seed(one, counts) - _by_seed(other, counts)
+
+
 def _by_seed(sample: Sample, counts: Array | None) -> Array:
     """The mean over documents of every seed, `[seeds]`; for draws of them (`[draws, documents]`) of each."""
     weighted = sample.values * sample.weights
     if counts is None:
         return weighted.sum(1) / sample.weights.sum(1)
-    return (counts @ weighted.T) / (counts @ sample.weights.T)
+    weights = sample.weights[:1] if (sample.weights == sample.weights[0]).all() else sample.weights
+    return (counts @ weighted.T) / (counts @ weights.T)
 
 
 def _mean(pair: Sequence[Sample]) -> float:
