@@ -1,0 +1,148 @@
+"""Trials that jobs of a queue hold, and the processes of trials that runners elsewhere start."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nldsl.ablate import on_slurm, owner
+from nldsl.ablate.attempt import Attempt
+from nldsl.ablate.ledger import Entry, Ledger
+from nldsl.ablate.on_slurm import holder
+from nldsl.ablate.ray_worker import stop_early
+from nldsl.ablate.study import Study
+from nldsl.run.folder import RunError
+
+from .studies import SPEC, make, progress_of
+
+LONG = SPEC.replace("steps = 40", "steps = 4000").replace("every 8", "every 20")
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `squeue` that tells what is in the file that is returned, first on the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    told = tmp_path / "queue"
+    told.write_text("71_0\n71_1\n")
+    program = folder / "squeue"
+    known = f'case "$*" in *--jobs=71) cat {told};; *) echo "Invalid job id" >&2; exit 1;; esac'
+    program.write_text(f"#!/bin/sh\n{known}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    owner._queue.cache_clear()
+    return told
+
+
+def test_a_job_in_the_queue_lives(squeue: Path) -> None:
+    assert owner.queued("71_1").state() is True
+    assert owner.queued("71_7").state() is False
+    assert owner.queued("72_0").state() is False
+
+
+def test_without_squeue_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    owner._queue.cache_clear()
+    assert owner.queued("71_1").state() is None
+
+
+def claimed(tmp_path: Path, job: str) -> tuple[Ledger, str]:
+    ledger = Ledger.create(tmp_path / "study.db")
+    ledger.add([Entry("base", "d", 0, 40, 0)])
+    claim = ledger.claim()
+    assert claim is not None
+    assert ledger.entrust(claim.token, holder("slurm", job))
+    return ledger, claim.token
+
+
+def test_nobody_takes_the_trial_of_a_job_that_waits(tmp_path: Path, squeue: Path) -> None:
+    ledger, token = claimed(tmp_path, "71_1")
+    assert ledger.claim() is None
+    assert ledger.free() == []
+    taken = ledger.adopt(token)  # the job begins
+    assert taken is not None
+    assert not ledger.entrust("another", holder("slurm", "71_1"))
+
+
+def test_the_trial_of_a_job_that_was_cancelled_is_free(tmp_path: Path, squeue: Path) -> None:
+    ledger, token = claimed(tmp_path, "71_1")
+    squeue.write_text("71_0\n")
+    owner._queue.cache_clear()
+    assert [one.name for one in ledger.free()] == ["base/seed-0"]
+    assert ledger.claim() is not None
+    assert ledger.adopt(token) is None  # its job, should it come after all
+
+
+def test_where_the_queue_cannot_be_asked_its_jobs_keep_their_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    owner._queue.cache_clear()
+    ledger, _ = claimed(tmp_path, "71_1")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 6 * 86400)
+    assert ledger.claim() is None
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 86400)
+    assert ledger.claim() is not None
+
+
+def test_a_claim_that_a_job_adopted_is_not_handed_to_the_queue(tmp_path: Path, squeue: Path) -> None:
+    ledger, token = claimed(tmp_path, "71_1")
+    assert not ledger.entrust(token, holder("slurm", "71_0"))
+
+
+def test_without_slurm_there_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(tmp_path / "study", seeds=1)
+    monkeypatch.setattr(on_slurm, "need", lambda *_: None)  # whether or not submitit is here
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RunError) as caught:
+        on_slurm.run(study)
+    assert caught.value.diagnostic.code == "NL0934"
+    with pytest.raises(RunError) as caught:
+        on_slurm.run(study, options={"time": "soon"})
+    assert caught.value.diagnostic.code == "NL0931"
+
+
+def begin(study: Study) -> Attempt:
+    """An attempt that has come to a checkpoint."""
+    claim = study.ledger.claim()
+    assert claim is not None
+    attempt = Attempt(study, claim)
+    end = time.monotonic() + 90
+    while progress_of(study, claim.trial.name)[1] < 20:
+        assert attempt.code() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return attempt
+
+
+def test_an_attempt_that_is_interrupted_and_one_that_is_stopped_early(tmp_path: Path) -> None:
+    study = make(tmp_path / "study", spec=LONG, seeds=1)
+    first, second = begin(study), begin(study)
+    steps = [event["step"] for event in first.evaluations()]
+    assert steps[0] == 20 and steps == sorted(set(steps))
+    assert 0 not in steps
+    assert not any(event["step"] in steps for event in first.evaluations())
+
+    assert first.interrupt()
+    name = first.claim.trial.name
+    assert first.settle(130) == ("waiting", "")
+    last, kept = progress_of(study, name)
+    assert last == kept  # it wrote a checkpoint of the step in which it was stopped
+    assert first.interrupt()  # nobody is there
+
+    stop_early(study, second)
+    name = second.claim.trial.name
+    now = next(one for one in study.trials() if one.name == name)
+    found = json.loads((study.folder / "runs" / name / "result.json").read_text())
+    assert (now.state, found["state"]) == ("stopped", "stopped")
+    assert 20 <= found["steps"] < 4000
+    assert found["measures"]["loss"] > 0
+    assert study.result_of(now) == found
+    assert second.process.wait(30) is not None
+    stop_early(study, second)  # it has ended: nothing changes
+    assert study.result_of(now) == found
