@@ -35,6 +35,8 @@ TRIES = 3
 """Attempts without a new checkpoint after which a trial has failed."""
 KILLS = 10
 """The same where its process was killed from outside, which says less about the trial."""
+LOCKED = 30.0
+"""Seconds that a change waits for others."""
 ENDED = frozenset({"done", "diverged", "failed", "stopped"})
 
 _SCHEMA = """
@@ -307,7 +309,7 @@ class Ledger:
         """A connection for one use: none is ever shared by threads, or by a process and its children."""
         try:
             uri = f"{self.path.resolve().as_uri()}?mode={mode}"
-            db = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None)
+            db = sqlite3.connect(uri, uri=True, timeout=LOCKED, isolation_level=None)
             with contextlib.closing(db):
                 db.row_factory = sqlite3.Row
                 yield db

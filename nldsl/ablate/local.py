@@ -66,7 +66,7 @@ def run(
 
     `stop` ends it as a signal does: every trial writes a checkpoint and waits again.  `tell` hears events,
     dicts with `event`: `warning` (`diagnostic`), `jobs` (`jobs`), `begin` and `end` (`trial`), `state`
-    (`trials`), `stopped` and `over` (`trials`).  `start` makes the processes.
+    (`trials`), `stopping`, `stopped` and `over` (`trials`).  `start` makes the processes.
 
     Returns 0 when every trial has ended, 1 when some have failed, 130 when it was stopped before.
 
@@ -137,22 +137,25 @@ class _Pool:
         self.study, self.jobs, self.say, self.start = study, jobs, say, start
         self.working: list[_Working] = []
         self.hurry = False
-        self._shown = 0.0
+        self._shown = -SHOW
+        self._nothing = -SHOW  # when there was nothing to take
 
     def work(self, stop: threading.Event) -> None:
         """Until every trial has ended or `stop` is set; raises `RunError` where nothing can be written."""
         while not stop.is_set():
-            self.reap()
-            self.fill()
+            if self.reap() or time.monotonic() - self._nothing >= SHOW:
+                self.fill()
             if self.show() and not self.working:
                 return
             stop.wait(LOOK)
+        self.say({"event": "stopping", "trials": self.study.trials()})
 
     def fill(self) -> None:
         """Begin what can be begun."""
         while len(self.working) < self.jobs:
             claim = self.study.ledger.claim()
             if claim is None:
+                self._nothing = time.monotonic()
                 return
             folder = self.study.folder_of(claim.trial)
             try:
@@ -165,17 +168,18 @@ class _Pool:
             self.working.append(_Working(claim, process, folder / OUTPUT))
             self.say({"event": "begin", "trial": claim.trial})
 
-    def reap(self) -> None:
-        """See which processes have ended, and how."""
-        for one in list(self.working):
-            code = one.process.poll()
-            if code is not None:
-                self.working.remove(one)
-                self._ended(one, code)
+    def reap(self) -> bool:
+        """See which processes have ended, and how; whether any has."""
+        ended = [(one, code) for one in self.working if (code := one.process.poll()) is not None]
+        for one, code in ended:
+            self.working.remove(one)
+            self._shown = -SHOW
+            self._ended(one, code)
+        return bool(ended)
 
     def show(self) -> bool:
         """Tell how the study stands, now and then; whether every trial has ended."""
-        if self.working and time.monotonic() - self._shown < SHOW:
+        if time.monotonic() - self._shown < SHOW:
             return False
         self._shown = time.monotonic()
         trials = self.study.trials()

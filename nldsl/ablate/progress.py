@@ -151,6 +151,9 @@ class Display(Silence):
             self.console.print(f"      again: {name}: {escape(trial.problem)}", soft_wrap=True)
         self._draw()
 
+    def _stopping(self, _event: Event) -> None:
+        self.console.print("stopping: trials write their checkpoints (Ctrl-C again ends them at once)")
+
     def _stopped(self, event: Event) -> None:
         self.close()
         ended = sum(trial.state in ENDED for trial in event["trials"])

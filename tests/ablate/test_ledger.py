@@ -1,0 +1,286 @@
+"""The database of trials: claims, and owners that live or do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nldsl.ablate import ledger as ledgers
+from nldsl.ablate import owner as owners
+from nldsl.ablate.ledger import KILLS, TRIES, Entry, Ledger
+from nldsl.ablate.owner import Owner, began, me
+from nldsl.run.folder import RunError
+
+from .studies import Forked
+
+
+def entries(count: int) -> list[Entry]:
+    return [Entry(f"v{i}", f"digest {i}", 0, 10, i) for i in range(count)]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger.create(tmp_path / "study.db")
+    made.add(entries(3))
+    return made
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [one.state for one in ledger.trials()]
+
+
+def give(ledger: Ledger, token: str, owner: Owner) -> None:
+    """Let somebody else be the owner of a claim."""
+    assert ledger.entrust(token, owner)
+
+
+def test_a_trial_goes_from_waiting_to_done(ledger: Ledger) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    assert (claim.trial.name, claim.trial.state, claim.trial.attempts) == ("v0/seed-0", "running", 1)
+    assert ledger.beat(claim.token, step=4, kept=2, seconds=1.5)
+    assert (ledger.trials()[0].step, ledger.trials()[0].seconds) == (4, 1.5)
+    assert ledger.finish(claim.token, "done", step=10, seconds=3.0)
+    assert states(ledger) == ["done", "waiting", "waiting"]
+    assert ledger.owners() == {}
+
+
+def test_one_that_is_named_is_taken_before_its_turn(ledger: Ledger) -> None:
+    claim = ledger.claim("v2", 0)
+    assert claim is not None
+    assert claim.trial.variant == "v2"
+    assert ledger.claim("v2", 0) is None
+    assert ledger.claim("v9", 0) is None
+
+
+def test_every_trial_is_taken_once(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "study.db")
+    ledger.add(entries(60))
+
+    def take() -> int:
+        lines = []
+        while (claim := ledger.claim()) is not None:
+            lines.append(claim.trial.name)
+        (tmp_path / f"{os.getpid()}.txt").write_text("\n".join(lines))
+        time.sleep(1.0)  # alive while the others look
+        return 0
+
+    workers = [Forked(take) for _ in range(4)]
+    assert [one.wait() for one in workers] == [0] * 4
+    taken = [line for path in tmp_path.glob("*.txt") for line in path.read_text().splitlines()]
+    assert sorted(taken) == sorted(f"v{i}/seed-0" for i in range(60))
+
+
+def test_a_claim_that_was_lost_changes_nothing(ledger: Ledger) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    ledger.release(claim.token)
+    again = ledger.claim()
+    assert again is not None
+    assert again.trial.attempts == 2
+    assert not ledger.beat(claim.token, step=9)
+    assert not ledger.finish(claim.token, "done", step=10)
+    assert not ledger.release(claim.token)
+    assert ledger.fail(claim.token, "too late") is None
+    assert ledger.adopt(claim.token) is None
+    assert ledger.adopt(again.token) is not None
+    assert (states(ledger)[0], ledger.trials()[0].step) == ("running", 0)
+
+
+def test_what_dead_processes_leave_is_taken_over(ledger: Ledger) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    gone = Forked(lambda: 0)
+    owner = Owner(owners.this_host(), gone.pid, began(gone.pid) or "gone before it was looked at")
+    give(ledger, claim.token, owner)
+    assert gone.wait() == 0
+    again = ledger.claim()
+    assert again is not None
+    assert again.trial.name == claim.trial.name
+    assert not ledger.beat(claim.token)
+
+
+def test_a_process_that_lives_keeps_its_claim(ledger: Ledger) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    other = ledger.claim()
+    assert other is not None
+    assert other.trial.name == "v1/seed-0"
+
+
+def test_a_number_that_was_given_again_is_another_process(ledger: Ledger) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    give(ledger, claim.token, Owner(owners.this_host(), os.getpid(), "long ago"))
+    again = ledger.claim()
+    assert again is not None
+    assert again.trial.name == claim.trial.name
+
+
+def test_a_silent_machine_loses_its_trial_after_a_minute(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = ledger.claim()
+    assert claim is not None
+    give(ledger, claim.token, Owner("elsewhere", 1, "x"))
+    now = time.monotonic()
+
+    def taken(seconds: float) -> str:
+        monkeypatch.setattr(ledgers.time, "monotonic", lambda: now + seconds)
+        found = ledger.claim()
+        assert found is not None
+        ledger.release(found.token)
+        return found.trial.name
+
+    assert taken(0) == "v1/seed-0"
+    assert taken(59) == "v1/seed-0"
+    assert ledger.beat(claim.token)  # it lives
+    assert taken(70) == "v1/seed-0"
+    assert taken(129) == "v1/seed-0"
+    assert taken(131) == "v0/seed-0"
+
+
+def test_somebody_who_has_only_begun_to_look_goes_by_the_clock(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+    give(ledger, claim.token, Owner("elsewhere", 1, "x"))
+    now = time.time()
+    monkeypatch.setattr(ledgers.time, "time", lambda: now + 590)
+    assert Ledger(ledger.path).claim("v0", 0) is None
+    monkeypatch.setattr(ledgers.time, "time", lambda: now + 610)
+    assert Ledger(ledger.path).claim("v0", 0) is not None
+
+
+@pytest.mark.parametrize(("killed", "most"), [(False, TRIES), (True, KILLS)])
+def test_a_trial_that_always_ends_badly_has_failed(ledger: Ledger, killed: bool, most: int) -> None:
+    for attempt in range(1, most + 1):
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        state = ledger.fail(claim.token, "it broke", killed=killed)
+        assert state == ("failed" if attempt == most else "waiting")
+    assert ledger.claim("v0", 0) is None
+    assert ledger.trials()[0].problem == "it broke"
+    assert ledger.retry() == 1
+    assert ledger.claim("v0", 0) is not None
+
+
+def test_a_trial_that_gets_on_may_be_interrupted_often(ledger: Ledger) -> None:
+    for kept in range(1, 8):
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        assert ledger.beat(claim.token, step=kept, kept=kept)
+        assert ledger.fail(claim.token, "it broke") == "waiting"
+
+
+def test_processes_that_die_again_and_again_fail_their_trial(ledger: Ledger) -> None:
+    for _ in range(KILLS):
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        give(ledger, claim.token, Owner(owners.this_host(), os.getpid(), "long ago"))
+    assert ledger.claim("v0", 0) is None
+    assert (states(ledger)[0], ledger.trials()[0].problem) == ("failed", "its process was killed")
+
+
+def test_trials_are_asked_for_or_not(ledger: Ledger) -> None:
+    ledger.add(entries(2))
+    assert [one.variant for one in ledger.trials()] == ["v0", "v1"]
+    assert len(ledger.trials(everything=True)) == 3
+    assert ledger.claim("v2", 0) is None
+
+
+def test_a_second_creation_keeps_the_first(ledger: Ledger) -> None:
+    assert len(Ledger.create(ledger.path).trials()) == 3
+    assert [path.name for path in ledger.path.parent.iterdir()] == ["study.db"]
+
+
+def test_a_locked_database_is_a_finding(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "LOCKED", 0.1)
+    with sqlite3.connect(ledger.path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RunError) as error:
+            ledger.claim()
+        other.execute("ROLLBACK")
+    assert error.value.diagnostic.code == "NL0907"
+    assert ledger.claim() is not None
+
+
+def test_a_database_that_breaks_meanwhile_is_a_finding(ledger: Ledger) -> None:
+    ledger.path.write_bytes(b"nonsense" * 1024)
+    with pytest.raises(RunError) as error:
+        ledger.trials()
+    assert error.value.diagnostic.code == "NL0906"
+    ledger.path.unlink()
+    with pytest.raises(RunError) as error:
+        ledger.claim()
+    assert error.value.diagnostic.code == "NL0906"
+    assert not ledger.path.exists()
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_database(ledger: Ledger) -> None:
+    script = (
+        "import sys; from pathlib import Path; from nldsl.ablate.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "claim = ledger.claim('v0', 0)\n"
+        "print(flush=True)\n"
+        "step = 0\n"
+        "while True:\n"
+        "    step += 1\n"
+        "    ledger.beat(claim.token, step=step)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(ledger.path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert ledger.damage() is None
+    assert ledger.trials()[0].step > 0
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+
+
+# ---------------------------------------------------------------------- owners
+
+
+def test_processes_live_and_die() -> None:
+    assert me().state() is True
+    assert Owner("elsewhere", os.getpid(), "x").state() is None
+    child = Forked(lambda: 0)
+    owner = Owner(owners.this_host(), child.pid, began(child.pid) or "")
+    time.sleep(0.3)
+    assert owner.state() is False, "a process that has ended is dead before anybody waits for it"
+    child.wait()
+    assert owner.state() is False
+
+
+def test_a_start_is_the_same_whoever_looks() -> None:
+    child = Forked(lambda: time.sleep(30) or 0)
+    try:
+        first = began(child.pid)
+        assert first
+        time.sleep(0.1)
+        assert began(child.pid) == first != began(os.getpid())
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
+def test_systems_without_proc_ask_ps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert owners._exists(os.getpid()) == ""
+    answers = {"live": "Ss Sun Nov 22 13:00:00 2026\n", "zombie": "Z+ Sun Nov 22 13:00:00 2026\n", "gone": ""}
+    found = {}
+    for name, answer in answers.items():
+        told = subprocess.CompletedProcess([], 0, stdout=answer)
+        monkeypatch.setattr(owners.subprocess, "run", lambda *_, told=told, **__: told)
+        found[name] = owners._began_by_ps(1)
+    assert found == {"live": "Sun Nov 22 13:00:00 2026", "zombie": None, "gone": None}

@@ -1,0 +1,261 @@
+"""Folders of studies: made, gone on with, damaged, and those of somebody else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nldsl
+from nldsl.ablate import asked
+from nldsl.ablate import study as studies
+from nldsl.ablate.plan import plan
+from nldsl.ablate.rows import Trial
+from nldsl.ablate.study import Study
+from nldsl.run.folder import RunError
+
+from .studies import SPEC, make
+
+BASE, RATE, DIM = "base", "DeltaNet.rate=0.5", "model.dim=16"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return make(tmp_path / "study")
+
+
+def end(study: Study, trial: Trial, state: str = "done", **more: Any) -> None:
+    """Let a trial have a result that the database does not know of."""
+    content = {"format": 1, "digest": study.row(trial.variant).digest, "seed": trial.seed, "state": state}
+    content |= {"steps": 40, "seconds": 2.5, "problem": "", **more}
+    folder = study.folder_of(trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(content))
+
+
+def code_of(error: pytest.ExceptionInfo[RunError]) -> str:
+    return error.value.diagnostic.code
+
+
+def names(study: Study) -> list[str]:
+    return [one.name for one in study.trials()]
+
+
+def test_few_seeds_of_everything_come_before_many_of_anything(study: Study) -> None:
+    assert [(one.variant, one.seed) for one in study.trials()] == [
+        (name, seed) for seed in (0, 1) for name in (BASE, RATE, DIM)
+    ]
+    assert {one.steps for one in study.trials()} == {40}
+
+
+def test_a_study_that_is_opened_says_what_was_asked(study: Study) -> None:
+    opened = Study.open(study.folder)
+    assert opened.asked == study.asked
+    assert [row.name for row in opened.rows] == [BASE, RATE, DIM]
+    assert opened.asked.sets == {
+        BASE: [],
+        RATE: ["set DeltaNet.rate = 0.5"],
+        DIM: ["set model.dim = 16"],
+    }
+    assert (opened.name, opened.base, opened.seeds) == ("Parts", "Run", (0, 1))
+    assert opened.asked.bytes[DIM] > opened.asked.bytes[BASE] > 0
+    assert nldsl.load(study.folder / "spec.nl").expanded.name == "Run"
+
+
+def test_builds_share_their_text_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    study = make(tmp_path / "study", spec=SPEC.replace('"own.txt"', '"sotu"'))
+    builds = [study.build_of(row.name) for row in study.rows]
+    shared = {one.stat().st_ino for one in (b / "sotu.txt.xz" for b in builds)}
+    assert len(shared) == 1
+    assert len({(b / "train.py").stat().st_ino for b in builds}) == 3
+
+
+def test_seeds_and_variants_that_are_added_leave_the_rest_alone(study: Study) -> None:
+    before = study.trials()[0]
+    end(study, before)
+    study.mend()
+    built = (study.build_of(BASE) / "model.py").stat().st_mtime_ns
+    more = make(study.folder, spec=SPEC.replace("dim = [16]", "dim = [16, 24]"), seeds=3)
+    assert len(more.trials()) == 4 * 3
+    assert more.trials()[0].state == "done"
+    assert (study.build_of(BASE) / "model.py").stat().st_mtime_ns == built
+    assert not more.warnings
+
+
+def test_what_is_no_longer_asked_for_stays_and_is_marked(study: Study) -> None:
+    end(study, study.trials()[1])
+    study.mend()
+    fewer = make(study.folder, spec=SPEC.replace("  vary DeltaNet.rate = [0.5]\n", ""))
+    assert [found.code for found in fewer.warnings] == ["NL0911"]
+    assert [row.name for row in fewer.rows] == [BASE, DIM]
+    assert all(one.variant != RATE for one in fewer.trials())
+    assert fewer.row(RATE).digest == study.row(RATE).digest
+    assert fewer.build_of(RATE).is_dir()
+    again = make(study.folder)
+    assert not again.warnings
+    states = {one.name: one.state for one in again.trials()}
+    assert states[f"{RATE}/seed-0"] == "done"
+    assert states[f"{RATE}/seed-1"] == "waiting"
+
+
+def test_a_variant_that_is_called_otherwise_keeps_its_runs(study: Study) -> None:
+    wanted = plan(nldsl.load(study.folder.parent / "tiny.nl"))
+    renamed = replace(
+        wanted,
+        rows=tuple(
+            replace(row, name="wide", words="wide") if row.name == DIM else row for row in wanted.rows
+        ),
+        baseline="wide",
+    )
+    same = Study.make(study.folder, renamed)
+    assert names(same) == names(study)
+    assert same.row(DIM).words == "wide"
+    assert same.baseline == DIM
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("steps = 40", "steps = 41", "`base` is not the same spec as there"),
+        ("ablate Parts", "ablate Others", "it is called `Parts`, and this one `Others`"),
+    ],
+)
+def test_the_study_of_another_spec_is_left_alone(study: Study, old: str, new: str, words: str) -> None:
+    before = {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match=words) as error:
+        make(study.folder, spec=SPEC.replace(old, new))
+    assert code_of(error) == "NL0901"
+    assert {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"holds `thesis.tex`") as error:
+        make(tmp_path / "study")
+    assert code_of(error) == "NL0902"
+    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "empty"])
+def test_what_is_no_study_is_not_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError) as error:
+        Study.open(tmp_path / name)
+    assert code_of(error) == "NL0902"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 1}', '{"format": 2}', '{"format": 1, "name": "x", "rows": 3}']
+)
+def test_a_damaged_study_is_left_as_it_is(study: Study, content: str) -> None:
+    (study.folder / "study.json").write_text(content)
+    with pytest.raises(RunError) as error:
+        Study.open(study.folder)
+    assert code_of(error) == "NL0904"
+    with pytest.raises(RunError) as error:
+        make(study.folder)
+    assert code_of(error) == "NL0904"
+    assert (study.folder / "study.json").read_text() == content
+
+
+def test_a_folder_that_cannot_be_written(study: Study) -> None:
+    with pytest.raises(RunError) as error:
+        Study.make("/proc/study", plan(nldsl.load(study.folder.parent / "tiny.nl")))
+    assert code_of(error) == "NL0903"
+
+
+def test_another_version_is_told_and_changes_no_build(study: Study) -> None:
+    path = study.folder / "study.json"
+    path.write_text(path.read_text().replace('"nldsl": "', '"nldsl": "9.'))
+    later = make(study.folder, seeds=3)
+    assert [found.code for found in later.warnings] == ["NL0905"]
+    assert later.asked.version.startswith("9.")
+    assert len(later.trials()) == 9
+
+
+# ---------------------------------------------------------------------- the database is lost
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "other"])
+def test_a_database_that_is_lost_is_made_from_the_results(study: Study, damage: str) -> None:
+    first, second, third, *_ = study.trials()
+    end(study, first)
+    end(study, second, "diverged", problem="the loss is inf", steps=7)
+    end(study, third, seed=9)  # of another trial: it does not count
+    path = study.folder / "study.db"
+    content = path.read_bytes()
+    match damage:
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "garbage":
+            path.write_bytes(bytes(range(256)) * 48)
+        case _:
+            path.write_bytes(content[:4096].replace(b"token", b"tokex") + content[4096:])
+    opened = Study.open(study.folder)
+    assert [found.code for found in opened.warnings] == ["NL0908"]
+    states = {one.name: one.state for one in opened.trials()}
+    assert states.pop(first.name) == "done"
+    assert states.pop(second.name) == "diverged"
+    assert set(states.values()) == {"waiting"}
+    assert opened.trials()[1].problem == "the loss is inf"
+    kept = list(study.folder.glob("study.db.damaged-*"))
+    assert len(kept) == (damage not in ("missing", "empty"))
+    assert not Study.open(study.folder).warnings
+    assert not list(study.folder.glob(".study*"))
+
+
+def test_making_a_study_again_mends_its_database_as_well(study: Study) -> None:
+    end(study, study.trials()[0])
+    (study.folder / "study.db").write_bytes(b"")
+    again = make(study.folder, seeds=3)
+    assert [found.code for found in again.warnings] == ["NL0908"]
+    assert [one.state for one in again.trials()].count("done") == 1
+    assert len(again.trials()) == 9
+
+
+def test_files_and_database_are_brought_together(study: Study) -> None:
+    first, second, *_ = study.trials()
+    end(study, first)
+    claim = study.ledger.claim(second.variant, second.seed)
+    assert claim is not None
+    study.ledger.finish(claim.token, "done", step=40)
+    study.mend()
+    states = {one.name: one for one in study.trials()}
+    assert (states[first.name].state, states[first.name].seconds) == ("done", 2.5)
+    assert (states[second.name].state, states[second.name].problem) == ("waiting", "its result is lost")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 2, "digest": "d", "seed": 0}'])
+def test_results_that_are_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    assert studies.read_result(tmp_path / "result.json", "d", 0) is None
+
+
+def test_a_build_that_was_half_written_is_none(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "_share", full)
+        with pytest.raises(RunError, match="the disk is full") as error:
+            make(study.folder, spec=SPEC.replace("dim = [16]", "dim = [16, 24]"))
+    assert code_of(error) == "NL0903"
+    assert sorted(p.name for p in (study.folder / "variants").iterdir()) == sorted([BASE, RATE, DIM])
+    more = make(study.folder, spec=SPEC.replace("dim = [16]", "dim = [16, 24]"))
+    assert len(more.trials()) == 8
+
+
+def test_what_is_asked_survives_the_file(study: Study) -> None:
+    asked.write(study.folder, study.asked)
+    assert asked.read(study.folder) == study.asked
