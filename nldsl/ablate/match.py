@@ -87,7 +87,7 @@ def hold(
     assert reference.expanded is not None
     if reference.expanded.model is None:
         return Held(tried=1)
-    measured = Measured(module, base, [*shared, *amendments], keep.what)
+    measured = Measured(module, base, [*shared, *amendments], keep.what, variant)
     goal = amount_of(build(reference.expanded), keep.what)
     search = Search(measured, variant, keep.within, goal)
     now = measured.amount({}) or 0

@@ -36,6 +36,7 @@ from nldsl.resolve.expanded import (
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.lines import flattened
 from nldsl.resolve.modules import Module
+from nldsl.resolve.primitives import PRIMITIVES
 from nldsl.resolve.rewriting import NoSuchPath, arguments_known
 from nldsl.resolve.scope import Scope
 
@@ -75,7 +76,8 @@ class Site:
     """A whole number of a spec that can be set.
 
     `node` is where it is written, None where it is left out; `tied`: it is a bare parameter, which is set
-    where that is; `own`: the variant itself says what it is.
+    where that is; `own`: the variant itself says what it is; `count`: a stage takes it for something other
+    than a width.
     """
 
     path: str
@@ -83,6 +85,7 @@ class Site:
     node: e.Expr | None = field(default=None, compare=False, repr=False)
     tied: bool = False
     own: bool = False
+    count: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +116,22 @@ def amount_of(graph: LevelGraph, what: Quantity) -> int:
 
 
 class Measured:
-    """A variant at other values of its numbers, each resolved once and none built."""
+    """A variant at other values of its numbers, each measured once and none built.
+
+    `origin` is the variant as it stands, where it is resolved already.
+    """
 
     def __init__(
-        self, module: Module, base: str | None, amendments: Sequence[doc.Amendment], what: Quantity
+        self,
+        module: Module,
+        base: str | None,
+        amendments: Sequence[doc.Amendment],
+        what: Quantity,
+        origin: Resolution | None = None,
     ) -> None:
         self.module, self.base, self.amendments = module, base, tuple(amendments)
         self.what: Quantity = what
+        self.origin = resolve(module, variant=base, extra=list(amendments)) if origin is None else origin
         self.points: dict[frozenset[tuple[str, int]], Point | None] = {}
 
     def with_(self, given: Mapping[str, int]) -> list[doc.Amendment]:
@@ -128,14 +140,19 @@ class Measured:
 
     def resolved(self, given: Mapping[str, int]) -> Resolution:
         """The variant with other values of some of its numbers."""
-        return resolve(self.module, variant=self.base, extra=self.with_(given))
+        return self.origin if not given else resolve(self.module, variant=self.base, extra=self.with_(given))
 
     def at(self, given: Mapping[str, int]) -> Point | None:
         """What the variant costs then; None where it has errors."""
         key = frozenset(given.items())
         if key not in self.points:
-            self.points[key] = self._measure(self.resolved(given))
+            self.points[key] = self._measure(self._quickly(given) if given else self.origin)
         return self.points[key]
+
+    def _quickly(self, given: Mapping[str, int]) -> Resolution:
+        """`resolved` without reading again what widths leave alone: the run beside its model."""
+        training = self.origin.expanded.training if self.origin.expanded is not None else None
+        return resolve(self.module, variant=self.base, extra=self.with_(given), training=training)
 
     def amount(self, given: Mapping[str, int]) -> int | None:
         """How much it then has of what is held; None where it has errors."""
@@ -221,7 +238,7 @@ def sites(resolution: Resolution, own: Iterable[doc.Amendment] = ()) -> list[Sit
         path = next((p for p in one.paths if p in kept or _reaches(p, one, resolution)), None)
         if path is not None and path not in kept:
             mine = id(one.node) in theirs or id(one.call) in theirs
-            kept[path] = Site(path, one.value, one.node, one.tied, mine)
+            kept[path] = Site(path, one.value, one.node, one.tied, mine, one.count)
     return list(kept.values())
 
 
@@ -234,6 +251,7 @@ class _Found:
     node: e.Expr | None
     call: e.Expr | None = None
     tied: bool = False
+    count: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +379,8 @@ def _of_call(
             number = _agreed(_evaluated(value, one, module) for one in instances)
             if number is not None:
                 tied = isinstance(value, e.Name) and value.text in parameters
-                yield _Found(paths, number, value, node, tied)
+                count = name in PRIMITIVES and argument not in _FREE_ARGUMENTS.get(name, ())
+                yield _Found(paths, number, value, node, tied, count)
         elif argument == "hidden" and name in _LEFT_OUT and node.span is not None:
             chosen = parts.hidden.get(node.span, set())
             if len(chosen) == 1:
@@ -417,7 +436,8 @@ def widths(measured: Measured, own: Iterable[doc.Amendment] = ()) -> list[Width]
     found = [
         width
         for site in sites(resolution, own)
-        if not (site.tied or site.own) and (width := width_of(measured, site, strict=True)) is not None
+        if not (site.tied or site.own or site.count)
+        and (width := width_of(measured, site, strict=True)) is not None
     ]
     found = [one for one in found if not one.touches & read]
     whole = [one for one in found if _inside({memory.path for memory in memories}, one.touches)]

@@ -55,9 +55,16 @@ def link(
 
 
 def resolve(
-    module: Module, *, variant: str | None = None, extra: list[doc.Amendment] | None = None
+    module: Module,
+    *,
+    variant: str | None = None,
+    extra: list[doc.Amendment] | None = None,
+    training: Training | None = None,
 ) -> Resolution:
-    """Expand a linked module: its `train` block (or model), as amended by `variant` and `extra`."""
+    """Expand a linked module: its `train` block (or model), as amended by `variant` and `extra`.
+
+    `training`: what the `train` block is but for its model, where that is known; it is not read again.
+    """
     findings = Findings()
     try:
         base, chain = _base(module, variant, findings)
@@ -76,7 +83,7 @@ def resolve(
             )
     if root is not None:
         amend.apply(amendments, root, changed, findings)  # type: ignore[arg-type]
-    expanded = None if findings.has_errors else _expand(changed, root, variant, findings)  # type: ignore[arg-type]
+    expanded = None if findings.has_errors else _expand(changed, root, variant, findings, training)  # type: ignore[arg-type]
     return Resolution(expanded, changed, root, amendments, findings.items)  # type: ignore[arg-type]
 
 
@@ -127,16 +134,19 @@ def _base(
 
 
 def _expand(
-    module: Module, base: doc.Train | doc.Model | None, variant: str | None, findings: Findings
+    module: Module,
+    base: doc.Train | doc.Model | None,
+    variant: str | None,
+    findings: Findings,
+    training: Training | None = None,
 ) -> Expanded | None:
-    training: Training | None = None
     model: ModelInstance | None = None
     failed = False
     builder = Builder(findings)
     scope = Scope(module, findings)
     if isinstance(base, doc.Train):
         try:
-            training = train(base, module, findings)
+            training = training or train(base, module, findings)
         except Unresolved:
             failed = True
         try:
