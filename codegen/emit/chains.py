@@ -64,9 +64,11 @@ class ChainWriter:
         words = c.Comment(f"{origin(level.span)}  {clock_words(level)}")
         if level.memory is None:
             self.owner.modules.append(words)
+            used = dict(self.owner.kernels)
             made = level_module(self.owner, level, self.instance.width)
             if learns_within(level):
                 made = task_level(self.owner, made, level, self.instance)
+                self.owner.kernels |= used  # a level beside it may stand still
             module = self.owner.module(level.name, made, (level.path,))
             if level.map.kind == "swiglu":
                 self.owner.customary += of_feed_forward(module)

@@ -34,7 +34,7 @@ def gates_at_their_ends(subject: Subject, findings: Findings) -> None:
     for one in subject.memories():
         if one.core.map.kind == "cache" or one.core.rule == "ridge":
             continue
-        if _stands_at(one, "rate", 0.0):
+        if _stands_at(one, "rate", 0.0) and not one.core.still:
             report(
                 subject,
                 findings,

@@ -101,6 +101,7 @@ def _memory(
     cache = core.map.kind == "cache"
     partial = "" if core.partial == "drop" else core.partial
     clock = Clock(0, "always") if cache else Clock(core.update, "token", partial=partial)  # type: ignore[arg-type]
+    clock = Clock(0, "never") if core.still else clock
     level = teacher.get(path)
     made = Component(
         path,

@@ -32,7 +32,7 @@ def resets(level: ChainLevel, chain: ChainInstance) -> tuple[Clock, ...]:
         parent = next((one for one in chain.levels if one.name == level.reset_with), None)
         if parent is None:
             break
-        found.append(parent.clock)
+        found += [parent.clock] if parent.clock.unit != "never" else []
         level = parent
     found += [level.reset] if level.reset is not None else []
     return tuple(one for n, one in enumerate(found) if not any(_covers(other, one) for other in found[:n]))
@@ -47,7 +47,8 @@ def teacher_within(level: ChainLevel, chain: ChainInstance) -> ChainLevel | None
     """The level of the same chain that teaches where this one returns to inside the sequence."""
     if level.start != "learned in" or not resets(level, chain):
         return None
-    return next((one for one in chain.levels if one.name == level.teacher), None)
+    teacher = next((one for one in chain.levels if one.name == level.teacher), None)
+    return teacher if teacher is not None and learns_within(teacher) else None
 
 
 def clocks(chains: list[ChainInstance]) -> frozenset[tuple[int, int]]:

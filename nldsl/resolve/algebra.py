@@ -250,14 +250,6 @@ class Algebra(Fields):
         if value is None:
             return 1
         clock = self.scope.clock(value)
-        if clock.unit == "never":
-            raise self.findings.stop(
-                "NL0309",
-                "a memory inside the sequence that never updates is no memory",
-                value.span,
-                "never written",
-                help="write its map as a plain stage, such as `mlp(...)`, instead",
-            )
         if clock.unit != "token":
             raise self.findings.stop(
                 "NL0303",
@@ -275,6 +267,22 @@ class Algebra(Fields):
                 help="leave the offset out",
             )
         return clock.period
+
+    def _stands_still(self) -> bool:
+        """Whether the memory is never written; it has to begin with something to read then."""
+        value = self._field("update")
+        if value is None or self.scope.clock(value).unit != "never":
+            return False
+        if self._start()[0] == "learned":
+            return True
+        raise self.findings.stop(
+            "NL0309",
+            "a memory that is never written reads nothing but zeros",
+            value.span,
+            "never written",
+            others=((self._span("start"), "begins with zeros"),) if "start" in self.fields else (),
+            help="write `start = learned`: what it reads is then learned by the outer levels",
+        )
 
     def _partial(self) -> str:
         value = self._field("update")

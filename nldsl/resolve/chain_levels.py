@@ -74,7 +74,8 @@ class LevelFields:
             fields={name: value.span for name, value in self.fields.items()},
             pretrained=self.pretrained,
         )
-        return self._learning(made) if self.kind == "sequence" else made
+        still = clock.unit == "never"  # its start is all that it is, and learned like any other weights
+        return self._learning(made) if self.kind == "sequence" and not still else made
 
     # ------------------------------------------------------------------ which fields there are
 
@@ -145,7 +146,7 @@ class LevelFields:
                 help=f"end it with `out = read |> linear({int(owner.width)})`",
             )
         memory = replace(memory, path=self.path, span=self.where)
-        clock = Clock(memory.core.update, "token")
+        clock = Clock(0, "never") if memory.core.still else Clock(memory.core.update, "token")
         return ChainLevel(
             level.name,
             self.path,
@@ -200,17 +201,9 @@ class LevelFields:
         if value is None:
             return Clock(1, "step"), self.where
         clock = self.scope.clock(value)
-        fits = ("token",) if self.kind == "sequence" else ("step", "token", "never")
+        fits = ("token", "never") if self.kind == "sequence" else ("step", "token", "never")
         if clock.unit in fits:
             return clock, value.span
-        if clock.unit == "never":
-            raise self.findings.stop(
-                "NL0309",
-                f"the level `{self.declared.name}` has weights of each sequence that never change",
-                value.span,
-                "never written",
-                help="leave `scope = sequence` out, or write its map as a plain stage",
-            )
         inside = self.kind == "sequence"
         raise self.findings.stop(
             "NL0303",

@@ -138,6 +138,7 @@ class Core:
     start: str = "zeros"
     writes: int = 1  # pairs that each token writes, one after the other
     groups: int | None = None  # heads of a cache's keys and values, where the queries have more
+    still: bool = field(default=False, compare=False)  # never written: the steps have length 0
 
     @property
     def lowers(self) -> str:

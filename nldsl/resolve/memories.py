@@ -29,6 +29,7 @@ from nldsl.resolve.flows import Flows
 from nldsl.resolve.layouts import merged, shared, split, times
 from nldsl.resolve.maps import block_map, declared_block
 from nldsl.resolve.objectives import Writing
+from nldsl.resolve.still import without_writes
 
 WRITTEN = ("key", "value", "erase", "erase_into", "rate")
 """Fields that have one value for each write of a token."""
@@ -76,6 +77,9 @@ class _Memory(Algebra):
             )
         self._only_what_compiles()
         self._no_halves_of_pairs()
+        still = self._stands_still()
+        if still:
+            self.fields = without_writes(self.fields, FIELDS)
         heads = self._heads()
         self.context = Context(
             self.scope,
@@ -125,7 +129,7 @@ class _Memory(Algebra):
         core = self._core(mapping, flows)
         self._as_wide_as_its_answers(core, key, value)
         start, teacher = self._start()
-        core = replace(core, writes=int(self.writes), groups=groups_of(flows, heads))
+        core = replace(core, writes=int(self.writes), groups=groups_of(flows, heads), still=still)
         shape, flows = self._out(flows, heads, value.shape.width)
         self._unused()
         return MemoryInstance(

@@ -1,102 +1,151 @@
-"""`plastic = no` on a memory: it learns while it is trained, and stands still at test time."""
+"""Levels that never change: `update = never` on every kind of level, as ablations freeze them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
 import nldsl
-from nldsl.diagnostics.model import Source, SpecError
-from tests.codegen.building import built, feature, tokens
+from nldsl.diagnostics.model import Source
+from nldsl.levels.graph import Clock
+from nldsl.run.train import train
 
 SPEC = """edition 2026
+import [Titans, TTTLinear, Continuum, ContinuumNested] from std
 
-memory Still(dim, heads = 2) {{
+memory Inner(dim) {{
+  objective = task
+  scope = sequence
+  chain sequential {{
+    level fast {{ map = mlp(dim), update = every 4 tokens, rate = 0.1 }}
+    level slow {{ map = mlp(dim), update = every 8 tokens, rate = 0.1, rule = momentum(0.5) }}
+  }}
+}}
+memory Nest(dim) {{
+  objective = task
+  scope = sequence
+  chain nested {{
+    level fast {{ map = mlp(dim), update = every 4 tokens, rate = 0.1 }}
+    level slow {{ map = mlp(dim), update = every 8 tokens, rate = 0.1 }}
+  }}
+}}
+memory Pairs(dim) {{
+  objective = task
+  scope = sequence
+  start = learned
+  chain sequential {{
+    level fast {{
+      map = matrix, start = learned, objective = l2
+      key = x |> linear |> unit, value = x |> linear, update = every 4 tokens
+    }}
+    level slow {{
+      map = matrix, start = learned, objective = l2
+      key = x |> linear |> unit, value = x |> linear, update = every 8 tokens
+    }}
+  }}
+}}
+memory Gated(dim) {{
   key = x |> linear |> unit
   value = x |> linear
   query = x |> linear |> unit
-  rate = x |> linear(heads) |> sigmoid(start = 0.05)
-  {fields}
   start = learned
-  plastic = {plastic}
+  strength = x |> linear(1) |> sigmoid
+  rate = strength
+  retain = 1 - 0.1 * strength
+  rule = dgd
+  constrain = norm(1)
 }}
-
-model Small(dim = 8, vocab = 16) {{
-  tokens |> embed(vocab, dim) |> Still(dim) |> rmsnorm |> unembed(tied)
+model Small(dim = 8) {{ tokens |> embed(256, dim) |> {part}(dim) |> rmsnorm |> unembed(tied) }}
+train Run {{
+  model = Small(dim = 8)
+  data  = text("sotu", length = 16, batch = 2)
+  steps = 2
+  level pretrain {{ learns = rest, rule = adamw(rate = 1e-2) }}
 }}
 """
-FIELDS = {
-    "delta": "objective = l2",
-    "hebbian": "objective = dot\n  retain = 0.9",
-    "momentum": "objective = l2\n  momentum = 0.5",
-    "channels": "objective = l2\n  retain = x |> linear |> sigmoid(start = 0.9)",
-    "deep": "objective = l2\n  map = mlp(6, residual, norm)\n  update = every 4 tokens",
-    "dgd": "objective = dot\n  map = mlp(6, residual)\n  rule = dgd\n  retain = 0.9",
-    "muon": "objective = l2\n  rule = muon\n  momentum = 0.5\n  anchor = every 4 tokens",
-    "oja": "objective = oja",
-    "huber": "objective = huber(0.1)",
-    "lp": "objective = lp(3)",
-    "ridge": "objective = l2\n  rule = ridge(1)",
-    "window": "objective = l2\n  window = 3 tokens",
-    "implicit": "objective = l2\n  rule = gd(implicit)",
-}
 
 
-def _models(fields: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """The same model with a memory that stands still and with one that does not, random starts in both."""
-    found = []
-    for plastic in ("no", "yes"):
-        spec = nldsl.load(Source("still.nl", SPEC.format(fields=fields, plastic=plastic)))
-        found.append(built(spec))
-    still, alive = found
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in still.named_parameters():
-            if "start" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.3)
-    alive.load_state_dict(still.state_dict())
-    return still, alive
+def spec_of(part: str, **changes: str) -> nldsl.Spec:
+    return nldsl.load(
+        Source("a.nl", SPEC.format(part=part)), set={k.replace("__", "."): v for k, v in changes.items()}
+    )
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_it_learns_in_training_and_reads_its_start_at_test_time(name: str) -> None:
-    still, alive = _models(FIELDS[name])
-    ids = tokens(still, 17)
-    with torch.no_grad():
-        torch.testing.assert_close(still.train()(ids)[0], alive(ids)[0], rtol=1e-12, atol=1e-12)
-        logits, _ = still.eval()(ids)
-        # Where nothing is written, a token's answer depends on nothing before it.
-        alone = [still(ids[:, t : t + 1])[0] for t in range(17)]
-        torch.testing.assert_close(logits, torch.cat(alone, 1), rtol=1e-10, atol=1e-10)
-        assert not torch.allclose(logits, alive(ids)[0], rtol=1e-6, atol=1e-6)
-
-
-def test_the_output_sees_keys_and_values_all_the_same() -> None:
-    model = built(feature("standing_still")).eval()
-    ids = tokens(model, 5)
-    with torch.no_grad():
-        memory = model.still
-        x = model.embed(ids)
-        key = memory.key_linear(x).unflatten(-1, (2, 4))
-        key = key / key.norm(dim=-1, keepdim=True)
-        value = memory.value_linear(x).unflatten(-1, (2, 4))
-        read = torch.einsum("hvk,bthk->bthv", memory.start, key)
-        wanted = memory.out_linear((read + key + value).flatten(2))
-        torch.testing.assert_close(memory(x)[0], wanted, rtol=1e-6, atol=1e-6)
+def never(part: str, path: str) -> nldsl.Spec:
+    return spec_of(part, **{f"{part}.{path}": "never"})
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("part", "path", "clock"),
     [
-        ("objective = dot\n  normalise = sum", "`normalise` divides by what was written"),
-        ("objective = l2\n  constrain = norm", "`constrain` changes weights after a write"),
-        ("objective = l2\n  erase = x |> linear |> unit", "`erase` forgets beside the gradient"),
-        ("objective = log(cosh(M(key) - value))", "its objective is an expression"),
+        ("TTTLinear", "update", Clock(0, "never")),
+        ("Inner", "fast.update", Clock(1, "step")),
+        ("Nest", "slow.update", Clock(1, "step")),
+        ("ContinuumNested", "slow.update", Clock(0, "never")),
     ],
 )
-def test_what_cannot_stand_still_is_said(fields: str, words: str) -> None:
-    spec = SPEC.format(fields=fields, plastic="no").replace("  start = learned\n", "")
-    with pytest.raises(SpecError) as caught:
-        nldsl.load(Source("still.nl", spec))
-    assert [d.code for d in caught.value.diagnostics if d.severity == "error"] == ["NL0701"]
-    assert words in caught.value.diagnostics[0].message
+def test_what_stands_still_is_trained_around(part: str, path: str, clock: Clock, tmp_path: Path) -> None:
+    spec = never(part, path)
+    whole = ".".join(["Small", part, *path.split(".")[:-1]])
+    assert {c.clock for c in spec.levels().components if c.path == whole} == {clock}
+    spec.compile(tmp_path / "build")
+    assert train(tmp_path / "build", device="cpu", out=str(tmp_path / "run"), progress=False) == 0
+
+
+@pytest.mark.parametrize("part", ["Titans", "Gated", "Pairs", "Inner"])
+def test_what_is_never_written_tells_nothing_of_earlier_tokens(part: str, tmp_path: Path) -> None:
+    """Beyond the reach of convolutions, what is read depends on the token alone, with any state handed on."""
+    paths = ["fast.update", "slow.update"] if part in ("Pairs", "Inner") else ["update"]
+    still = spec_of(part, **{f"{part}.{path}": "never" for path in paths})
+    for spec, depends in ((spec_of(part), True), (still, False)):
+        build = spec.compile(tmp_path / str(depends))
+        model = build.model(seed=1)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.add_(
+                    torch.randn(weights.shape, generator=torch.Generator().manual_seed(2)), alpha=0.3
+                )
+        tokens = torch.randint(256, (1, 24), generator=torch.Generator().manual_seed(3))
+        other = tokens.clone()
+        other[:, :8] = (other[:, :8] + 101) % 256
+        one, two = model(tokens)[0][:, 16:], model(other)[0][:, 16:]
+        assert torch.equal(one, two) is not depends
+
+
+def test_a_level_inside_the_sequence_that_stands_still_is_one_with_rate_zero(tmp_path: Path) -> None:
+    frozen = never("Inner", "slow.update").compile(tmp_path / "frozen").model(seed=1)
+    idle = (
+        spec_of("Inner", **{"Inner.slow.rate": "0", "Inner.slow.rule": "gd"})
+        .compile(tmp_path / "idle")
+        .model(seed=1)
+    )
+    idle.load_state_dict(frozen.state_dict())
+    tokens = torch.randint(256, (2, 24), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(frozen(tokens)[0], idle(tokens)[0], rtol=1e-5, atol=1e-6)
+    moving = spec_of("Inner").compile(tmp_path / "moving").model(seed=1)
+    moving.load_state_dict(frozen.state_dict())
+    assert not torch.allclose(frozen(tokens)[0], moving(tokens)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_outer_level_that_stands_still_keeps_its_weights(tmp_path: Path) -> None:
+    spec_of("Continuum", pretrain__update="never").compile(tmp_path / "build")
+    fresh = (
+        nldsl.load(Source("a.nl", SPEC.format(part="Continuum"))).compile(tmp_path / "other").model(seed=0)
+    )
+    assert train(tmp_path / "build", device="cpu", out=str(tmp_path / "run"), progress=False) == 0
+    kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["weights"]
+    start = fresh.state_dict()
+    assert kept.keys() == start.keys()
+    changed = {name for name in start if not torch.equal(kept[name], start[name])}
+    assert changed and all("continuum" in name for name in changed), (
+        "levels of a chain have clocks of their own"
+    )
+
+
+def test_a_memory_that_begins_with_zeros_cannot_stand_still() -> None:
+    text = SPEC.format(part="Gated").replace("  start = learned\n  strength", "  strength")
+    found = nldsl.check_source(Source("a.nl", text + "variant Still of Run { set Gated.update = never }"))
+    assert [d.code for d in found if d.severity == "error"] == ["NL0607"]
+    assert "reads nothing but zeros" in next(d.message for d in found if d.code == "NL0607")

@@ -104,7 +104,6 @@ def test_a_nested_chain_is_short_for_starts_and_resets() -> None:
         ("scope = sequence, map = matrix, update = every 4 tokens", ["NL0206"]),
         ("scope = sequence, map = matrix, rate = 0.1", ["NL0206"]),
         ("scope = sequence, map = matrix, rate = 0.1, update = every 4 steps", ["NL0303"]),
-        ("scope = sequence, map = matrix, rate = 0.1, update = never", ["NL0309"]),
         ("scope = sequence, map = matrix, rate = -1, update = every 4 tokens", ["NL0503"]),
         ("scope = sequence, map = matrix, rate = 0.1, retain = 2, update = every 4 tokens", ["NL0503"]),
     ],
