@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nldsl.api import Core, Spec, check, check_source, core, diff, load, rule
+    from nldsl.api import Core, Spec, check, check_source, core, diff, load, open_study, rule, study
     from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 
 __version__ = "0.1.0"
@@ -31,7 +31,9 @@ __all__ = [
     "core",
     "diff",
     "load",
+    "open_study",
     "rule",
+    "study",
 ]
 
 _FINDINGS = ("Diagnostic", "Source", "SpecError")

@@ -79,8 +79,8 @@ class Estimate:
 
     @property
     def per_step(self) -> dict[str, float]:
-        """Seconds of a step by the name of a row, as `keep time` needs them."""
-        return {name: times.step for name, times in self.times.items()}
+        """Measured seconds of a step by the name of a row, as `keep time` needs them."""
+        return {name: times.step for name, times in self.times.items() if times.measured}
 
 
 def calibrate(plan: Plan, seconds: float = SECONDS) -> Estimate:
@@ -225,6 +225,8 @@ def work(requests: Sequence[str] | IO[str], tell: Callable[[Facts], None]) -> No
     import torch
 
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)  # as runs do; it imports what each trial's process has to
+    torch.use_deterministic_algorithms(False)
     imported = time.perf_counter() - begun
     for line in requests:
         request = json.loads(line)

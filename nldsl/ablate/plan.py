@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nldsl.ablate.choice import at_most, only
 from nldsl.ablate.making import digest_of, make_rows
@@ -18,6 +20,8 @@ from nldsl.resolve.findings import Findings
 from nldsl.resolve.modules import Module
 
 if TYPE_CHECKING:
+    from nldsl.ablate.calibrate import Estimate
+    from nldsl.ablate.running import Place
     from nldsl.api.spec import Spec
 
 __all__ = ["MOST", "Plan", "Row", "digest_of", "find_block", "plan", "planned_rows"]
@@ -47,6 +51,7 @@ class Plan:
         block: the `ablate` block as text.
         left_out: variants that were asked for and are not in the plan, in words, with the reason.
         findings: about rows with a problem; both places where there are two.
+        seconds: of a step by the name of a row, by which `keep time` was held.
         module, settings: the file as linked, and what `--set` changes in all variants.
     """
 
@@ -60,6 +65,7 @@ class Plan:
     block: str = ""
     left_out: tuple[tuple[str, str], ...] = ()
     findings: tuple[Diagnostic, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict, kw_only=True, repr=False)
     module: Module = field(kw_only=True, repr=False)
     settings: tuple[doc.Amendment, ...] = field(default=(), kw_only=True, repr=False)
 
@@ -82,6 +88,57 @@ class Plan:
         from nldsl.api.spec import of_module
 
         return of_module(self.module, variant=self.base, settings=(*self.settings, *row.amendments))
+
+    def calibrate(self, seconds: float = 20.0) -> Estimate:
+        """How long the trials will take, from some steps of each variant in another process."""
+        from nldsl.ablate.calibrate import calibrate
+
+        return calibrate(self, seconds)
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write each variant as a complete spec, and `plan.json`; see `nldsl.ablate.write.write`."""
+        from nldsl.ablate.write import write
+
+        return write(self, Path(folder))
+
+    def run(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        jobs: int | None = None,
+        on: Place = "local",
+        options: Mapping[str, object] | None = None,
+        stop_early: bool = False,
+        tell: Callable[[dict[str, Any]], None] | None = None,
+    ) -> int:
+        """Make the study in `folder`, or go on with the one that is there, and do its trials.
+
+        Args:
+            folder: of the study.
+            jobs: trials at once; by default as many as there are cores.
+            on: "local", "ray" or "slurm".
+            options: of Ray or Slurm.
+            stop_early: on Ray, end trials that fall behind.
+            tell: hears events, as for `nldsl.ablate.local.run`.
+
+        Returns:
+            0 when all trials have ended, 1 when some failed, 130 when they were stopped.
+
+        Raises:
+            SpecError: a variant cannot be run.
+            RunError: the folder cannot be used, or holds another study.
+        """
+        from nldsl.ablate.running import ready, run
+        from nldsl.ablate.study import Study
+
+        ready(self)
+        made = Study.make(Path(folder), self)
+        return run(made, on, jobs=jobs, options=options, stop_early=stop_early, tell=tell)
+
+    def __str__(self) -> str:
+        from nldsl.ablate.table import as_text
+
+        return as_text(self)
 
 
 def plan(
@@ -127,6 +184,7 @@ def plan(
         block=wish.block,
         left_out=(*wish.left_out, *left_out),
         findings=made.findings,
+        seconds=dict(seconds or {}),
         module=wish.module,
         settings=spec.settings,
     )

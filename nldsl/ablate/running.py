@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nldsl.diagnostics.model import Diagnostic, Label, SpecError
+
 if TYPE_CHECKING:
+    from nldsl.ablate.plan import Plan
     from nldsl.ablate.study import Study
 
 Place = Literal["local", "ray", "slurm"]
 PLACES: tuple[Place, ...] = get_args(Place)
+
+
+def ready(plan: Plan) -> None:
+    """Make sure that a study can be made of `plan`.
+
+    Raises:
+        SpecError: a variant cannot be made, or cannot be held to the budget; nothing trains the base
+            (NL0651); or time is to be held, and that of a variant is not known (NL0652).
+    """
+    if plan.findings:
+        raise SpecError([replace(found, severity="error") for found in plan.findings])
+    if not plan.rows[0].steps:
+        message = f"`{plan.base}` is no run: nothing trains it"
+        help = "ablate a `train` block, or a variant of one"
+        raise SpecError([Diagnostic("NL0651", message, help=help)])
+    unknown = [row for row in plan.runnable if row.name not in plan.seconds]
+    if plan.keep is not None and plan.keep.what == "time" and unknown:
+        message = (
+            f"`keep time` needs the seconds of a step, and those of `{unknown[0].words}` are not known"
+        )
+        help = "calibrate first, or for longer, as with `--calibrate 120`"
+        labels = (Label(plan.keep.span, "to be held"),) if plan.keep.span is not None else ()
+        raise SpecError([Diagnostic("NL0652", message, labels, help=help)])
 
 
 def run(

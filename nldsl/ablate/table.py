@@ -224,7 +224,8 @@ def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
     if budget is not None:
         by = f" by {', '.join(budget.by)}" if budget.by else ""
         what = {"flops": "FLOPs per token", "time": "training time"}.get(budget.what, budget.what)
-        yield f"{what}: held within {budget.within * 100:.3g}%{by}"
+        how = " by the steps, once they are timed" if budget.what == "time" and not plan.seconds else by
+        yield f"{what}: held within {budget.within * 100:.3g}%{how}"
     if plan.baseline != plan.rows[0].name:
         yield f"compared with: {plan.row(plan.baseline).words}"
     if estimate is None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nldsl.api.reading import check, check_source, reader_beside
     from nldsl.api.rules import rule
     from nldsl.api.spec import PASSES, Spec, load
+    from nldsl.api.studies import open_study, study
     from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 
 _HOMES = {
@@ -21,6 +22,7 @@ _HOMES = {
     "check": "nldsl.api.reading", "check_source": "nldsl.api.reading", "reader_beside": "nldsl.api.reading",
     "rule": "nldsl.api.rules",
     "PASSES": "nldsl.api.spec", "Spec": "nldsl.api.spec", "load": "nldsl.api.spec",
+    "open_study": "nldsl.api.studies", "study": "nldsl.api.studies",
     "Diagnostic": "nldsl.diagnostics.model", "Source": "nldsl.diagnostics.model",
     "SpecError": "nldsl.diagnostics.model",
 }  # fmt: skip
@@ -37,8 +39,10 @@ __all__ = [
     "core",
     "diff",
     "load",
+    "open_study",
     "reader_beside",
     "rule",
+    "study",
 ]
 
 

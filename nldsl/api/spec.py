@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nldsl.api.reading import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from nldsl.ablate.plan import Plan as StudyPlan
     from nldsl.api.builds import Build
     from nldsl.levels.graph import LevelGraph
     from nldsl.resolve import Module
@@ -179,6 +180,27 @@ class Spec:
         from nldsl.api.rules import rule_of
 
         return rule_of(self.module, name, model_or_params, rate, options)
+
+    def study(
+        self,
+        name: str | None = None,
+        *,
+        auto: bool = False,
+        families: Sequence[str] | None = None,
+        only: Sequence[str] = (),
+        most: int | None = None,
+        seeds: int | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> StudyPlan:
+        """The plan of an `ablate` block of the spec, or with `auto` of proposals for it.
+
+        Arguments and errors are those of `nldsl.study`; the spec's settings change every variant.
+        """
+        from nldsl.ablate.plan import plan
+
+        return plan(
+            self, name, auto=auto, families=families, only=only, most=most, seeds=seeds, seconds=seconds
+        )
 
     # ------------------------------------------------------------------ builds
 

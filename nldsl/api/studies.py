@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nldsl.api.reading import Settings, amendments, analyse, linked, read_source, reader_beside
@@ -12,6 +13,7 @@ from nldsl.diagnostics.model import Source, SpecError
 
 if TYPE_CHECKING:
     from nldsl.ablate.plan import Plan
+    from nldsl.ablate.study import Study
 
 
 def study(
@@ -25,6 +27,7 @@ def study(
     only: Sequence[str] = (),
     most: int | None = None,
     seeds: int | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan of a study: variants of a run, with what each changes and costs. Nothing is run.
 
@@ -38,6 +41,7 @@ def study(
         only: pieces or globs of names, words and questions of variants; all by default.
         most: so many variants at most, the first ones.
         seeds: so many of them, in place of the block's.
+        seconds: of a step by the name of a variant, for `keep time`, as `plan.calibrate().per_step` has them.
 
     Raises:
         SpecError: the spec or block has errors, there is no such block, or a word of `only` means nothing.
@@ -47,7 +51,20 @@ def study(
 
     if not isinstance(spec, Spec):
         spec = load_for_study(spec, name, variant=variant, set=set, auto=auto)
-    return plan(spec, name, auto=auto, families=families, only=only, most=most, seeds=seeds)
+    elif variant is not None or set is not None:
+        raise ValueError("`variant` and `set` are for a path or text, and a loaded spec has its own")
+    return plan(spec, name, auto=auto, families=families, only=only, most=most, seeds=seeds, seconds=seconds)
+
+
+def open_study(folder: str | os.PathLike[str]) -> Study:
+    """The study in `folder`, finished or not: its rows, its trials and where each has its files.
+
+    Raises:
+        nldsl.run.folder.RunError: there is no study, or it is damaged.
+    """
+    from nldsl.ablate.study import Study
+
+    return Study.open(Path(folder))
 
 
 def load_for_study(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nldsl.cli.console import Console
 from nldsl.cli.options import check_settings
 from nldsl.cli.problem import Problem
-from nldsl.diagnostics.model import SpecError
-from nldsl.run.files import FileProblem, read_text, write_text
+from nldsl.run.files import FileProblem, make_folder, read_text, write_text
 
 if TYPE_CHECKING:
     from nldsl.ablate.calibrate import Estimate
@@ -82,7 +81,10 @@ def show(
     """
     from nldsl.ablate import table
 
-    plan, estimate = calibrated(console, wish, seconds)
+    plan = wish.plan(console)
+    estimate = calibrated(console, plan, seconds)
+    if plan.keep is not None and plan.keep.what == "time" and estimate is not None:
+        plan = wish.plan(console, estimate.per_step)
     at_once = jobs or _cores()
     if folder is not None:
         from nldsl.ablate.write import write
@@ -103,20 +105,16 @@ def show_block(console: Console, wish: Wish) -> int:
     return 0
 
 
-def calibrated(console: Console, wish: Wish, seconds: float) -> tuple[Plan, Estimate | None]:
-    """The plan, and how long its trials take; `keep time` is held by what was found."""
-    plan = wish.plan(console)
+def calibrated(console: Console, plan: Plan, seconds: float) -> Estimate | None:
+    """How long the trials of a plan take; None where nothing is to be run."""
     if not seconds or not plan.rows[0].steps:
-        return plan, None
+        return None
     from nldsl.ablate.calibrate import calibrate
 
     console.say(
         f"timing a few steps of each variant, for {seconds:g} s at most (`--no-calibrate` leaves that out)"
     )
-    estimate = calibrate(plan, seconds)
-    if plan.keep is not None and plan.keep.what == "time" and estimate.times:
-        plan = wish.plan(console, estimate.per_step)
-    return plan, estimate
+    return calibrate(plan, seconds)
 
 
 # --------------------------------------------------------------------------- runs
@@ -162,44 +160,38 @@ def default_folder(plan: Plan) -> Path:
 
 def _to_run(console: Console, wish: Wish, folder: Path | None, seconds: float) -> Plan:
     """A plan without problems, its time held by what was measured when the study was made."""
+    from nldsl.ablate.running import ready
+
     plan = wish.plan(console)
     if plan.keep is not None and plan.keep.what == "time" and not plan.findings:
-        plan = _timed(console, wish, folder or default_folder(plan), seconds)
-    if plan.findings:
-        raise SpecError([replace(d, severity="error") for d in plan.findings])
-    if not plan.rows[0].steps:
-        raise Problem(
-            f"`{plan.base}` is no run: nothing trains it", "ablate a `train` block, or a variant of one"
-        )
+        plan = _timed(console, wish, plan, folder or default_folder(plan), seconds)
+    ready(plan)
     return plan
 
 
-def _timed(console: Console, wish: Wish, folder: Path, seconds: float) -> Plan:
+def _timed(console: Console, wish: Wish, plan: Plan, folder: Path, seconds: float) -> Plan:
     """A plan that holds time by the seconds kept in `folder`, or by those of a calibration, kept there."""
     kept = folder / CALIBRATION
-    try:
-        known = {str(name): float(s) for name, s in json.loads(kept.read_text("utf-8")).items()}
-    except FileNotFoundError:
-        known = {}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise FileProblem(f"`{kept}` is damaged", "make the study in another folder") from error
-    plan = wish.plan(console, known)
-    missing = [row for row in plan.runnable if row.name not in known]
-    if not missing:
-        return plan
-    if not seconds:
-        raise Problem("`keep time` needs a calibration", "leave `--no-calibrate` out")
-    plan, estimate = calibrated(console, wish, seconds)
-    if estimate is None or not estimate.times:
-        why = estimate.problem if estimate is not None else "nothing was run"
-        raise Problem(f"no time could be measured: {why}", "give more `--calibrate SECONDS`", exit_code=1)
-    known = estimate.per_step | known
-    if not folder.exists() or (folder / "study.json").exists() or not any(folder.iterdir()):
-        from nldsl.run.files import make_folder
-
-        make_folder(folder)
-        write_text(kept, json.dumps(known, indent=2) + "\n")
+    known = _kept(kept)
+    if any(row.name not in known for row in plan.runnable):
+        estimate = calibrated(console, plan, seconds)
+        known = (estimate.per_step if estimate is not None else {}) | known
+        new = not folder.exists() or (folder / "study.json").exists() or not any(folder.iterdir())
+        if new and all(row.name in known for row in plan.runnable):
+            make_folder(folder)
+            write_text(kept, json.dumps(known, indent=2) + "\n")
     return wish.plan(console, known)
+
+
+def _kept(path: Path) -> dict[str, float]:
+    """The seconds that a calibration left; nothing where there was none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {str(name): float(seconds) for name, seconds in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FileProblem(f"`{path}` is damaged", "make the study in another folder") from error
 
 
 def options(given: tuple[str, ...]) -> dict[str, object]:
@@ -247,7 +239,7 @@ def report(console: Console, study: Study, form: str) -> int:
     if form == "text":
         from nldsl.ablate.report import text
 
-        console.out(text(study.folder))
+        console.out(text(study.folder, width=console.width))
     else:
         console.out((page.parent / names[form]).read_text("utf-8"))
     console.say(f"wrote {page}")
