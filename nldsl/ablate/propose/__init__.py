@@ -18,7 +18,7 @@ from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import model as doc
 from nldsl.levels.graph import LevelGraph
-from nldsl.resolve.expanded import Expanded
+from nldsl.resolve.expanded import ChainInstance, Expanded
 from nldsl.resolve.modules import Module
 
 __all__ = ["FAMILIES", "LeftOut", "Proposal", "Proposals", "block", "propose"]
@@ -68,6 +68,7 @@ FAMILIES: tuple[tuple[str, tuple[Family, ...]], ...] = (
             readings.options_of_rules,
             readings.starts,
             readings.gradients,
+            readings.gradients_of_chains,
             readings.reads,
             readings.anchors,
             readings.sums,
@@ -205,6 +206,8 @@ class _Seen:
 
     def __init__(self, base: Analysis) -> None:
         self.known = {d.code for d in base.findings}
+        self.fixed = _from_files(base)
+        self.parameters = base.graph.parameters if base.graph is not None else 0
         self.made: dict[tuple[int, int], list[tuple[Expanded, str]]] = {}
         self._add(base, "the base")
 
@@ -216,6 +219,8 @@ class _Seen:
         doubts = [d for d in found.findings if d.code in UNSOUND and d.code not in self.known]
         if doubts and proposal.family != "readings":  # papers do read parts that way
             return doubts[0].message
+        if self.fixed and found.graph.parameters != self.parameters:
+            return "the weights that the run starts from are those of the base"
         return self._add(found, f"`{proposal.words}`")
 
     def _add(self, found: Analysis, words: str) -> str | None:
@@ -229,6 +234,18 @@ class _Seen:
                 return f"the same as {known}"
         kin.append((nameless, words))
         return None
+
+
+def _from_files(base: Analysis) -> bool:
+    """Whether a run starts from weights in a file, which fit no model of another shape."""
+    expanded = base.resolution.expanded
+    if expanded is None:
+        return False
+    levels = (
+        level for one, _ in expanded.instances() if isinstance(one, ChainInstance) for level in one.levels
+    )
+    begun = expanded.training is not None and expanded.training.start is not None
+    return begun or any(level.pretrained is not None for level in levels)
 
 
 def _flops(graph: LevelGraph) -> int:

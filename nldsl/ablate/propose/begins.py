@@ -34,6 +34,9 @@ def begins_at(part: Part, value: e.Expr) -> float | None:
         ):
             inner = begins_at(part, value.positional[0])
             return getattr(math, function.text)(inner) if inner is not None and inner >= -50 else None
+        case e.Call(function=e.Name(parts=("learned",))):
+            start = value.get("start")
+            return begins_at(part, start) if start is not None else 0.0
         case e.Pipe(source=source, stages=stages):
             return _piped(part, begins_at(part, source), stages)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nldsl.ablate.propose.amounts import Amount, amounts_in
 from nldsl.ablate.propose.proposal import Proposal, asks, given
@@ -73,8 +74,12 @@ def reaches(subject: Subject) -> Iterator[Proposal]:
     for part in subject.parts:
         if part.memory is None:
             continue
-        value = part.fields.get("window")
-        found = list(amounts_in(subject, part, f"{part.name}.window", value)) if value is not None else []
+        path, value = f"{part.name}.window", part.fields.get("window")
+        reach = value.words[0] if isinstance(value, e.Phrase) else value  # of `4 tokens weighted by ...`
+        inside = amounts_in(subject, part, path, reach) if reach is not None else ()
+        found = [
+            replace(one, value=value) if one.path == path and value is not None else one for one in inside
+        ]
         written = part.fields.get("map")
         if part.cache and isinstance(written, e.Call):
             inner = written.get("window") or (written.positional[0] if written.positional else None)

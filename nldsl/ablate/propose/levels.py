@@ -26,13 +26,14 @@ def left_out(subject: Subject) -> Iterator[Proposal]:
 def frozen(subject: Subject) -> Iterator[Proposal]:
     """Each level standing still: those of chains, and memories inside the sequence."""
     for part in subject.parts:
-        if part.core is not None and part.core.start != "zeros":
-            kept = (removed(f"{part.name}.retain"),) if "retain" in part.fields else ()
+        if part.core is not None:
+            learned = (given(f"{part.name}.start", "learned"),) if part.core.start == "zeros" else ()
             yield asks(
                 f"does {part.name} need to learn inside the sequence? (its learned start stands still)",
-                given(f"{part.name}.rate", "0"),
-                *kept,
+                given(f"{part.name}.update", "never"),
+                *learned,
             )
+        if part.core is not None and part.core.start != "zeros":
             yield asks(
                 f"does {part.name} need to go on learning at test time? (its start is read there)",
                 given(f"{part.name}.plastic", "no"),
@@ -45,9 +46,10 @@ def frozen(subject: Subject) -> Iterator[Proposal]:
         for level in declared.levels:
             path = f"{part.name}.{level.name}"
             still = (given(f"{path}.update", "never"), *unlearned(subject, path))
-            if part.chain is not None and part.chain.scope == "sequence":
-                still = (given(f"{path}.rate", "0"),)
             yield asks(f"does {path} need to learn? (it stands still)", *still)
+            plastic = level.fields.get("plastic")
+            if plastic is not None and print_expr(plastic) in ("yes", "true"):
+                yield asks(f"does {path} need to go on learning at test time?", removed(f"{path}.plastic"))
 
 
 def one_clock(subject: Subject) -> Iterator[Proposal]:
@@ -93,14 +95,17 @@ def order(subject: Subject) -> Iterator[Proposal]:
 def own_rules(subject: Subject) -> Iterator[Proposal]:
     """Each outer level that has weights of its own given to the level of the rest."""
     levels = subject.train.levels
-    if not any(_learns(level) == ["rest"] for level in levels):
+    rest = next((level for level in levels if _learns(level) == ["rest"]), None)
+    if rest is None:
         return
+    still = print_expr(rest.fields["update"]) == "never" if "update" in rest.fields else False
     for level in levels:
-        if _learns(level) != ["rest"] and "update" not in level.fields:
-            yield asks(
-                f"does {', '.join(_learns(level))} need a rule of its own? (that of the rest)",
-                removed(level.name),
-            )
+        if level is not rest and "update" not in level.fields:
+            what = ", ".join(_learns(level))
+            asked = f"need a rule of its own? (that of {rest.name}, not of {level.name})"
+            if still:
+                asked = f"need to learn? (without {level.name} it stands still, as {rest.name} does)"
+            yield asks(f"does {what} {asked}", removed(level.name))
 
 
 def unlearned(subject: Subject, path: str) -> tuple[doc.Amendment, ...]:

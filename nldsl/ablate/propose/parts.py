@@ -9,6 +9,7 @@ from nldsl.ablate.propose.proposal import Proposal, asks, given, removed
 from nldsl.ablate.propose.subject import Part, Subject
 from nldsl.document import expr as e
 from nldsl.resolve.calls import function_name
+from nldsl.resolve.fields import FIELDS
 from nldsl.resolve.primitives import PRIMITIVES
 
 PROJECTIONS = ("key", "value", "query")
@@ -101,7 +102,7 @@ def convolutions(subject: Subject) -> Iterator[Proposal]:
         found = [name for name in part.fields if _stages(part, name, ("conv",))]
         for name in found:
             yield asks(
-                f"does the {gate_name(name)} of {part.name} need to see the tokens before?",
+                f"does {_spelled(part, name)} need to see the tokens before?",
                 removed(f"{part.name}.{name}.conv"),
             )
         if len(found) > 1:
@@ -116,7 +117,7 @@ def adaptive(subject: Subject) -> Iterator[Proposal]:
     for part in subject.parts:
         found = [name for name, value in part.fields.items() if _is_adaptive(value)]
         for name in found:
-            what = f"the projection to the {gate_name(name)} of {part.name}"
+            what = f"the projection in {_spelled(part, name)}"
             yield asks(
                 f"does {what} need to adapt? (its static twin)",
                 removed(f"{part.name}.{name}.adaptive"),
@@ -129,14 +130,18 @@ def adaptive(subject: Subject) -> Iterator[Proposal]:
 
 
 def lengths(subject: Subject) -> Iterator[Proposal]:
-    """Each memory whose keys and queries, or values, are left as long as they come."""
+    """Each memory whose keys and queries, or values, are left as long as they come.
+
+    Steps of memories that erase overshoot where keys are long: their keys keep their length.
+    """
     for part in subject.parts:
         if part.core is None:
             continue
-        asked = [(n, s) for n in ("key", "query") for s in _stages(part, n, NORMS)]
+        erases = part.core.objective != "dot" or part.core.rule.startswith("dgd")
+        asked = [(n, s) for n in ("key", "query")[erases:] for s in _stages(part, n, NORMS)]
         if asked:
             yield asks(
-                f"do keys and queries of {part.name} need to be normalised?",
+                f"do {'queries' if erases else 'keys and queries'} of {part.name} need to be normalised?",
                 *(removed(f"{part.name}.{name}.{stage}") for name, stage in asked),
             )
         for stage in _stages(part, "value", NORMS):
@@ -228,6 +233,11 @@ def _switched_off(written: e.Expr, switch: str) -> e.Expr | None:
     if len(rest) == len(written.arguments):
         return None
     return e.Call(written.function, rest) if rest else written.function
+
+
+def _spelled(part: Part, name: str) -> str:
+    """`the key of A`, or `written` of A for a line that the memory has for itself."""
+    return f"the {gate_name(name)} of {part.name}" if name in FIELDS else f"`{name}` of {part.name}"
 
 
 def gate_name(field: str) -> str:

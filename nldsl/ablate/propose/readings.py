@@ -70,6 +70,23 @@ def gradients(subject: Subject) -> Iterator[Proposal]:
                 yield asks(f"{question.format(part.name)} ({word})", given(f"{part.name}.gradient", word))
 
 
+def gradients_of_chains(subject: Subject) -> Iterator[Proposal]:
+    """Each chain with weights of each sequence, with the model's gradient through its updates or without it.
+
+    `stop` is left out: it is `first_order` where rates are numbers.
+    """
+    for part in subject.parts:
+        if part.chain is None or part.chain.scope != "sequence" or part.declaration.chain is None:
+            continue
+        whole = all(level.gradient == "through" for level in part.chain.levels)
+        paths = [f"{part.name}.{level.name}.gradient" for level in part.declaration.chain.levels]
+        asked = f"does training {part.name} need" if whole else f"would training {part.name} gain from"
+        word = "first_order" if whole else "through"
+        yield asks(
+            f"{asked} a gradient through its updates? ({word})", *(given(path, word) for path in paths)
+        )
+
+
 def reads(subject: Subject) -> Iterator[Proposal]:
     """Each memory that is read after each write, read before it; and the other way round."""
     for part in subject.parts:

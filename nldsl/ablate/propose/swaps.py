@@ -67,12 +67,19 @@ def objectives(subject: Subject) -> Iterator[Proposal]:
             continue
         twice = part.core.objective == "dot" and _rule_of(part).startswith("dgd")
         for kin in OBJECTIVES.get(part.core.objective, ()):
-            rule = (given(f"{part.name}.rule", "gd"),) if twice and kin == "l2" else ()
+            more: list[doc.Amendment] = []
+            says: list[str] = []
+            if twice and kin == "l2":
+                more.append(given(f"{part.name}.rule", "gd"))
+                says.append("gd, as l2 erases by itself")
+            if kin == "l2" and part.core.objective == "dot" and not _of_unit_length(part):
+                more.append(given(f"{part.name}.key", _with_stage(part.fields["key"], "unit")))
+                says.append("keys of length 1, so that no step overshoots")
             yield asks(
                 f"does {part.name} learn better from {kin} than from {part.core.lowers}?"
-                + (" (gd, as l2 erases by itself)" if rule else ""),
+                + (f" ({'; '.join(says)})" if says else ""),
                 given(f"{part.name}.objective", kin),
-                *rule,
+                *more,
             )
 
 
@@ -152,12 +159,25 @@ def memories_of_rules(subject: Subject) -> Iterator[Proposal]:
                 yield asks(
                     f"does the {memory.name} of {optimizer.name} need to erase before it writes?",
                     given(f"{path}.objective", "dot"),
+                    *((given(f"{path}.rule", "gd"),) if "rule" in memory.fields else ()),
                 )
             if word == "dot" and _forgets(memory) and memory.fields.get("rate") != e.Number(1):
                 yield asks(
                     f"should the {memory.name} of {optimizer.name} erase what it holds before it writes?",
                     given(f"{path}.objective", "l2"),
                 )
+
+
+def _of_unit_length(part: Part) -> bool:
+    key = part.fields["key"]
+    return isinstance(key, e.Pipe) and any(function_name(stage) == "unit" for stage in key.stages)
+
+
+def _with_stage(value: e.Expr, stage: str) -> e.Expr:
+    made = e.Name((stage,))
+    return (
+        e.Pipe(value.source, (*value.stages, made)) if isinstance(value, e.Pipe) else e.Pipe(value, (made,))
+    )
 
 
 def _rule_of(part: Part) -> str:
