@@ -183,3 +183,40 @@ def test_any_levels_give_findings_and_never_a_traceback(
         rows.append(f"level {name} {{ {given_map}{', '.join(f'{f} = {v}' for f, v in fields)} }}")
     found = nldsl.check_source(_source(f"{scope}chain {kind} {{\n" + "\n".join(rows) + "\n}"))
     assert all(d.code.startswith("NL") for d in found)
+
+
+ORDERED = """memory Store(dim{parameter}) {{
+  objective = task
+  chain sequential {{
+    level a {{ map = mlp(8) }}
+    level b {{ map = matrix, update = every 4 steps }}
+    level c {{ map = mlp(4), update = every 8 steps }}
+  }}
+}}
+"""
+ORDER_MODEL = TEXT[TEXT.index("model Small") :].format()
+
+
+def _levels(order: str) -> list[str]:
+    source = Source("store.nl", f"edition 2026\n{ORDERED.format(parameter='')}{ORDER_MODEL}")
+    found = [i for i, _ in nldsl.load(source, set={"Store.order": order}).expanded.instances()]
+    (chain,) = (i for i in found if isinstance(i, ChainInstance))
+    assert {level.name: level.map.kind for level in chain.levels} == {"a": "mlp", "b": "matrix", "c": "mlp"}
+    return [level.name for level in chain.levels]
+
+
+def test_the_order_of_a_chain_is_a_path() -> None:
+    assert _levels("[c, a, b]") == ["c", "a", "b"]
+    assert _levels("[a, b, c]") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("order", ["[a, b]", "[a, b, b]", "[a, b, c, c]", "[a, b, d]", "a", "[]", "[a, 3]"])
+def test_an_order_has_each_level_once(order: str) -> None:
+    with pytest.raises(nldsl.SpecError, match="NL0615"):
+        _levels(order)
+
+
+def test_a_parameter_called_order_is_one() -> None:
+    text = f"edition 2026\n{ORDERED.format(parameter=', order = 2')}{ORDER_MODEL}"
+    found = nldsl.check_source(Source("store.nl", text + "variant V of Run { set Store.order = 3 }\n"))
+    assert [d for d in found if d.severity == "error"] == []

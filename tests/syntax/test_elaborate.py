@@ -109,3 +109,26 @@ def test_nearest() -> None:
     assert nearest("xyz", ["memory", "model"]) == []
     assert did_you_mean("xyz", ["memory", "model"]) is None
     assert did_you_mean("tarin", ["train", "block"]) == "did you mean `train`?"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "without = a.b", "without a = [b]", "without = [[]]", "without = [[a, [b]]]", "without = [f(x)]",
+        "variants = V", "variants = [1]", "variants V = [W]",
+        "replace a.b by f(1)", "replace a.b = f(1)", "replace = [a]", "replace 3 = [a]", "replace [a] = [b]",
+        "grid [a, b] = [[1]]", "zip [a] = [1]", "grid a = [[1]]", "vary [a] = [1]", "keep",
+    ],
+)  # fmt: skip
+def test_malformed_lines_of_studies(line: str) -> None:
+    document, findings = read(Source("a.nl", f"edition 2026\nablate S of T {{ {line} }}\n"))
+    assert [d.code for d in findings] == ["NL0122"]
+    assert findings[0].help is not None and line.split(maxsplit=1)[0] in findings[0].help
+    study = document.find("S")
+    assert isinstance(study, m.Ablate)
+    assert (study.axes, study.keep) == ([], None)
+
+
+def test_one_budget_for_each_study() -> None:
+    text = "edition 2026\nablate S of T { keep time within 2%, keep flops within 2% }\n"
+    assert [d.code for d in read(Source("a.nl", text))[1]] == ["NL0124"]
