@@ -163,6 +163,16 @@ class Display(Silence):
             soft_wrap=True,
         )
 
+    def _detached(self, event: Event) -> None:
+        """The jobs of a queue go on without the runner that submitted them."""
+        self.close()
+        running = sum(trial.state == "running" for trial in event["trials"])
+        self.console.print(
+            f"{running} trials stay with their jobs; see how they are with: "
+            f"nldsl ablate {escape(str(self.study.folder))}",
+            soft_wrap=True,
+        )
+
     def _over(self, event: Event) -> None:
         self.close()
         states = [trial.state for trial in event["trials"]]
