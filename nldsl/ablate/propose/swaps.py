@@ -93,7 +93,11 @@ def rules(subject: Subject) -> Iterator[Proposal]:
             if ("momentum" in part.fields) == kin.startswith("momentum") and kin in ("momentum(0.9)", "muon"):
                 continue
             question = f"is {kin} as good a rule for {part.name} as {word}?"
-            yield asks(question, given(f"{part.name}.rule", kin))
+            more: tuple[doc.Amendment, ...] = ()
+            if word == "gd(implicit)" and not _of_unit_length(part):
+                more = (given(f"{part.name}.key", _with_stage(part.fields["key"], "unit")),)
+                question += " (keys of length 1, so that no step overshoots)"
+            yield asks(question, given(f"{part.name}.rule", kin), *more)
 
 
 def targets(subject: Subject) -> Iterator[Proposal]:
