@@ -208,7 +208,11 @@ class _Pool:
         token, ledger = one.claim.token, self.study.ledger
         if code == UNWRITABLE:
             ledger.release(token)
-            raise unwritable(one.output.parent, last_line(one.output).removeprefix("error: "))
+            said = last_line(one.output)
+            why = (
+                said.removeprefix("error: ") if said.startswith("error: ") else "nothing more can be written"
+            )
+            raise unwritable(one.output.parent, why)
         if code == INTERRUPTED:
             ledger.release(token)
         elif code not in (0, TAKEN):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from nldsl import __version__
 from nldsl.ablate.ledger import Claim, Ledger, unwritable
@@ -33,6 +34,7 @@ Event = dict[str, Any]
 BEAT = 2.0
 """Seconds between signs of life."""
 FAILED, USAGE, UNWRITABLE, TAKEN, INTERRUPTED = 1, 2, 74, 75, 130
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DISK = frozenset({"NL0806", "NL0903"})
 
 
@@ -54,9 +56,9 @@ def work(
 ) -> dict[str, Any]:
     """Do the trial of `variant` and `seed` of the study in `folder`, or what is left of it; its result.
 
-    The events of the run (`train.train` in the build folder) go to `listen`; what it raises ends the attempt,
-    and the trial waits again.  `token` is a claim that somebody took for this process; without one it takes
-    its own.  A trial that has ended already gives its result and does nothing.
+    The events of the run (`train.train` in the build folder) go to `listen`; an error that it raises ends the
+    attempt, which has failed then.  `token` is a claim that somebody took for this process; without one it
+    takes its own.  A trial that has ended already gives its result and does nothing.
 
     Raises:
         Taken: somebody else works on it.
@@ -84,11 +86,17 @@ def work(
         else:
             study.ledger.fail(claim.token, error.diagnostic.message)
         raise
+    except (Taken, Interrupted, KeyboardInterrupt, SystemExit):
+        _release(study.ledger, claim, "")
+        raise
     except MemoryError as error:
         study.ledger.fail(claim.token, "the machine has too little memory for it")
         raise RunError(Diagnostic("NL0807", f"out of memory in trial `{claim.trial.name}`")) from error
-    except BaseException:
-        _release(study.ledger, claim, "")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _release(study.ledger, claim, reason(error))
+            raise unwritable(study.folder_of(claim.trial), reason(error)) from error
+        study.ledger.fail(claim.token, f"{type(error).__name__}: {error}")
         raise
     _finish(study.ledger, claim, result)
     return result
@@ -363,9 +371,10 @@ def _watch_parent() -> None:
 
 
 def _say(line: str) -> None:
-    """A line for `output.txt`."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """A line for `output.txt`; where a full disk does not take it, the run itself has more to say."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def _lines() -> Callable[[Event], None]:
@@ -387,5 +396,14 @@ def _lines() -> Callable[[Event], None]:
     return show
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process with `code`, also where the last lines cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os._exit(code)
+    raise SystemExit(code)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    _leave(main())

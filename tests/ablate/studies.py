@@ -93,8 +93,8 @@ class Forked:
         code = 70
         try:
             code = body()
-        finally:
             sys.stdout.flush()
+        finally:
             os._exit(code)
 
     def poll(self) -> int | None:

@@ -25,17 +25,7 @@ from .studies import (
     over,
     progress_of,
     runner,
-    warm,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study that nobody disturbed."""
-    study = make(tmp_path_factory.mktemp("undisturbed") / "study")
-    warm(study)
-    assert local.run(study, jobs=2, start=fork) == 0
-    return study
 
 
 class Killer:
@@ -48,10 +38,15 @@ class Killer:
             tuple[str, int, int, int]
         ] = []  # trial, its attempts before, last step and checkpoint
 
-    def worker(self, runners: list[Forked]) -> bool:
-        """SIGKILL some process that works on a trial now."""
+    def worker(self, runners: list[Forked], *, trains: bool) -> bool:
+        """SIGKILL some process that works on a trial now; with `trains` one that has made a step."""
         known = {one.pid for one in runners}
-        working = {n: o.pid for n, o in self.study.ledger.owners().items() if o.pid not in known}
+        owners = {name: one for name, one in self.study.ledger.owners().items() if one.pid not in known}
+        working = {
+            name: one.pid
+            for name, one in owners.items()
+            if one.state() and not (trains and progress_of(self.study, name)[0] in (0, STEPS))
+        }
         if not working:
             return False
         name = self.chance.choice(sorted(working))
@@ -80,13 +75,15 @@ def storm(study: Study, *, kills: int, runner_kills: int, runners: int, seed: in
             if over(study):
                 break
             if what == "worker":
-                killer.worker(pool)
+                trains = killer.chance.random() < 0.7
+                while not killer.worker(pool, trains=trains) and not over(study):
+                    time.sleep(0.02)
                 continue
             victim = killer.chance.randrange(len(pool))
             pool[victim].send_signal(signal.SIGKILL)
             pool[victim].wait()
             pool[victim] = runner(study.folder)
-        codes = [one.wait(240.0) for one in pool]
+        codes = [one.wait(900.0) for one in pool]
     finally:
         for one in pool:
             one.send_signal(signal.SIGKILL)
@@ -107,19 +104,20 @@ def check(study: Study, undisturbed: Study, killer: Killer) -> None:
             assert step - again[0][0] <= EVERY
 
 
-def test_workers_and_runners_that_are_killed(tmp_path: Path, undisturbed: Study) -> None:
+def test_workers_and_runners_that_are_killed(tmp_path: Path, done: Study) -> None:
     study = make(tmp_path / "study")
     killer = storm(study, kills=6, runner_kills=2, runners=2, seed=1)
     assert any(step for _, _, step, _ in killer.killed), "no kill came while a trial was trained"
-    check(study, undisturbed, killer)
+    check(study, done, killer)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3, 4])
-def test_many_kills(tmp_path: Path, undisturbed: Study, seed: int) -> None:
+@pytest.mark.usefixtures("done")
+def test_many_kills(tmp_path: Path, seed: int) -> None:
     study = make(tmp_path / "study", seeds=6)
     killer = storm(study, kills=30, runner_kills=6, runners=2, seed=seed)
     assert len(killer.killed) >= 10
-    more = make(undisturbed.folder, seeds=6)
-    assert local.run(more, jobs=2, start=fork) == 0
-    check(study, more, killer)
+    undisturbed = make(tmp_path / "undisturbed" / "study", seeds=6)
+    assert local.run(undisturbed, jobs=2, start=fork) == 0
+    check(study, undisturbed, killer)
