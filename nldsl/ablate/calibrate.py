@@ -31,6 +31,7 @@ FORWARD = 3
 """A step has three times the work of its forward pass; used where no evaluation was reached."""
 
 Facts = dict[str, Any]
+_MODULE = "nldsl.ablate.calibrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,8 @@ class _Runner:
         self._said = tempfile.TemporaryFile("w+")
         package = str(Path(nldsl.__file__).resolve().parents[1])
         path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nldsl.ablate.calibrate"],
+        self._process = subprocess.Popen(  # noqa: S603 - this program itself
+            [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

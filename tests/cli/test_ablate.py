@@ -316,4 +316,103 @@ def test_a_model_alone_is_planned_and_not_run(small: Path, nl: Run) -> None:
     (small / "small.nl").write_text(text + "ablate Study of Small { without = [Small_block.store] }\n")
     assert nl("ablate", "small.nl").code == 0
     result = nl("ablate", "small.nl", "--run")
-    assert (result.code, "`Small` is no run" in result.err) == (2, True)
+    assert (result.code, "error[NL0651]: `Small` is no run" in result.err) == (1, True)
+
+
+# --------------------------------------------------------------------------- studies
+
+KEPT = ("--only", "store", "--seeds", "1")
+
+
+def test_a_study_is_run_looked_at_reported_and_gone_on_with(small: Path, nl: Run) -> None:
+    result = nl("ablate", "small.nl", "--run", *KEPT, "--jobs", "2")
+    assert result.code == 0
+    assert "2 done; studies/study" in result.err
+    assert result.out.startswith("Study: ")  # the report
+    folder = small / "studies" / "study"
+    assert (folder / "report" / "report.html").is_file()
+
+    status = nl("ablate", "studies/study")
+    assert (status.code, status.err) == (0, "")
+    assert status.out == (
+        "Study of Run: 2 done; studies/study\n"
+        "\n"
+        "base                       1 done\n"
+        "without Small_block.store  1 done\n"
+        "\n"
+        "every trial has ended; the report: nldsl ablate studies/study --report\n"
+    )
+    whole = json.loads(nl("ablate", "studies/study", "--json").out)
+    assert whole["states"]["done"] == 2
+    assert Path(whole["trials"][0]["folder"], "result.json").is_file()
+
+    for form, piece in {
+        "markdown": "| ",
+        "latex": "\\begin{table}",
+        "csv": "variant,",
+        "html": "<html",
+    }.items():
+        result = nl("ablate", "studies/study", "--report", "--format", form)
+        assert (result.code, piece in result.out) == (0, True), form
+
+    other = nl("ablate", "small.nl", "--run", *KEPT, "--set", "steps=3")
+    assert (other.code, "error[NL0901]" in other.err) == (2, True)
+    assert nl("ablate", "small.nl", "--run", *KEPT).code == 0  # nothing is left to do
+
+    wrong = nl("ablate", "studies/study", "--only", "store")
+    assert (wrong.code, "`--only` belongs to a spec" in wrong.err) == (2, True)
+    wrong = nl("ablate", "studies/study", "--run", "-o", "x")
+    assert (wrong.code, "`-o` names a study's folder" in wrong.err) == (2, True)
+
+
+def test_a_study_that_waits_says_how_it_goes_on(small: Path, nl: Run) -> None:
+    from nldsl import study
+    from nldsl.ablate.study import Study
+
+    Study.make("mine", study("small.nl", only=["store"]))
+    result = nl("ablate", "mine", "--jobs", "1")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("Study of Run: 4 waiting; mine\n")
+    assert result.out.endswith("\nit goes on with: nldsl ablate mine --run\n")
+    assert json.loads(nl("ablate", "mine", "--json").out)["seconds_left"] is None
+    assert nl("ablate", "mine", "--report").code == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--run",), ("--report",)])
+def test_a_folder_that_is_no_study(small: Path, nl: Run, more: tuple[str, ...]) -> None:
+    (small / "empty").mkdir()
+    result = nl("ablate", "empty", *more)
+    assert (result.code, "error[NL0902]" in result.err) == (2, True)
+    assert list((small / "empty").iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_left_alone(small: Path, nl: Run) -> None:
+    (small / "full").mkdir()
+    (small / "full" / "mine.txt").write_text("mine")
+    result = nl("ablate", "small.nl", "--run", "-o", "full", *KEPT)
+    assert (result.code, "error[NL0902]" in result.err) == (2, True)
+    assert [p.name for p in (small / "full").iterdir()] == ["mine.txt"]
+
+
+def test_time_that_is_to_be_held_needs_a_calibration(small: Path, nl: Run) -> None:
+    amend(small, "  seeds = 2\n", "  seeds = 2\n  keep time within 5%\n")
+    result = nl("ablate", "small.nl", "--run", "--no-calibrate")
+    assert (result.code, "error[NL0652]" in result.err) == (1, True)
+    assert not (small / "studies").exists()
+    plan = nl("ablate", "small.nl", "--no-calibrate")
+    assert "training time: held within 5% by the steps, once they are timed" in plan.out
+
+
+def test_time_is_held_by_what_was_measured_when_the_study_was_made(small: Path, nl: Run) -> None:
+    amend(small, "steps = 2\n", "steps = 10\n")
+    amend(small, "  seeds = 2\n", "  seeds = 2\n  keep time within 10%\n")
+    (small / "mine").mkdir()
+    kept = {"base": 0.2, "without-Small_block.store": 0.1}
+    (small / "mine" / "calibration.json").write_text(json.dumps(kept))
+    result = nl("ablate", "small.nl", "--run", *KEPT, "-o", "mine", "--no-calibrate", "--jobs", "2")
+    assert result.code == 0
+    whole = json.loads(nl("ablate", "mine", "--json").out)
+    assert [trial["steps"] for trial in whole["trials"]] == [10, 20]
+    (small / "mine" / "calibration.json").write_text("[")
+    result = nl("ablate", "small.nl", "--run", *KEPT, "-o", "mine")
+    assert (result.code, "is damaged" in result.err) == (2, True)

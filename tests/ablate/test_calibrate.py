@@ -1,0 +1,115 @@
+"""Calibrations: what a process of its own finds out in a given time, and what is made of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from nldsl.ablate import calibrate as c
+from nldsl.ablate.calibrate import Estimate, Times, calibrate
+from nldsl.ablate.table import as_text
+
+from .plans import plan_of
+
+
+def test_a_calibration_times_every_variant_in_a_process_of_its_own() -> None:
+    plan = plan_of(only=["store"])
+    found = calibrate(plan, 120)
+    assert (list(found.times), found.problem) == (["base", "without-Small_block.store"], "")
+    for times in found.times.values():
+        assert times.measured
+        assert times.steps >= c.FEWEST
+        assert 0 < times.step < times.around
+    assert found.total(plan) == pytest.approx(2 * sum(4 * t.step + t.around for t in found.times.values()))
+
+
+def test_a_calibration_ends_in_time_and_scales_what_it_did_not_come_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two variants the process comes to one: the other is scaled by its FLOPs, and marked."""
+    facts = {
+        "import": 1.0,
+        "start": 0.5,
+        "evaluations": 3,
+        "batches": 6,
+        "checkpoints": 2,
+        "evaluation": 0.25,
+    }
+
+    class Slow:
+        left, gone, problem = 0.0, False, "the time was up"
+
+        def __init__(self, deadline: float) -> None:
+            self.left = deadline
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+            assert Path(request["folder"], "model.py").is_file()
+            self.left = 0.0
+            return facts | {"steps": [9.0, 0.5, 0.5], "checkpoint": 0.125}
+
+    monkeypatch.setattr(c, "_Runner", Slow)
+    plan = plan_of(only=["store"])
+    found = calibrate(plan, 5)
+    base, store = found.times["base"], found.times["without-Small_block.store"]
+    assert base == Times(0.5, 1.0 + 0.5 + 4 * 0.25 + 2 * 0.125, 3)
+    share = plan.rows[1].flops_per_token / plan.rows[0].flops_per_token
+    assert store == Times(0.5 * share, base.around * share, 0, measured=False)
+    assert found.per_step == {"base": 0.5}
+    text = as_text(plan, found, jobs=2)
+    assert "1 more (~) scaled by FLOPs: the time was up" in text
+    assert "  ~" in text
+
+
+def test_time_that_is_up_leaves_nothing_behind() -> None:
+    begun = time.monotonic()
+    found = calibrate(plan_of(only=["store"]), 0.2)
+    assert time.monotonic() - begun < 20
+    assert (found.times, found.problem) == ({}, "the time was up")
+    assert "no time can be told: the time was up" in as_text(plan_of(only=["store"]), found)
+
+
+def test_a_variant_that_cannot_be_trained_is_told_and_does_not_end_the_calibration(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    requests = [f'{{"folder": "{tmp_path}", "seconds": 1}}'] * 2
+    c.work(requests, told.append)
+    assert [list(one) for one in told] == [["import"], ["problem"], ["end"]] * 2
+    assert told[1]["problem"].startswith("RunError: ")
+
+
+def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c, "_MODULE", "nldsl.no_such_module")
+    found = calibrate(plan_of(only=["store"]), 60)
+    assert found.times == {}
+    assert found.problem.startswith("the process ended with 1: ")
+    assert "No module named nldsl.no_such_module" in found.problem
+
+
+def test_how_often_a_training_evaluates_and_saves() -> None:
+    settings = SimpleNamespace(
+        steps=100,
+        evaluate_every=30,
+        checkpoint_every=0,
+        evaluate_windows=64,
+        data=SimpleNamespace(batch=5),
+    )
+    assert c._often(settings) == {"evaluations": 5, "batches": 13, "checkpoints": 4}
+
+
+def test_a_study_takes_no_less_than_its_longest_trial() -> None:
+    plan = plan_of(only=["store"])
+    base, store = (replace(row, steps=10) for row in plan.rows)
+    plan = replace(plan, rows=(base, store))
+    found = Estimate({"base": Times(1.0, 5.0, 3), store.name: Times(0.1, 1.0, 3)}, 4.0)
+    assert found.total(plan) == pytest.approx(2 * (15 + 2))
+    assert found.wall(plan, 2) == pytest.approx(17)
+    assert found.wall(plan, 8) == pytest.approx(15)
