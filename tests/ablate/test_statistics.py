@@ -128,6 +128,18 @@ def test_p_is_the_level_at_which_the_interval_ends_at_nothing() -> None:
     assert Spread(0.0, 0.0, 0.0, 5, 1.0).p(0.1) == 0
 
 
+def test_the_reach_of_an_interval_is_that_of_its_formula() -> None:
+    a, b, c = 3e-4, 2e-4, 1e-4
+    t = [stats.t.isf(0.005, free) for free in (4, 14, 4 * 14)]
+    expected = math.sqrt(t[0] ** 2 * a + t[1] ** 2 * b - t[2] ** 2 * c)
+    assert Spread(a, b, c, 5, 15.0).reach(0.01) == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_effective_number_of_documents() -> None:
+    x = _study(np.random.default_rng(17), 1, 5)
+    assert spread_of(x["v0"], x["base"]).documents == pytest.approx(TOKENS.sum() ** 2 / (TOKENS**2).sum())
+
+
 def test_more_seeds_leave_the_documents_as_they_are() -> None:
     """Variances with more seeds, against those of the model from which they come."""
     seeds, documents, noise = 4e-4, 9e-4, 1e-3
