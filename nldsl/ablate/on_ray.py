@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +86,7 @@ def run(
     for finding in findings:
         say({"event": "warning", "diagnostic": finding})
     if any(trial.state not in ENDED for trial in study.trials()):
-        with signals(stop), _cluster(wanted, jobs) as room:
+        with _cluster(wanted, jobs) as room, signals(stop):  # Ray sets a handler of its own as it starts
             _check_nodes(study, wanted)
             say({"event": "jobs", "jobs": jobs or room})
             _until_all_have_ended(study, stop, say, wanted, jobs, stop_early)
@@ -133,6 +135,7 @@ def _cluster(wanted: Mapping[str, Any], jobs: int | None) -> Iterator[int]:
     import logging
 
     import ray
+    from ray.exceptions import RayError
 
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -142,6 +145,7 @@ def _cluster(wanted: Mapping[str, Any], jobs: int | None) -> Iterator[int]:
         "num_cpus": max(1, math.ceil((jobs or 1) * wanted["cpus"])),
     }
     try:
+        _knock(address)
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
@@ -150,7 +154,7 @@ def _cluster(wanted: Mapping[str, Any], jobs: int | None) -> Iterator[int]:
             configure_logging=False,
             **({} if address else own),
         )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except (RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
         where = f"no Ray cluster answers at `{address}`" if address else "Ray cannot start on this machine"
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise RunError(
@@ -165,6 +169,13 @@ def _cluster(wanted: Mapping[str, Any], jobs: int | None) -> Iterator[int]:
         yield max(1, int(ray.cluster_resources().get("CPU", 1) // wanted["cpus"]))
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 def _check_nodes(study: Study, wanted: Mapping[str, Any]) -> None:
