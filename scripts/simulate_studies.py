@@ -1,6 +1,6 @@
 """Simulate studies with known effects, and print how often intervals and verdicts are right.
 
-`python scripts/simulate_studies.py` prints the tables of `docs/ablations.md`: the lengths of documents are
+`python scripts/simulate_studies.py` prints the tables of `docs/studies.md`: the lengths of documents are
 those that the corpus of the library holds out, and what differs by chance is spread over seeds, documents and
 single runs as the rows say.  Widths are in standard errors of the effect; 1.96 and 2.73 would be those of a
 known spread.

@@ -15,7 +15,7 @@ in each of the three, so the variance of the effect is a + b - c.  An interval r
 
 to each side, with Student's quantiles for S seeds and D documents (Howe, Journal of the American Statistical
 Association 1974), D being the effective number where documents differ in length (Kish, Survey Sampling 1965).
-With one document this is the paired t interval.  `docs/ablations.md` has its measured coverage.
+With one document this is the paired t interval.  `docs/studies.md` has its measured coverage.
 
 Many comparisons are corrected by Holm's procedure (Scandinavian Journal of Statistics 1979), and each
 interval has the level at which that procedure decided: it excludes 0 where the adjusted p is 0.05 or less.
