@@ -34,6 +34,7 @@ class Killer:
     def __init__(self, study: Study, seed: int) -> None:
         self.study = study
         self.chance = random.Random(seed)
+        self.runners = 0  # killed
         self.killed: list[
             tuple[str, int, int, int]
         ] = []  # trial, its attempts before, last step and checkpoint
@@ -82,6 +83,7 @@ def storm(study: Study, *, kills: int, runner_kills: int, runners: int, seed: in
             victim = killer.chance.randrange(len(pool))
             pool[victim].send_signal(signal.SIGKILL)
             pool[victim].wait()
+            killer.runners += 1
             pool[victim] = runner(study.folder)
         codes = [one.wait(900.0) for one in pool]
     finally:
@@ -118,6 +120,13 @@ def test_many_kills(tmp_path: Path, seed: int) -> None:
     study = make(tmp_path / "study", seeds=6)
     killer = storm(study, kills=30, runner_kills=6, runners=2, seed=seed)
     assert len(killer.killed) >= 10
+    trained = [(step, kept) for _, _, step, kept in killer.killed if step]
+    begun = sum(len(one) for one in attempts(study).values())
+    print(
+        f"\n{len(killer.killed)} workers ({len(trained)} in training) and {killer.runners} runners killed;"
+        f" {begun} attempts of {len(study.trials())} trials trained;"
+        f" {sum(step - kept for step, kept in trained)} steps of {STEPS * len(study.trials())} made again"
+    )
     undisturbed = make(tmp_path / "undisturbed" / "study", seeds=6)
     assert local.run(undisturbed, jobs=2, start=fork) == 0
     check(study, undisturbed, killer)

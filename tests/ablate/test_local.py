@@ -379,18 +379,18 @@ def shown(study: Study, terminal: bool) -> Iterator[tuple[Display, io.StringIO]]
 
 
 def test_lines_where_there_is_no_terminal(done: Study) -> None:
-    first, second, *rest = done.trials()
-    running = replace(second, state="running", step=10, seconds=2.0)
+    first, second, *rest = (replace(one, seconds=STEPS / 10) for one in done.trials())
+    running = replace(second, state="running", step=10, seconds=1.0)
     with shown(done, terminal=False) as (display, text):
         display({"event": "jobs", "jobs": 2})
         display({"event": "state", "trials": [replace(first, state="waiting", step=0), running, *rest]})
-        display({"event": "end", "trial": replace(first, seconds=4.0)})
+        display({"event": "end", "trial": first})
         display({"event": "end", "trial": replace(running, state="waiting", problem="it fell")})
         display({"event": "end", "trial": replace(second, state="diverged", problem="the loss is inf")})
         display({"event": "over", "trials": [first, replace(second, state="diverged"), *rest]})
     assert text.getvalue().splitlines() == [
         f"Parts: 2 of 6 trials to do, 2 at once; {done.folder}",
-        f"   5 of 6  done {first.name} in 4 s, 6 s left",
+        f"   5 of 6  done {first.name} in 4 s, 3 s left",
         f"      again: {second.name}: it fell",
         f"   6 of 6  diverged {second.name}: the loss is inf",
         f"5 done, 1 diverged; {done.folder}",
