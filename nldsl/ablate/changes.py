@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import takewhile
 
 MOST = 6
@@ -27,17 +27,20 @@ def in_words(before: Iterable[str], after: Iterable[str], most: int = MOST) -> t
     >>> in_words(old, new)
     ('M.n: `2` -> `4`', 'M.rate is gone', 'M.keep loses `conv(4)`')
     """
-    lines = _unsaid(list(_differences(parts(before), parts(after))))
+    before, after = list(before), list(after)
+    rules = {f[2] for line in (*before, *after) if (f := _HEADER.fullmatch(line)) and f[1] == "optimizer"}
+    lines = _unsaid(list(_differences(parts(before), parts(after))), rules)
     return tuple(lines) if len(lines) <= most else (*lines[: most - 1], f"and {len(lines) - most + 1} more")
 
 
-def _unsaid(lines: list[str]) -> list[str]:
-    """Without declarations that come or go because another line names them."""
+def _unsaid(lines: list[str], rules: Container[str]) -> list[str]:
+    """Without declarations that come or go because another line names them, as all rules do."""
     kept: list[str] = []
     for line in lines:
         name, _, fate = line.partition(" is ")
         named = re.compile(rf"`.*\b{re.escape(name)}\b")
-        if "." in name or fate not in ("gone", "new") or not any(named.search(other) for other in lines):
+        follows = name in rules or any(named.search(other) for other in lines)
+        if "." in name or fate not in ("gone", "new") or not follows:
             kept.append(line)
     return kept
 

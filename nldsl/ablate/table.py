@@ -17,6 +17,9 @@ WIDTH = 100
 NARROWEST = 24
 """Columns that the words of a variant have at least beside their numbers."""
 
+LISTED = 6
+"""Variants of which a plan lists all that are left out; of more it says how many."""
+
 HEADER = ("parameters", "FLOPs/token", "state/sequence")
 
 
@@ -137,8 +140,8 @@ def _said(change: str, words: str) -> bool:
     """
     path, loses, part = change.removesuffix(" is gone").partition(" loses `")
     gone = f"{path}.{part.rstrip('`').partition('(')[0]}" if loses else path
-    told = words.removeprefix("without ").split(", ") if words.startswith("without ") else []
-    return gone != change and gone in told
+    told = [piece.removeprefix("without ").removeprefix("remove ") for piece in words.split(", ")]
+    return gone != change and any(gone == one or gone.endswith(f".{one}") for one in told)
 
 
 def _cells(row: Row, base: Row, estimate: Estimate | None) -> tuple[str, ...]:
@@ -216,7 +219,8 @@ def _left_out(plan: Plan) -> Iterator[str]:
         if len(words) == 1:
             yield f"left out: {words[0]}: {reason}"
         else:
-            yield f"left out, {reason}: {_counted(len(words), 'variant')} ({', '.join(words)})"
+            listed = f" ({', '.join(words)})" if len(words) <= LISTED else ""
+            yield f"left out, {reason}: {_counted(len(words), 'variant')}{listed}"
 
 
 def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
@@ -237,8 +241,9 @@ def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
     guessed = len(estimate.times) - len(looked)
     at_a_time = f"{_counted(jobs, 'trial')} at a time"
     yield f"time: about {duration(estimate.wall(plan, jobs))} with {at_a_time}"
-    steps = f"{min(t.steps for t in looked)} to {max(t.steps for t in looked)}"
-    made = f"told from {steps} steps of {_counted(len(looked), 'variant')} in {duration(estimate.seconds)}"
+    fewest, most = min(t.steps for t in looked), max(t.steps for t in looked)
+    steps = _counted(most, "step") if fewest == most else f"{fewest} to {most} steps"
+    made = f"told from {steps} of {_counted(len(looked), 'variant')} in {duration(estimate.seconds)}"
     scaled = f"; {guessed} more (~) scaled by FLOPs: {estimate.problem}" if guessed else ""
     yield made + scaled
 
