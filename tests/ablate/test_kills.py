@@ -120,13 +120,14 @@ def test_many_kills(tmp_path: Path, seed: int) -> None:
     study = make(tmp_path / "study", seeds=6)
     killer = storm(study, kills=30, runner_kills=6, runners=2, seed=seed)
     assert len(killer.killed) >= 10
-    # Attempts that had begun to train: a later kill that finds no more of them met the next one loading torch.
+    # Attempts that had begun to train: a later kill that finds no more met the next one before its training.
     trained = {(name, before): (step, kept) for name, before, step, kept in killer.killed if before}
     begun = sum(len(one) for one in attempts(study).values())
     print(
         f"\n{len(killer.killed)} workers ({len(trained)} in training) and {killer.runners} runners killed;"
         f" {begun} attempts of {len(study.trials())} trials trained;"
-        f" {sum(step - kept for step, kept in trained.values())} steps of {STEPS * len(study.trials())} made again"
+        f" {sum(step - kept for step, kept in trained.values())} steps of"
+        f" {STEPS * len(study.trials())} made again"
     )
     undisturbed = make(tmp_path / "undisturbed" / "study", seeds=6)
     assert local.run(undisturbed, jobs=2, start=fork) == 0
