@@ -32,9 +32,7 @@ def ready(plan: Plan) -> None:
         raise SpecError([Diagnostic("NL0651", message, help=help)])
     unknown = [row for row in plan.runnable if row.name not in plan.seconds]
     if plan.keep is not None and plan.keep.what == "time" and unknown:
-        message = (
-            f"`keep time` needs the seconds of a step, and those of `{unknown[0].words}` are not known"
-        )
+        message = f"`keep time` needs the seconds of a step, and those of `{unknown[0].words}` are not known"
         help = "calibrate first, or for longer, as with `--calibrate 120`"
         labels = (Label(plan.keep.span, "to be held"),) if plan.keep.span is not None else ()
         raise SpecError([Diagnostic("NL0652", message, labels, help=help)])
