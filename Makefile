@@ -11,6 +11,9 @@ SPEC    ?= specs/hope.nl
 VARIANT ?= Demo
 BUILD ?= build/hope-demo
 
+# Of the shipped ablation.
+STUDY ?= studies/hope_table6
+
 # One thread: small models gain nothing from two, and lose much on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
@@ -74,6 +77,10 @@ continual: $(STAMP) ## the study of continual learning; ARGS=--smoke looks wheth
 cluster: $(STAMP) ## run studies on a local Ray cluster and through submitit, and kill parts of them
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,oracles,ray,slurm]'
 	$(BIN)/python -m pytest -q -s -m cluster tests/ablate $(ARGS)
+
+ablation: $(STAMP) ## the study of Hope's Table 6 with its report; ARGS='--seeds 7' and the like
+	$(BIN)/nldsl ablate specs/ablations/hope_table6.nl --run -o $(STUDY) $(ARGS)
+	$(BIN)/nldsl ablate $(STUDY) --report
 
 docs: $(STAMP) ## build the documentation into build/docs
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,docs]'
