@@ -80,7 +80,6 @@ cluster: $(STAMP) ## run studies on a local Ray cluster and through submitit, an
 
 ablation: $(STAMP) ## the study of Hope's Table 6 with its report; ARGS='--seeds 7' and the like
 	$(BIN)/nldsl ablate specs/ablations/hope_table6.nl --run -o $(STUDY) $(ARGS)
-	$(BIN)/nldsl ablate $(STUDY) --report
 
 docs: $(STAMP) ## build the documentation into build/docs
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,docs]'

@@ -1,0 +1,207 @@
+"""Reports of studies: what they say, what they never say, and that every number leads to its run."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from nldsl.ablate import report
+from nldsl.ablate.report import csvs, latex, page, texts
+from nldsl.ablate.report import words as w
+from nldsl.ablate.report.facts import Facts
+from nldsl.ablate.report.gather import gather
+from nldsl.ablate.study import Study
+from nldsl.run.folder import RunError
+
+from . import simulated
+
+FILES = {"report.html", "report.md", "report.tex", "runs.csv", "effects.csv"}
+
+
+class _Page(html.parser.HTMLParser):
+    """The links, ids and text of a page, and the tags that are open."""
+
+    VOID = frozenset({"meta", "br", "img", "wbr"})
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.links += [known["href"] or ""] if tag == "a" else []
+        self.ids |= {known["id"] or ""} if "id" in known else set()
+        self.outside += [v for k, v in attrs if k in ("src", "srcset") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def html_of(facts: Facts) -> _Page:
+    return _Page(page.as_html(facts, report.pictures_of(facts)))
+
+
+# --------------------------------------------------------------------------- a study that was run
+
+
+def test_a_report_is_written_and_leads_to_what_is_there(done: Study) -> None:
+    found = report.write(done.folder)
+    place = found.parent
+    assert {path.name for path in place.iterdir()} >= FILES
+    seen = _Page(found.read_text("utf-8"))
+    assert seen.open == []
+    assert seen.outside == []
+    assert all((place / unquote(link)).exists() for link in seen.links if not link.startswith("#"))
+    assert {link[1:] for link in seen.links if link.startswith("#")} <= seen.ids
+    for trial in done.trials():
+        assert f"../runs/{trial.variant}/seed-{trial.seed}/result.json" in map(unquote, seen.links)
+    for link in re.findall(r"\]\(([^)]+)\)", (place / "report.md").read_text("utf-8")):
+        assert (place / unquote(link)).exists(), link
+
+
+def test_its_numbers_are_those_of_the_trials(done: Study) -> None:
+    report.write(done.folder)
+    rows = list(csv.DictReader((done.folder / "report" / "runs.csv").open(encoding="utf-8")))
+    assert len(rows) == len(done.trials())
+    for row, trial in zip(
+        sorted(rows, key=lambda r: (r["variant"], int(r["seed"]))), _by_name(done), strict=True
+    ):
+        result = done.result_of(trial)
+        assert result is not None
+        assert float(row["loss"]) == result["measures"]["loss"]
+        assert (done.folder / row["run"]).is_dir()
+        assert (done.folder / row["spec"]).is_file()
+
+
+def _by_name(study: Study) -> list[Any]:
+    return sorted(study.trials(), key=lambda trial: (trial.variant, trial.seed))
+
+
+def test_the_same_study_gives_the_same_bytes(done: Study, tmp_path: Path) -> None:
+    first = report.write(done.folder).parent
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    copy = shutil.copytree(done.folder, tmp_path / "other" / "name")
+    again = report.write(copy).parent
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == before
+
+
+def test_a_report_that_cannot_be_written_is_a_finding(done: Study, tmp_path: Path) -> None:
+    copy = shutil.copytree(done.folder, tmp_path / "study")
+    shutil.rmtree(copy / "report", ignore_errors=True)
+    (copy / "report").write_text("a file")
+    with pytest.raises(RunError) as caught:
+        report.write(copy)
+    assert (caught.value.diagnostic.code, caught.value.exit_code) == ("NL0945", 2)
+
+
+def test_a_lost_result_is_said(done: Study, tmp_path: Path) -> None:
+    copy = shutil.copytree(done.folder, tmp_path / "study")
+    trial = done.trials()[0]
+    (copy / "runs" / trial.name / "result.json").unlink()
+    text = report.text(copy)
+    assert f"The result of trial `{trial.name}` is lost" in text
+    assert "The study is not finished: 1 of" in text
+    assert len(gather(copy).lines) == len(gather(done.folder).lines)
+
+
+# --------------------------------------------------------------------------- what is said
+
+
+def test_findings_are_sentences_in_the_order_of_what_they_say() -> None:
+    facts = simulated.study()
+    said = [text for _, text in w.findings(facts)]
+    assert [re.sub(r"[\d.]+", "N", text) for text in said[:2]] == [
+        "without SimulatedNmomentum: worse by N nats (N to N)",
+        "without SimulatedNretain: better by N nats (N to N)",
+    ]
+    assert all(text.startswith("nothing can be told about") for text in said[2:])
+    for line, text in w.findings(facts):
+        low, high = line.effects["loss"].low, line.effects["loss"].high
+        shown = [float(n.replace(w.MINUS, "-")) for n in re.findall(r"[+\u2212]?\d\.\d+", text)[-2:]]
+        ends = sorted(map(abs, (low, high))) if "by " in text.split(":")[-1] else [low, high]
+        assert shown == pytest.approx(ends, abs=0.0051)
+
+
+def test_under_five_seeds_nothing_is_concluded() -> None:
+    facts = simulated.study(seeds=4)
+    seen = html_of(facts)
+    everything = [texts.as_text(facts), texts.as_markdown(facts), latex.as_latex(facts), seen.text]
+    for text in everything:
+        assert "too few" in text
+        assert "signific" not in text.lower()
+        assert not re.search(r"\b(worse|better) by\b", text)
+    assert {row["verdict"] for row in csv.DictReader(io.StringIO(csvs.effects(facts)))} == {"too few seeds"}
+
+
+def test_what_is_missing_is_said_with_its_reason() -> None:
+    facts = simulated.study(
+        states={(1, 2): "diverged", (2, 0): "waiting", (2, 1): "running", (3, 4): "stopped", (4, 4): "failed"}
+    )
+    said = " ".join(w.caveats(facts))
+    assert "The study is not finished: 2 of 25 trials have not ended" in said
+    assert "Training diverged: without Simulated.momentum (seed 2)" in said
+    assert "Trials were stopped early: without Simulated.retain (seed 4)" in said
+    assert ("without Simulated.momentum", "diverged, seed 2", "the loss is not finite") in w.reasons(facts)
+    assert "seed 2 diverged and is left out" in html_of(facts).text
+
+
+def test_a_study_in_which_nothing_is_done_has_a_report() -> None:
+    states = {(i, seed): "waiting" for i in range(5) for seed in range(5)}
+    facts = simulated.study(states=states)  # pyright: ignore[reportArgumentType]
+    assert report.pictures_of(facts) == {}
+    assert "nothing can be compared" in html_of(facts).text
+    assert "no trial is done" in texts.as_text(facts)
+    assert latex.as_latex(facts).count(r"\midrule") == 2
+
+
+def test_a_large_study_is_drawn_whole() -> None:
+    facts = simulated.study(variants=50, seeds=10)
+    pictures = report.pictures_of(facts)
+    assert set(pictures) == {"effects", "differences", "curves", "costs"}
+    for line in facts.others:
+        assert f"{line.number}  " in pictures["differences"]
+    assert html_of(facts).open == []
+
+
+def test_tasks_are_drawn_and_told() -> None:
+    facts = simulated.study(tasks=3)
+    assert "forgetting" in report.pictures_of(facts)
+    assert "just after learning" in html_of(facts).text
+
+
+def test_words_are_escaped_everywhere() -> None:
+    facts = simulated.study()
+    assert r"mlp(2 \* dim) \|> f\_1" in texts.as_markdown(facts)
+    assert r"mlp(2 * dim) \textbar{}\textgreater{} f\_1" in latex.as_latex(facts)
+    assert "mlp(2 * dim) |> f_1" in html_of(facts).text
+    assert "|> f_1" not in page.as_html(facts, {})
+
+
+def test_latex_is_balanced_and_its_rows_have_all_columns() -> None:
+    text = latex.as_latex(simulated.study())
+    plain = re.sub(r"\\[\\{}$&#%_]", "", re.sub(r"(?m)^%.*\n", "", text))
+    assert plain.count("{") == plain.count("}")
+    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1]
+    columns = re.search(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}", text)
+    assert columns is not None
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
+    assert len(rows) == 6
+    assert {re.sub(r"\\&", "", row).count("&") + 1 for row in rows} == {len(columns[1])}
