@@ -43,7 +43,7 @@ def put(page: str, name: str, text: str) -> str:
 
 def main() -> None:
     """Write the page and the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Put the report of a study into docs/ablations.md.")
     parser.add_argument("study", type=Path)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--name", default="hope_table6", help="of the marks in the page")
