@@ -21,6 +21,7 @@ from nldsl.resolve.modules import Module
 
 if TYPE_CHECKING:
     from nldsl.ablate.calibrate import Estimate
+    from nldsl.ablate.propose import Proposals
     from nldsl.ablate.running import Place
     from nldsl.api.spec import Spec
 
@@ -172,16 +173,17 @@ def plan(
     wish = _proposed(spec, name, families) if auto else _written(spec, find_block(spec.module, name))
     baseline = next((row.name for row in wish.rows if row.words == wish.baseline), BASE)
     chosen, left_out = _chosen(wish.rows, only, most, baseline)
+    wish = wish if seeds is None else replace(wish, seeds=tuple(range(seeds)))
     made = make_rows(wish.module, wish.base, chosen, spec.settings, wish.keep, seconds)
     return Plan(
         wish.name,
         wish.base,
         made.rows,
-        wish.seeds if seeds is None else tuple(range(seeds)),
+        wish.seeds,
         wish.measures,
         next((row.name for row in made.rows if wish.baseline in row.merged), baseline),
         wish.keep,
-        block=wish.block,
+        block=wish.block if wish.proposals is None else _as_block(wish, wish.proposals, chosen),
         left_out=(*wish.left_out, *left_out),
         findings=made.findings,
         seconds=dict(seconds or {}),
@@ -192,7 +194,10 @@ def plan(
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What a plan is made from: the fields of a `Plan`, and rows that know no costs."""
+    """What a plan is made from: the fields of a `Plan`, and rows that know no costs.
+
+    A row of each of the `proposals`, in their order, where it is made from some; `block` is "" then.
+    """
 
     name: str
     base: str
@@ -204,6 +209,7 @@ class _Wish:
     keep: Keep | None = None
     block: str = ""
     left_out: tuple[tuple[str, str], ...] = ()
+    proposals: Proposals | None = None
 
 
 def _written(spec: HasModule, block: doc.Ablate) -> _Wish:
@@ -227,7 +233,7 @@ def _written(spec: HasModule, block: doc.Ablate) -> _Wish:
 
 def _proposed(spec: HasModule, name: str | None, families: Sequence[str] | None) -> _Wish:
     """What is proposed for a spec; the block called `name` says the base and how it is run."""
-    from nldsl.ablate.propose import block, propose
+    from nldsl.ablate.propose import propose
     from nldsl.ablate.propose.text import NAME
     from nldsl.api.spec import of_module
 
@@ -245,9 +251,18 @@ def _proposed(spec: HasModule, name: str | None, families: Sequence[str] | None)
         module=found.module,
         rows=rows,
         baseline=BASE,
-        block=block(found, wish.name),
+        block="",
         left_out=tuple((one.proposal.words, one.reason) for one in found.left_out),
+        proposals=found,
     )
+
+
+def _as_block(wish: _Wish, proposals: Proposals, chosen: Sequence[Row]) -> str:
+    """The proposals of the `chosen` rows as a block that makes the same plan."""
+    from nldsl.ablate.propose.text import block_text
+
+    taken = [one for row, one in zip(wish.rows, proposals, strict=True) if row in chosen]
+    return block_text(taken, wish.base, wish.name, wish.seeds, wish.measures, wish.keep)
 
 
 def planned_rows(

@@ -166,6 +166,23 @@ def test_proposals_as_a_block_are_a_spec_again(small: Path, nl: Run) -> None:
     assert [row["digest"] for row in again["rows"]] == [row["digest"] for row in proposed["rows"]]
 
 
+def test_a_block_of_proposals_has_what_the_plan_has(small: Path, nl: Run) -> None:
+    held = SMALL.replace(
+        "  seeds = 2\n", "  seeds = [3, 5]\n  measure = [loss, perplexity]\n  keep flops within 2.5%\n"
+    )
+    (small / "held.nl").write_text(held)
+    options = ("--auto", "--name", "Study", "--only", "norm", "--max", "2")
+    block = nl("ablate", "held.nl", *options, "--block").out
+    assert block.count("?") == 2
+    (small / "again.nl").write_text(held[: held.index("ablate Study")] + block)
+    plans = [json.loads(nl("ablate", *one, "--json").out) for one in (("held.nl", *options), ("again.nl",))]
+    for name in ("name", "base", "seeds", "measures", "keep"):
+        assert plans[0][name] == plans[1][name]
+    assert [row["digest"] for row in plans[0]["rows"]] == [row["digest"] for row in plans[1]["rows"]]
+    seeded = nl("ablate", "held.nl", "--auto", "--seeds", "3", "--max", "0", "--block").out
+    assert seeded == "ablate Auto of Run {\n  seeds = 3\n}\n"
+
+
 # --------------------------------------------------------------------------- files
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -157,12 +157,12 @@ def propose(spec: HasModule, families: Sequence[str] | None = None) -> Proposals
     return Proposals(spec.variant or name, tuple(kept), tuple(left), with_imports(spec.module, needed))
 
 
-def block(proposals: Proposals, name: str = NAME, chosen: Iterable[Proposal] | None = None) -> str:
-    """An `ablate` block, as text of the language, that makes the proposals (or those `chosen` of them).
+def block(proposals: Proposals, name: str = NAME) -> str:
+    """An `ablate` block, as text of the language, that makes the proposals.
 
     Each is below its question.  Imports and variants that it needs stand before it.
     """
-    return block_text(proposals if chosen is None else chosen, proposals.base, name)
+    return block_text(proposals, proposals.base, name)
 
 
 def with_imports(module: Module, names: Sequence[str]) -> Module:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from nldsl.ablate.propose.proposal import Proposal
+from nldsl.ablate.rows import Keep
 from nldsl.diagnostics.model import Source
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
@@ -13,7 +14,14 @@ from nldsl.resolve.amend import in_words
 NAME = "Auto"
 
 
-def block_text(proposals: Iterable[Proposal], base: str, name: str = NAME) -> str:
+def block_text(
+    proposals: Iterable[Proposal],
+    base: str,
+    name: str = NAME,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] = ("loss",),
+    keep: Keep | None = None,
+) -> str:
     """An `ablate` block that makes the proposals, in canonical form, each below its question.
 
     What takes several kinds of amendment is a `variant` of its own before the block; what has to be imported
@@ -35,9 +43,23 @@ def block_text(proposals: Iterable[Proposal], base: str, name: str = NAME) -> st
     for proposal in chosen:
         axis = f"variants = [{mixed[id(proposal)]}]" if id(proposal) in mixed else _axis(proposal.amendments)
         lines += [f"  # {proposal.question}", f"  {axis}"]
+    lines += [f"  {line}" for line in _fields(tuple(seeds), tuple(measures), keep)]
     body, findings = parse_body(Source("proposals.nl", "\n".join([*lines, "}", ""])))
     assert not findings, findings
     return format_body(body)
+
+
+def _fields(seeds: tuple[int, ...], measures: tuple[str, ...], keep: Keep | None) -> Iterator[str]:
+    """The lines of a block that make no variants, without those that say what is so anyway."""
+    if keep is not None:
+        by = f" by [{', '.join(keep.by)}]" if keep.by else ""
+        yield f"keep {keep.what} within {100 * keep.within:.12g}%{by}"
+    if measures != ("loss",):
+        yield f"measure = [{', '.join(measures)}]"
+    if seeds == tuple(range(len(seeds))):
+        yield from (f"seeds = {len(seeds)}",) if len(seeds) > 1 else ()
+    else:
+        yield f"seeds = [{', '.join(str(seed) for seed in seeds)}]"
 
 
 def _mixed(proposal: Proposal) -> bool:
