@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from nldsl.ablate.plan import Plan
 from nldsl.ablate.rows import Row
 from nldsl.ablate.table import as_json
-from nldsl.run.files import FileProblem, make_folder, read_bytes, write_bytes
+from nldsl.run.files import FileProblem, make_folder, write_bytes
 
 if TYPE_CHECKING:
     from nldsl.ablate.calibrate import Estimate
-    from nldsl.api.spec import Spec
 
 NAME = "plan.json"
 WIDTH = 110
@@ -30,15 +29,18 @@ def write(plan: Plan, folder: Path | str, estimate: Estimate | None = None, *, j
     gone, and never touches another file.
 
     Raises:
+        SpecError: a text does not lie beside the spec (NL0704).
         FileProblem: the folder cannot be written, or holds files of these names that are not its own or were
             edited; nothing is written then.
     """
+    from nldsl.api.builds import own_texts
+
     target = Path(folder)
     texts: dict[str, bytes] = {}
     for row in plan.runnable:
         spec = plan.spec_of(row)
         texts[f"{row.name}.nl"] = (_remarks(plan, row) + spec.expand()).encode()
-        texts |= _own_texts(spec)
+        texts |= own_texts(spec)
     before = _written(target)
     _protect(target, texts, before)
     make_folder(target)
@@ -62,16 +64,6 @@ def _remarks(plan: Plan, row: Row) -> str:
         told = [f"{plan.name} of {plan.base}: {row.words}", row.question, *row.changes, row.matched]
     lines = (textwrap.wrap(text, WIDTH - 2, subsequent_indent="  ") for text in told if text)
     return "".join(f"# {line}\n" for wrapped in lines for line in wrapped)
-
-
-def _own_texts(spec: Spec) -> dict[str, bytes]:
-    """The texts that a spec reads and that lie beside it."""
-    from nldsl.data.carried import names
-
-    training = spec.expanded.training
-    sources = training.data.sources if training is not None else ()
-    beside = Path(spec.source.name).parent
-    return {name: read_bytes(beside / name) for name in sources if name not in names()}
 
 
 def _written(folder: Path) -> dict[str, str]:

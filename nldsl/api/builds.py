@@ -58,7 +58,7 @@ def files(spec: Spec) -> dict[str, str | bytes]:
     from nldsl import __version__
     from nldsl.codegen.build import Request
     from nldsl.codegen.build import files as written
-    from nldsl.data.carried import carried, names
+    from nldsl.data.carried import carried
     from nldsl.levels.outer import assign
 
     expanded = spec.expanded
@@ -72,8 +72,7 @@ def files(spec: Spec) -> dict[str, str | bytes]:
                 )
             ]
         )
-    sources = expanded.training.data.sources if expanded.training is not None else ()
-    own = {name: _own_text(spec, name) for name in sources if name not in names()}
+    own = own_texts(spec)
     request = Request(
         expanded,
         assign(expanded),
@@ -84,6 +83,19 @@ def files(spec: Spec) -> dict[str, str | bytes]:
         lambda name: {name: own[name]} if name in own else carried(name),
     )
     return written(request)
+
+
+def own_texts(spec: Spec) -> dict[str, bytes]:
+    """The files beside a spec that it learns from, by name, without those that come with the package.
+
+    Raises:
+        SpecError: one does not lie beside the spec, or cannot be read (NL0704).
+    """
+    from nldsl.data.carried import names
+
+    training = spec.expanded.training
+    sources = training.data.sources if training is not None else ()
+    return {name: _own_text(spec, name) for name in sources if name not in names()}
 
 
 def _own_text(spec: Spec, name: str) -> bytes:

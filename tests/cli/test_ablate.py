@@ -233,6 +233,11 @@ def test_own_texts_travel_with_written_variants(small: Path, nl: Run) -> None:
     assert nl("ablate", "small.nl", "--write", "out").code == 0
     assert (small / "out" / "mine.txt").read_bytes() == (small / "mine.txt").read_bytes()
     assert nl("compile", "out/base.nl", "-o", "built").code == 0
+    (small / "mine.txt").rename(small.parent / "mine.txt")
+    amend(small, "mine.txt", "../mine.txt")
+    result = nl("ablate", "small.nl", "--write", "deep/er")
+    assert (result.code, "error[NL0704]" in result.err) == (1, True)
+    assert not (small / "deep").exists()
 
 
 @pytest.mark.parametrize("place", ["small.nl", "small.nl/x"])
