@@ -164,7 +164,8 @@ def _broken(row: Row, analysis: Analysis) -> _One:
     """A row that cannot be made, with a finding that has both places: what goes wrong, and the variant."""
     wrong = [d for d in analysis.findings if d.severity == "error"]
     first = wrong[0]
-    problem = f"{first.message}; {first.help}" if first.help else first.message
+    mend = first.help or (first.labels[0].text if first.labels else "")
+    problem = f"{first.message}; {mend}" if mend else first.message
     broken = replace(row, problem=problem)
     own = tuple(d for d in wrong if d.code.startswith("NL06"))
     if row.name == BASE or own:

@@ -14,6 +14,7 @@ from nldsl.ablate.rows import Keep
 from nldsl.ablate.search import Given, Search, errors_of, new_errors
 from nldsl.ablate.widths import Measured, Site, Width, amount_of, sites, width_of, widths
 from nldsl.diagnostics.model import Diagnostic, Span
+from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.levels.build import build
@@ -103,8 +104,8 @@ def hold(
         words = _in_words(search, found, chosen)
         return Held(tuple(items), words, amount=reached, tried=1 + len(measured.points))
     why, mend = _failure(search, found, chosen)
-    nearest = min((now, reached), key=lambda amount: abs(amount - goal))
-    return Held(why=why, help=mend, amount=nearest, tried=1 + len(measured.points))
+    closest = min((now, reached), key=lambda amount: abs(amount - goal))
+    return Held(why=why, help=mend, amount=closest, tried=1 + len(measured.points))
 
 
 def finding(
@@ -194,9 +195,9 @@ def _widths(
         site = _site(path, known, variant)
         width = None
         if site is None:
-            reasons.append(
-                (f"the variant has no whole number `{path}`", "name a width that it has, or leave `by` out")
-            )
+            near = nearest(path, [one.path for one in known])
+            mend = f"maybe `{near[0]}`" if near else "name a width that it has, or leave `by` out"
+            reasons.append((f"the variant has no whole number `{path}`", mend))
         elif site.own:
             reasons.append((f"the variant itself sets `{path}`", "name another width with `by`"))
         else:
@@ -244,13 +245,16 @@ def _failure(search: Search, found: Given | None, chosen: list[Width]) -> tuple[
     """Why the bound is not met, and what would mend that."""
     if found is None:
         names = ", ".join(f"`{one.path}`" for one in chosen)
-        return f"{_off(search)}, and no other value of {names} gives a sound spec", "name widths with `by`"
+        return (
+            f"{_off(search)}, and no other value of {names} gives a sound spec",
+            "name other widths with `by`",
+        )
     if search.distance({}) <= search.distance(found):
-        return f"{_off(search)}, and no width brings it nearer", "allow more, or name a width with `by`"
+        return f"{_off(search)}, and no width brings it nearer", "allow more, or name another width with `by`"
     amount = search.measured.amount(found) or 0
     off = amount / search.goal - 1
-    nearest = f"{_said(found, chosen, '`')} comes nearest, with {amount:,}"
-    why = f"{_off(search)}; {nearest} ({_small(off, search.within)})"
+    closest = f"{_said(found, chosen, '`')} comes nearest, with {amount:,}"
+    why = f"{_off(search)}; {closest} ({_small(off, search.within)})"
     hint = "allow more" if len(chosen) > 1 else "name a finer width with `by`, or allow more"
     return why, f"{hint}, as in `within {_percent(_allowed(abs(off)))}`"
 

@@ -81,13 +81,18 @@ def load_for_study(
     first `train` block.
     """
     from nldsl.ablate.plan import find_block
+    from nldsl.resolve.ablations import has_base
+    from nldsl.resolve.findings import Findings
 
     source = path if isinstance(path, Source) else read_source(path)
     file = linked(source, None if isinstance(path, Source) else reader_beside(path))
     extra, wrong = amendments(set)
     readable = not any(d.severity == "error" for d in (*file.read, *file.linked))
     if readable and not (auto and name is None):
-        variant = find_block(file.module, name).base
+        block, missing = find_block(file.module, name), Findings()
+        if not has_base(block, file.module.document, missing):
+            raise SpecError(missing.items)
+        variant = block.base
     analysis = analyse(file, variant=variant, extra=tuple(extra))
     found = [*analysis.findings, *wrong]
     if any(d.severity == "error" for d in found):

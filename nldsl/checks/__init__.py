@@ -106,7 +106,6 @@ def _ablations(subject: Subject, findings: Findings) -> None:
 
 STUDIES: tuple[Check, ...] = (
     ablations.bases,
-    ablations.fields_of_studies,
     _other_runs,
     _variants,
     _ablations,

@@ -10,14 +10,13 @@ from dataclasses import fields, is_dataclass, replace
 
 from nldsl.checks.subject import Subject, errors, report
 from nldsl.diagnostics.model import Diagnostic, Span
-from nldsl.diagnostics.suggest import nearest
 from nldsl.document import expr as e
 from nldsl.document import model as doc
 from nldsl.document.printer import print_expr
 from nldsl.levels.build import build
 from nldsl.levels.outer import assign
 from nldsl.resolve import Resolution, resolve
-from nldsl.resolve.ablations import FIELDS, Asked, Planned, asked, by_spans
+from nldsl.resolve.ablations import Asked, Planned, asked, by_spans, has_base
 from nldsl.resolve.amend import NoSuchPath, no_such_path, value_at
 from nldsl.resolve.expanded import Expanded, Num
 from nldsl.resolve.findings import Findings
@@ -33,21 +32,9 @@ def bases(subject: Subject, findings: Findings) -> None:
     Why: without a base there is nothing to change.
     Non-goals: bases in other files; a study stands beside what it studies.
     """
-    declarations = subject.original.document.declarations
-    known = [d.name for d in declarations if isinstance(d, doc.Train | doc.Model | doc.Variant)]
-    for one in declarations:
-        if isinstance(one, doc.Variant | doc.Ablate) and one.base not in known:
-            near = nearest(one.base, known)
-            report(
-                subject,
-                findings,
-                "NL0602",
-                f"there is no variant or `train` block called `{one.base}`",
-                [(one.base_span or one.where(), "unknown base")],
-                help=f"maybe `{near[0]}`"
-                if near
-                else f"the spec has {', '.join(f'`{k}`' for k in known) or 'none'}",
-            )
+    for one in subject.original.document.declarations:
+        if isinstance(one, doc.Variant | doc.Ablate):
+            has_base(one, subject.original.document, findings)
 
 
 def declared_variants(subject: Subject, findings: Findings, judge: Judge) -> None:
@@ -267,24 +254,3 @@ def _may_be_width(value: e.Expr, numbers: set[str]) -> bool:
             return names <= numbers and all(isinstance(n, e.Binary | e.Number | e.Name) for n in value.walk())
         case _:
             return False
-
-
-def fields_of_studies(subject: Subject, findings: Findings) -> None:
-    """An `ablate` block has no fields but those it knows.
-
-    Why: a misspelled field would do nothing.
-    Non-goals: their values, which `ablations` looks at; how many seeds are enough.
-    """
-    for block in _blocks(subject):
-        for name, value in block.fields.items():
-            if name in FIELDS:
-                continue
-            near = nearest(name, [*FIELDS, *doc.AXES, "keep"])
-            report(
-                subject,
-                findings,
-                "NL0214",
-                f"an `ablate` block has no field `{name}`",
-                [(block.field_spans.get(name) or value.span, "unknown field")],
-                help=f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{f}`' for f in FIELDS)}",
-            )

@@ -91,6 +91,7 @@ def asked(block: doc.Ablate, document: doc.Document, findings: Findings) -> Aske
             help="vary fewer things at once, or split the study",
         )
     _axes(block, findings)
+    _fields(block, findings)
     planned = tuple(variants(block, document, findings)) if total <= MOST else ()
     return Asked(
         planned,
@@ -114,6 +115,29 @@ def _axes(block: doc.Ablate, findings: Findings) -> None:
             said = f"this `{axis.action}` makes no variant"
             mend = "give it values, or remove the line"
             findings.add("NL0614", said, axis.span, "an empty list", help=mend)
+
+
+def _fields(block: doc.Ablate, findings: Findings) -> None:
+    """Record fields that no block has: a misspelled one would do nothing."""
+    for name, value in block.fields.items():
+        if name in FIELDS:
+            continue
+        near = nearest(name, [*FIELDS, *doc.AXES, "keep"])
+        said = f"an `ablate` block has no field `{name}`"
+        mend = f"maybe `{near[0]}`" if near else f"it has {', '.join(f'`{f}`' for f in FIELDS)}"
+        findings.add("NL0214", said, block.field_spans.get(name) or value.span, "unknown field", help=mend)
+
+
+def has_base(one: doc.Variant | doc.Ablate, document: doc.Document, findings: Findings) -> bool:
+    """Whether `document` declares what `one` changes; NL0602 is recorded where it does not."""
+    known = [d.name for d in document.declarations if isinstance(d, doc.Train | doc.Model | doc.Variant)]
+    if one.base in known:
+        return True
+    near = nearest(one.base, known)
+    said = f"there is no variant or `train` block called `{one.base}`"
+    mend = f"maybe `{near[0]}`" if near else _listed("the spec has", known)
+    findings.add("NL0602", said, one.base_span or one.where(), "unknown base", help=mend)
+    return False
 
 
 # --------------------------------------------------------------------------- variants
@@ -304,7 +328,7 @@ def keep_of(block: doc.Ablate, findings: Findings) -> Keep | None:
     if block.keep is None:
         return None
     words = block.keep.words if isinstance(block.keep, e.Phrase) else (block.keep,)
-    what, by = words[0].text if isinstance(words[0], e.Name) else "", _by(words)
+    what, by = print_expr(block.keep).split()[0], _by(words)
     known: Quantity | None = next((q for q in QUANTITIES if q == what), None)
     within = _fraction(words)
     mend = ""
@@ -316,7 +340,8 @@ def keep_of(block: doc.Ablate, findings: Findings) -> Keep | None:
     elif known == "time" and by:
         mend = "time is held by the number of steps: leave `by` out"
     if known is None or within is None or by is None or mend:
-        message = f"`keep {print_expr(block.keep)}` holds nothing that is known"
+        no = "holds nothing that is known" if known is None else "is no budget"
+        message = f"`keep {print_expr(block.keep)}` {no}"
         findings.add("NL0608", message, block.keep.span, "not understood", help=mend)
         return None
     return Keep(known, within, by, block.keep.span)

@@ -11,7 +11,8 @@ from nldsl.ablate.changes import in_words
 from nldsl.ablate.plan import digest_of
 from nldsl.ablate.table import as_json, as_text
 from nldsl.api.expand import lines
-from nldsl.diagnostics.model import SpecError
+from nldsl.api.studies import study
+from nldsl.diagnostics.model import Source, SpecError
 from nldsl.resolve import resolve
 
 from .plans import SMALL, plan_of, spec_of
@@ -78,6 +79,27 @@ def test_a_plan_needs_its_block(text: str, name: str | None) -> None:
     with pytest.raises(SpecError) as caught:
         plan_of(text, name)
     assert [d.code for d in caught.value.diagnostics] == ["NL0610"]
+
+
+def test_a_field_that_no_block_has_is_an_error() -> None:
+    with pytest.raises(SpecError) as caught:
+        plan_of(with_line("witout = [Small_block.mixer]"))
+    assert [d.code for d in caught.value.diagnostics] == ["NL0214"]
+
+
+def test_a_base_that_nothing_declares_is_told_at_its_place() -> None:
+    with pytest.raises(SpecError) as caught:
+        study(Source("small.nl", SMALL.replace("Study of Run", "Study of Runn")))
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.help) == ("NL0602", "maybe `Run`")
+    assert found.span is not None and found.span.text == "Runn"
+
+
+def test_what_is_wrong_is_said_with_what_would_be_right() -> None:
+    made = plan_of(with_line("vary steps = [0]"))
+    assert made.rows[-1].problem == "`steps` is 0; needs a whole number of at least 1"
+    made = plan_of(with_line("keep parameters within 0.1% by [model.dimm]"))
+    assert (made.rows[-1].problem or "").endswith("no whole number `model.dimm`; maybe `model.dim`")
 
 
 def test_a_broken_base_is_an_error() -> None:

@@ -131,6 +131,8 @@ def test_fields_and_what_holds_without_them() -> None:
         ("grid [a, b] = [[1], []]", ["NL0614"]),
         ("zip [a, b] = [[], []]", ["NL0614"]),
         ("zip [a, b] = [[1], [1, 2]]", ["NL0609"]),
+        ("seed = 3", ["NL0214"]),
+        ("witout = [A.b]", ["NL0214"]),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_a_finding(line: str, found: list[str]) -> None:
@@ -138,9 +140,18 @@ def test_what_is_not_understood_is_a_finding(line: str, found: list[str]) -> Non
 
 
 def test_what_is_near_is_named() -> None:
-    helps = [ask(line)[1][0].help for line in ("measure = perplexty", "keep flop within 2%", "measure = xyz")]
-    assert helps[:2] == ["maybe `perplexity`", "maybe `flops`"]
-    assert helps[2] is not None and "`loss`" in helps[2]
+    lines = ("measure = perplexty", "keep flop within 2%", "witout = [A.b]", "measure = xyz")
+    helps = [ask(line)[1][0].help for line in lines]
+    assert helps[:3] == ["maybe `perplexity`", "maybe `flops`", "maybe `without`"]
+    assert helps[3] is not None and "`loss`" in helps[3]
+
+
+def test_a_budget_says_which_half_of_it_is_wrong() -> None:
+    (bound,) = ask("keep parameters within -2%")[1]
+    assert bound.message == "`keep parameters within - 2%` is no budget"
+    assert (bound.help or "").startswith("write `keep parameters within 2%`")
+    (quantity,) = ask("keep memory within 2%")[1]
+    assert quantity.message == "`keep memory within 2%` holds nothing that is known"
 
 
 def test_a_grid_of_a_million_is_counted_and_not_made() -> None:
