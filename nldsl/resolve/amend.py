@@ -129,8 +129,9 @@ def no_such_path(path: str, problem: NoSuchPath, findings: Findings, place: Span
 
 def _report(amendment: doc.Amendment, problem: NoSuchPath, findings: Findings) -> None:
     near = nearest(problem.part, list(problem.candidates))
-    prefix = amendment.path.split(problem.part)[0]
-    hint = f"maybe `{prefix}{near[0]}`" if near else None
+    parts = amendment.path.split(".")
+    before = parts[: parts.index(problem.part)] if problem.part in parts else []
+    hint = f"maybe `{'.'.join([*before, near[0]])}`" if near else None
     if hint is None and problem.candidates:
         hint = "known here: " + ", ".join(f"`{c}`" for c in problem.candidates[:12])
     findings.add(

@@ -48,6 +48,14 @@ def test_two_parts_of_one_name_below_a_spec_are_no_path() -> None:
     assert one.below("A") is not None
 
 
+def test_what_is_near_is_told_as_a_whole_path() -> None:
+    keys = "memory Keys(dim) { key = x |> unit, value = x, query = x }\n"
+    spec = load(Source("a.nl", HEAD + GATE + keys + RUN))
+    with pytest.raises(SpecError) as raised:
+        of_module(spec.module, settings=(amend.amendment("set", "Keys.Key", e.Number(1), None),))
+    assert [d.help for d in raised.value.diagnostics] == ["maybe `Keys.key`"]
+
+
 def test_an_outer_level_is_removed_as_a_whole() -> None:
     spec = load(Source("a.nl", HEAD + GATE + RUN))
     gone = of_module(spec.module, settings=(amend.amendment("remove", "slow", None, None),))
