@@ -58,9 +58,7 @@ def estimate(subject: Subject) -> Budget:
     )
     for instance, copies in subject.expanded.instances():
         features += copies * _inside(instance)
-    return Budget(
-        weights, weights, optimizer, batch * sequence_state(subject), tokens * features * costs.BYTES
-    )
+    return Budget(weights, weights, optimizer, batch * graph.state_bytes, tokens * features * costs.BYTES)
 
 
 def _inside(instance: BlockInstance | MemoryInstance | ChainInstance) -> int:
@@ -73,11 +71,6 @@ def _inside(instance: BlockInstance | MemoryInstance | ChainInstance) -> int:
 
 def _features(flow: Flow) -> int:
     return sum(node.shape.features for node in flow.walk() if node.inputs())
-
-
-def sequence_state(subject: Subject) -> int:
-    """Bytes of running state of one sequence."""
-    return sum(c.state_bytes * c.copies for c in subject.graph.components if c.per_sequence)
 
 
 def fits_the_machine(subject: Subject, findings: Findings) -> None:
@@ -120,7 +113,7 @@ def state_of_a_sequence(subject: Subject, findings: Findings) -> None:
     model = subject.expanded.model
     if model is None:
         return
-    state, weights = sequence_state(subject), subject.graph.parameters * costs.BYTES
+    state, weights = subject.graph.state_bytes, subject.graph.parameters * costs.BYTES
     if state <= GIB or state <= weights:
         return
     worst = max(

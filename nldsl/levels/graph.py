@@ -144,6 +144,16 @@ class LevelGraph:
         """Learned numbers in the whole model."""
         return sum(c.parameters * c.copies for c in self.components)
 
+    @property
+    def flops_per_token(self) -> int:
+        """FLOPs of one token's forward pass through the whole model."""
+        return sum(c.flops_per_token * c.copies for c in self.components)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all that is kept for one sequence."""
+        return sum(c.state_bytes * c.copies for c in self.components if c.per_sequence)
+
     def as_networkx(self) -> MultiDiGraph[str]:
         """The graph for networkx: a node for each component path with its fields, an edge with its `kind`.
 

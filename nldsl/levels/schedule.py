@@ -145,7 +145,7 @@ def schedule(expanded: Expanded, assignment: Assignment, graph: LevelGraph) -> S
     if training is None:
         raise ValueError(f"`{expanded.name}` trains nothing")
     length, steps, tokens = training.data.length, training.steps, training.data.length * training.data.batch
-    forward = sum(c.flops_per_token * c.copies for c in graph.components) * tokens
+    forward = graph.flops_per_token * tokens
     live = [level for level in assignment.levels if level.clock.unit != "never"]
     one_update = {level.name: _flops(level, length) for level in live}
     counted = {level.name: updates(level.clock, steps, length) for level in live}

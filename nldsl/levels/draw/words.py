@@ -104,16 +104,14 @@ def totals(graph: LevelGraph) -> tuple[str, ...]:
     components = amount(len(parts), "component") + (
         f" ({copies:,} with copies)" if copies != len(parts) else ""
     )
-    own = sum(c.state_bytes * c.copies for c in parts if c.per_sequence)
     shared = sum(c.state_bytes * c.copies for c in parts if not c.per_sequence)
-    flops = sum(c.flops_per_token * c.copies for c in parts)
     return (
         amount(len(graph.levels), "level"),
         components,
         f"{count(graph.parameters)} parameters",
-        f"{size(own)} state per sequence",
+        f"{size(graph.state_bytes)} state per sequence",
         f"{size(shared)} shared",
-        f"{count(flops)} FLOPs per token",
+        f"{count(graph.flops_per_token)} FLOPs per token",
     )
 
 
