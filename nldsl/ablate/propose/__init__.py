@@ -14,11 +14,11 @@ from nldsl.ablate.propose.proposal import Proposal
 from nldsl.ablate.propose.subject import Subject, subject_of
 from nldsl.ablate.propose.text import NAME, block_text
 from nldsl.api.reading import Analysis, Linked, analyse, linked
+from nldsl.checks.ablations import meaning
 from nldsl.diagnostics.model import Diagnostic, Source, SpecError
 from nldsl.diagnostics.suggest import nearest
 from nldsl.document import model as doc
-from nldsl.levels.graph import LevelGraph
-from nldsl.resolve.expanded import ChainInstance, Expanded
+from nldsl.resolve.expanded import ChainInstance
 from nldsl.resolve.modules import Module
 
 __all__ = ["FAMILIES", "LeftOut", "Proposal", "Proposals", "block", "propose"]
@@ -208,7 +208,7 @@ class _Seen:
         self.known = {d.code for d in base.findings}
         self.fixed = _from_files(base)
         self.parameters = base.graph.parameters if base.graph is not None else 0
-        self.made: dict[tuple[int, int], list[tuple[Expanded, str]]] = {}
+        self.made: dict[str, str] = {}
         self._add(base, "the base")
 
     def reason(self, proposal: Proposal, found: Analysis) -> str | None:
@@ -224,16 +224,10 @@ class _Seen:
         return self._add(found, f"`{proposal.words}`")
 
     def _add(self, found: Analysis, words: str) -> str | None:
-        expanded, graph = found.resolution.expanded, found.graph
-        if expanded is None or graph is None:
-            return None
-        nameless = replace(expanded, name="", variant=None)
-        kin = self.made.setdefault((graph.parameters, _flops(graph)), [])
-        for other, known in kin:
-            if other == nameless:
-                return f"the same as {known}"
-        kin.append((nameless, words))
-        return None
+        """Remember a spec, or say which one it is again."""
+        assert found.resolution.expanded is not None
+        known = self.made.setdefault(meaning(found.resolution.expanded), words)
+        return f"the same as {known}" if known is not words else None
 
 
 def _from_files(base: Analysis) -> bool:
@@ -246,10 +240,6 @@ def _from_files(base: Analysis) -> bool:
     )
     begun = expanded.training is not None and expanded.training.start is not None
     return begun or any(level.pretrained is not None for level in levels)
-
-
-def _flops(graph: LevelGraph) -> int:
-    return sum(c.flops_per_token * c.copies for c in graph.components)
 
 
 def _analysed(module: Module, spec: HasModule, proposal: Proposal | None = None) -> Analysis:
