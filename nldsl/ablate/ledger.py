@@ -176,11 +176,7 @@ class Ledger:
 
     def free(self) -> list[Trial]:
         """The trials that somebody may take now: those that wait, and those whose process is dead."""
-        with self._opened() as db:
-            rows = db.execute(
-                "SELECT * FROM trials WHERE asked = 1 AND state IN ('waiting', 'running') ORDER BY place"
-            ).fetchall()
-        return [_trial(row) for row in rows if row["state"] == "waiting" or self._dead(row)]
+        return [_trial(row) for row in self._free()]
 
     # ------------------------------------------------------------------ working
 
@@ -189,14 +185,13 @@ class Ledger:
 
         A trial whose process is dead is taken over, unless that has happened too often.
         """
+        found = self._free(variant, seed)  # outside the lock: a queue may take its time to answer
+        if not found:
+            return None
+        free = {_mark(row) for row in found}
         with self._change() as db:
-            rows = db.execute(
-                "SELECT * FROM trials WHERE asked = 1 AND state IN ('waiting', 'running') "
-                "AND (?1 IS NULL OR variant = ?1) AND (?2 IS NULL OR seed = ?2) ORDER BY place",
-                (variant, seed),
-            ).fetchall()
-            for row in rows:
-                if row["state"] == "waiting" or (self._dead(row) and _survives(db, row)):
+            for row in _not_ended(db, variant, seed):
+                if _mark(row) in free and (row["state"] == "waiting" or _survives(db, row)):
                     return _take(db, row)
         return None
 
@@ -257,7 +252,7 @@ class Ledger:
         """
         with self._change() as db:
             row = db.execute("SELECT * FROM trials WHERE token = ?", (token,)).fetchone()
-            return None if row is None else _count_failure(db, row, problem, KILLS if killed else TRIES)
+            return None if row is None else _count_failure(db, row, problem, killed=killed)
 
     def retry(self) -> int:
         """Let failed trials wait again; returns how many."""
@@ -267,15 +262,22 @@ class Ledger:
             ).rowcount
 
     def again(self, variant: str, seed: int, why: str) -> None:
-        """Let a trial that has ended wait again: what it left is gone."""
+        """Let a trial that has ended wait again: what it left is gone, and how far it was is not known."""
         with self._change() as db:
             db.execute(
-                f"UPDATE trials SET state = 'waiting', failures = 0, problem = ?, {_FREE} "  # noqa: S608 - words of this file
+                "UPDATE trials SET state = 'waiting', step = 0, kept = 0, failures = 0, "  # noqa: S608 - words of this file
+                f"problem = ?, {_FREE} "
                 "WHERE variant = ? AND seed = ? AND state != 'running'",
                 (why, variant, seed),
             )
 
     # ------------------------------------------------------------------ inside
+
+    def _free(self, variant: str | None = None, seed: int | None = None) -> list[sqlite3.Row]:
+        """What somebody may take now, in the order of turns."""
+        with self._opened() as db:
+            rows = _not_ended(db, variant, seed)
+        return [row for row in rows if row["state"] == "waiting" or self._dead(row)]
 
     def _dead(self, row: sqlite3.Row) -> bool:
         """Whether nobody works any more on a trial that somebody took."""
@@ -376,6 +378,20 @@ def _name_once(part: Path, path: Path) -> None:
         part.replace(path)
 
 
+def _not_ended(db: sqlite3.Connection, variant: str | None, seed: int | None) -> list[sqlite3.Row]:
+    """The trials of a variant and a seed, or of any, that are asked for and have not ended."""
+    return db.execute(
+        "SELECT * FROM trials WHERE asked = 1 AND state IN ('waiting', 'running') "
+        "AND (?1 IS NULL OR variant = ?1) AND (?2 IS NULL OR seed = ?2) ORDER BY place",
+        (variant, seed),
+    ).fetchall()
+
+
+def _mark(row: sqlite3.Row) -> tuple[object, ...]:
+    """What is another once somebody has taken a trial, let it go, or given a sign of life."""
+    return tuple(row[name] for name in ("digest", "seed", "state", "token", "beat"))
+
+
 def _take(db: sqlite3.Connection, row: sqlite3.Row) -> Claim:
     owner, token = me(), secrets.token_hex(8)
     db.execute(
@@ -392,12 +408,13 @@ def _claim_of(row: sqlite3.Row) -> Claim:
 
 def _survives(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
     """Note that the process of a trial was killed; whether the trial may be tried again."""
-    return _count_failure(db, row, "its process was killed", KILLS) == "waiting"
+    return _count_failure(db, row, "its process was killed", killed=True) == "waiting"
 
 
-def _count_failure(db: sqlite3.Connection, row: sqlite3.Row, problem: str, most: int) -> State:
-    failures = row["failures"] + 1
-    state: State = "failed" if failures >= most else "waiting"
+def _count_failure(db: sqlite3.Connection, row: sqlite3.Row, problem: str, *, killed: bool) -> State:
+    """Both kinds count together: `KILLS` of the one weigh as much as `TRIES` of the other."""
+    failures = row["failures"] + (TRIES if killed else KILLS)
+    state: State = "failed" if failures >= TRIES * KILLS else "waiting"
     db.execute(
         f"UPDATE trials SET state = ?, failures = ?, problem = ?, {_FREE} "  # noqa: S608 - words of this file
         "WHERE digest = ? AND seed = ?",

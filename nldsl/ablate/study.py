@@ -35,17 +35,8 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 16
 """Bytes from which on equal files of variants are kept once: texts are, code is not."""
-_OURS = (
-    "study.json",
-    "study.db",
-    "spec.nl",
-    "calibration.json",
-    "variants",
-    "runs",
-    "report",
-    "ray",
-    "slurm",
-)
+_BEFORE = ("study.db", "calibration.json")
+"""What a study that was killed while it was made may have without its `study.json`."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +135,7 @@ class Study:
         damage = study.ledger.damage()
         if damage is None:
             return study
-        _remake(study, damage)
+        _remake(study)
         said = Diagnostic(
             "NL0908",
             f"the database of the study `{folder}` was made anew from its results: {damage}",
@@ -167,14 +158,16 @@ class Study:
             make_folder(folder)
             begun = (folder / "study.json").exists()
             warnings = cls.open(folder).warnings if begun else ()  # a database that is lost is made anew
+            wanted = asked.of_plan(plan)
             with Ledger.create(folder / "study.db").alone():
-                wanted, said = _joined(folder, plan)
-                asked.write(folder, wanted)
-            study = cls(folder, wanted, (*warnings, *said))
+                joined, said = _joined(folder, wanted)
+                asked.write(folder, joined)
+            study = cls(folder, joined, (*warnings, *said))
             if not (folder / "spec.nl").exists():
                 write_text(folder / "spec.nl", plan.spec_of(_base(plan.rows)).expand())
             for row in plan.runnable:
                 _build(study, plan, row)
+            study = replace(study, asked=asked.read(folder))  # somebody may have asked for more meanwhile
             study.ledger.add(study.entries())
         return study
 
@@ -194,7 +187,7 @@ class Study:
             found = self.result_of(trial)
             if found is not None and trial.state == "waiting":
                 self._recover(trial, found)
-            elif found is None and trial.state in ("done", "diverged"):
+            elif found is None and trial.state in ("done", "diverged", "stopped"):
                 self.ledger.again(trial.variant, trial.seed, "its result is lost")
 
     def _recover(self, trial: Trial, found: dict[str, Any]) -> None:
@@ -242,9 +235,9 @@ def _protect(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise no_study(folder, "is a file")
-    others = [p.name for p in folder.iterdir() if p.name not in _OURS and not p.name.startswith(".study")]
+    others = [p.name for p in folder.iterdir() if p.name not in _BEFORE and not p.name.startswith(".study")]
     if others:
-        raise no_study(folder, f"holds `{min(others)}`, which is of no study")
+        raise no_study(folder, f"holds `{min(others)}`, and no `study.json`")
 
 
 def no_study(folder: Path, why: str) -> RunError:
@@ -259,9 +252,8 @@ def no_study(folder: Path, why: str) -> RunError:
     )
 
 
-def _joined(folder: Path, plan: Plan) -> tuple[Asked, list[Diagnostic]]:
-    """What the study asks once `plan` is added to what is there; raises `RunError` for another study."""
-    wanted = asked.of_plan(plan)
+def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
+    """What the study asks once `wanted` is added to what is there; raises `RunError` for another study."""
     if not (folder / "study.json").exists():
         return wanted, []
     before = asked.read(folder)
@@ -360,8 +352,11 @@ def _record(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _remake(study: Study, damage: str) -> None:
-    """A new database from what is in the folder; the old one is kept beside it."""
+def _remake(study: Study) -> None:
+    """A new database from what is in the folder; the old one is kept beside it.
+
+    The old one is there until the new one takes its name: who finds none makes one of his own.
+    """
     with _findings(study.folder):
         path = study.ledger.path
         fresh = path.with_name(f".study.{secrets.token_hex(4)}.db")
@@ -371,21 +366,25 @@ def _remake(study: Study, damage: str) -> None:
             other = replace(study)
             object.__setattr__(other, "ledger", made)
             other.mend()
-            for suffix in ("", "-journal"):
-                _set_aside(path.with_name(path.name + suffix), damage)
+            if study.ledger.damage() is None:  # somebody else was faster
+                return
+            journal = path.with_name(f"{path.name}-journal")
+            _keep(path)
+            _keep(journal)
+            journal.unlink(missing_ok=True)  # it would be applied to the new one
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
 
 
-def _set_aside(path: Path, damage: str) -> None:
-    """Move a file that is no good out of the way; an empty one is removed."""
-    if not path.exists():
-        return
-    if not path.stat().st_size or damage == "it is missing":
-        path.unlink()
+def _keep(path: Path) -> None:
+    """Give a file another name as well, unless it is empty."""
+    if not path.is_file() or not path.stat().st_size:
         return
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    path.rename(aside)
+    try:
+        aside.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, aside)

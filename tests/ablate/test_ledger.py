@@ -173,6 +173,17 @@ def test_a_trial_that_always_ends_badly_has_failed(ledger: Ledger, killed: bool,
     assert ledger.claim("v0", 0) is not None
 
 
+def test_kills_and_crashes_count_together(ledger: Ledger) -> None:
+    def end(killed: bool) -> str | None:
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        return ledger.fail(claim.token, "it broke", killed=killed)
+
+    assert {end(killed=True) for _ in range(TRIES)} == {"waiting"}
+    assert {end(killed=False) for _ in range(TRIES - 1)} == {"waiting"}
+    assert end(killed=True) == "failed"
+
+
 def test_a_trial_that_gets_on_may_be_interrupted_often(ledger: Ledger) -> None:
     for kept in range(1, 8):
         claim = ledger.claim("v0", 0)
@@ -247,6 +258,35 @@ def test_a_writer_that_is_killed_leaves_a_whole_database(ledger: Ledger) -> None
     assert ledger.trials()[0].step > 0
     claim = ledger.claim("v0", 0)
     assert claim is not None
+
+
+def test_others_go_on_while_somebody_asks_who_lives(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "LOCKED", 0.1)
+    other = ledger.claim("v1", 0)
+    lost = ledger.claim("v0", 0)
+    assert other is not None and lost is not None
+
+    def asked(_owner: Owner) -> bool:
+        assert ledger.beat(other.token, step=1)
+        return False
+
+    monkeypatch.setattr(Owner, "state", asked)
+    assert ledger.claim("v0", 0) is not None
+
+
+def test_a_sign_of_life_while_somebody_looks_keeps_a_claim(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+
+    def late(_owner: Owner) -> bool:
+        assert ledger.beat(claim.token)
+        return False
+
+    monkeypatch.setattr(Owner, "state", late)
+    assert ledger.claim("v0", 0) is None
+    assert ledger.beat(claim.token)
 
 
 # ---------------------------------------------------------------------- owners

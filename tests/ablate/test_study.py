@@ -132,6 +132,30 @@ def test_the_study_of_another_spec_is_left_alone(study: Study, old: str, new: st
     assert {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()} == before
 
 
+def test_a_folder_that_lost_its_study_is_refused(study: Study) -> None:
+    (study.folder / "study.json").unlink()
+    with pytest.raises(RunError, match=r"holds `spec.nl`, and no `study.json`") as error:
+        make(study.folder, spec=SPEC.replace("steps = 40", "steps = 41"))
+    assert code_of(error) == "NL0902"
+    assert not (study.folder / "study.json").exists()
+
+
+def test_what_is_asked_for_while_a_study_is_made_is_not_dropped(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = studies._build
+
+    def slow(one: Study, wanted: Any, row: Any) -> None:
+        build(one, wanted, row)
+        if row.name == DIM:
+            monkeypatch.undo()
+            make(study.folder, seeds=3)
+
+    monkeypatch.setattr(studies, "_build", slow)
+    assert len(make(study.folder).trials()) == 9
+    assert Study.open(study.folder).seeds == (0, 1, 2)
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "thesis.tex").write_text("mine")
@@ -215,6 +239,34 @@ def test_a_database_that_is_lost_is_made_from_the_results(study: Study, damage: 
     assert not list(study.folder.glob(".study*"))
 
 
+def test_a_database_is_made_anew_once_and_is_never_missing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = study.folder / "study.db"
+    path.write_bytes(b"nonsense" * 1024)
+    there: list[bool] = []
+    keep = studies._keep
+
+    def looked(one: Path) -> None:
+        keep(one)
+        there.append(path.is_file())
+
+    def faster(one: Study) -> None:
+        assert not Study.open(one.folder).ledger.damage()  # another runner, to its end
+        claim = one.ledger.claim()
+        assert claim is not None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "mend", lambda _one: patch.undo() or faster(study))
+        Study.open(study.folder)
+    assert [one.state for one in study.trials()].count("running") == 1, "a claim was lost"
+    path.write_bytes(b"nonsense" * 1024)
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "_keep", looked)
+        Study.open(study.folder)
+    assert there == [True, True]
+
+
 def test_making_a_study_again_mends_its_database_as_well(study: Study) -> None:
     end(study, study.trials()[0])
     (study.folder / "study.db").write_bytes(b"")
@@ -234,6 +286,7 @@ def test_files_and_database_are_brought_together(study: Study) -> None:
     states = {one.name: one for one in study.trials()}
     assert (states[first.name].state, states[first.name].seconds) == ("done", 2.5)
     assert (states[second.name].state, states[second.name].problem) == ("waiting", "its result is lost")
+    assert states[second.name].step == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 2, "digest": "d", "seed": 0}'])
