@@ -298,7 +298,7 @@ def _short(words: str, width: int = 48) -> str:
     """Words with their middle left out where they are too long: paths differ at their ends.
 
     >>> _short("without SelfModifying.momentum", 20)
-    'without…ing.momentum'
+    'without…ng.momentum'
     """
     if len(words) <= width:
         return words
