@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nldsl.ablate import attempt as attempts
 from nldsl.ablate import on_slurm, owner
 from nldsl.ablate.attempt import Attempt
 from nldsl.ablate.ledger import Entry, Ledger
@@ -17,7 +18,7 @@ from nldsl.ablate.ray_worker import stop_early
 from nldsl.ablate.study import Study
 from nldsl.run.folder import RunError
 
-from .studies import SPEC, make, progress_of
+from .studies import SPEC, fork, make, progress_of, warm
 
 LONG = SPEC.replace("steps = 40", "steps = 4000").replace("every 8", "every 20")
 
@@ -120,8 +121,12 @@ def begin(study: Study) -> Attempt:
     return attempt
 
 
-def test_an_attempt_that_is_interrupted_and_one_that_is_stopped_early(tmp_path: Path) -> None:
+def test_an_attempt_that_is_interrupted_and_one_that_is_stopped_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "spawn", fork)
     study = make(tmp_path / "study", spec=LONG, seeds=1)
+    warm(study)
     first, second = begin(study), begin(study)
     steps = [event["step"] for event in first.evaluations()]
     assert steps[0] == 20 and steps == sorted(set(steps))

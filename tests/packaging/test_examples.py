@@ -20,11 +20,13 @@ def name_of(path: Path) -> str:
 
 
 def has_examples(path: Path) -> bool:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    return any(
-        ">>> " in (ast.get_docstring(node) or "") for node in ast.walk(tree) if isinstance(node, kinds)
-    )
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    texts = [
+        ast.get_docstring(node) or ""
+        for node in nodes
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return any(">>> " in text for text in texts)
 
 
 MODULES = sorted(
