@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ class HasModule(Protocol):
     def module(self) -> Module: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """The variants of one study, its base first, and how they are to be run and compared.
 
@@ -141,6 +142,14 @@ class Plan:
 
         return as_text(self)
 
+    def __repr__(self) -> str:
+        count = len(self.rows) - 1
+        variants = f"{count} variant{'s' * (count != 1)}"
+        return f"<Plan {self.name} of {self.base}: {variants}, {self.trials} trials>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
 
 def plan(
     spec: HasModule,
@@ -169,7 +178,9 @@ def plan(
     Raises:
         SpecError: there is no such block (NL0610), it has mistakes or makes too many variants (NL0606), a
             word of `only` means none of them (NL0650), or the base has errors.
+        ValueError: `seeds` or `most` is no number of seeds or variants.
     """
+    _counts(seeds, most)
     wish = _proposed(spec, name, families) if auto else _written(spec, find_block(spec.module, name))
     baseline = next((row.name for row in wish.rows if row.words == wish.baseline), BASE)
     chosen, left_out = _chosen(wish.rows, only, most, baseline)
@@ -190,6 +201,13 @@ def plan(
         module=wish.module,
         settings=spec.settings,
     )
+
+
+def _counts(seeds: int | None, most: int | None) -> None:
+    if seeds is not None and not 1 <= seeds <= MOST:
+        raise ValueError(f"`seeds` is {seeds}; it is a number between 1 and {MOST}")
+    if most is not None and most < 0:
+        raise ValueError(f"`most` is {most}; it is a number of variants")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,14 @@ def run(
     Ray does.  `stop` ends the whole, and `tell` hears events, as for `nldsl.ablate.local.run`.
 
     Raises:
-        ValueError: this machine was given options, or only Ray can do what was asked.
+        ValueError: this machine was given options, or only Ray can do what was asked; there is no such
+            place; or `jobs` is no number of trials.
         RunError: as the runners do.
     """
+    if on not in PLACES:
+        raise ValueError(f"a study cannot be run on `{on}`; there are {', '.join(f'`{p}`' for p in PLACES)}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"`jobs` is {jobs}; at least 1 trial is done at once")
     if on != "ray" and stop_early:
         raise ValueError("only Ray stops trials early")
     if on == "ray":

@@ -45,7 +45,7 @@ def study(
 
     Raises:
         SpecError: the spec or block has errors, there is no such block, or a word of `only` means nothing.
-        OSError, ValueError: as `load` does.
+        OSError, ValueError: as `load` does; and where `seeds` or `most` is no number of them.
     """
     from nldsl.ablate.plan import plan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,6 +166,28 @@ def test_settings_change_every_row() -> None:
     assert made.spec_of(made.rows[1]).expanded.training.steps == 6  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"seeds": 1001}, {"most": -1}])
+def test_numbers_that_count_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` is {next(iter(wrong.values()))};"):
+        plan_of(SMALL, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"on": "mars"}, {"jobs": 0}])
+def test_a_place_that_is_none_and_no_trials_at_once_are_refused(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    made = plan_of(only=["store"])
+    with pytest.raises(ValueError, match=r"cannot be run on `mars`|`jobs` is 0"):
+        made.run(tmp_path / "study", **wrong)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_plan_is_short_in_a_shell_and_a_table_in_a_notebook() -> None:
+    made = plan_of(only=["store"])
+    assert repr(made) == "<Plan Study of Run: 1 variant, 4 trials>"
+    assert made._repr_html_().startswith("<pre>Study of Run: the base and 1 variant, 2 seeds each")  # pyright: ignore[reportPrivateUsage]
+
+
 def test_seeds_can_be_other_ones() -> None:
     assert plan_of().seeds == (0, 1)
     assert plan_of(seeds=3).seeds == (0, 1, 2)
@@ -173,7 +196,9 @@ def test_seeds_can_be_other_ones() -> None:
 # --------------------------------------------------------------------------- in words
 
 CHANGED = {
-    "Small_block.mixer.SoftmaxAttention.heads=4": "Small_block.mixer: `... heads = 2) ...` -> `... heads = 4) ...`",
+    "Small_block.mixer.SoftmaxAttention.heads=4": (
+        "Small_block.mixer: `... heads = 2) ...` -> `... heads = 4) ...`"
+    ),
     "model.dim=32": "Run.model: `Small` -> `Small(dim = 32)`",
     "steps=2_000": "Run.steps: `4` -> `2_000`",
     "data.batch=8": "Run.data: `... batch = 2, ...` -> `... batch = 8, ...`",
