@@ -1,4 +1,4 @@
-"""The search for widths: one that is narrowed to the goal, or a coarse one and a finer one for the rest."""
+"""The search for widths: one that is narrowed to the goal, or a coarse one and a finer one together."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Search:
         """The widths to take: what meets the bound, else the nearest of all."""
         seen: list[Given] = []
         for factor in (NEAR, FAR):
-            for stage in (self._singles, self._pairs, self._everywhere):
+            for stage in (self._singles, self._pairs):
                 found = stage(chosen, factor, seen)
                 if found is not None:
                     return found
@@ -94,19 +94,7 @@ class Search:
         return None
 
     def _pairs(self, chosen: list[Width], factor: float, seen: list[Given]) -> Given | None:
-        """Two widths: the coarser one as near as it comes, the finer one for the rest."""
-        for coarse, fine in self._by_touch(chosen):
-            found: list[Given] = []
-            for end in self.bracket(coarse, {}, self.values(coarse, factor)):
-                found += self.bracket(fine, end, self.values(fine, factor))
-            seen += found
-            one = self.closest(found, chosen)
-            if one is not None and self.meets(self.measured.amount(one)):
-                return one
-        return None
-
-    def _everywhere(self, chosen: list[Width], factor: float, seen: list[Given]) -> Given | None:
-        """Two widths, wherever they stand: of what meets the bound the smallest change."""
+        """Two widths: of the first pair that meets the bound, the values that change least."""
         for coarse, fine in self._by_touch(chosen):
             rows, columns = self._ranges(coarse, fine, factor)
             if not self._between(coarse, fine, rows, columns):
