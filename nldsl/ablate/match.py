@@ -168,9 +168,8 @@ def _hold_time(
             amount=seconds[1] * steps,
             tried=3,
         )
-    return Held(
-        (item,), f"steps {second.steps:,} -> {steps:,} holds time: {_small(off, keep.within)}", tried=3
-    )
+    words = f"steps {second.steps:,} -> {steps:,} holds time: {_small(off, keep.within)}"
+    return Held((item,), words, amount=seconds[1] * steps, tried=3)
 
 
 # --------------------------------------------------------------------------- which widths
@@ -256,7 +255,8 @@ def _failure(search: Search, found: Given | None, chosen: list[Width]) -> tuple[
     closest = f"{_said(found, chosen, '`')} comes nearest, with {amount:,}"
     why = f"{_off(search)}; {closest} ({_small(off, search.within)})"
     hint = "allow more" if len(chosen) > 1 else "name a finer width with `by`, or allow more"
-    return why, f"{hint}, as in `within {_percent(_allowed(abs(off)))}`"
+    enough = _allowed(abs(off))  # a block may allow less than 100%
+    return why, f"{hint}, as in `within {_percent(enough)}`" if enough < 1 else "name a finer width with `by`"
 
 
 def _said(found: Given, chosen: list[Width], mark: str = "") -> str:

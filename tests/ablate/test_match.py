@@ -200,6 +200,7 @@ def test_time_is_held_by_steps() -> None:
     base, own = shipped("hope"), without("HopeBlock.store")
     held = hold(base.module, "Tiny", (), own, Keep("time", 0.01), seconds=(0.3, 0.17))
     assert held.words == "steps 200 -> 353 holds time: 0.0%"
+    assert held.amount == 0.17 * 353
     training = made(base, own, held).expanded.training
     assert training is not None
     assert training.steps == 353
