@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 
 from nldsl.checks.subject import Subject, errors, report
 from nldsl.diagnostics.model import Diagnostic, Span
@@ -125,9 +126,14 @@ def _plain(value: object) -> object:
         return [(key, _plain(one)) for key, one in value.items()]
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value) if f.compare)]
-    return value
+    names = _compared(type(value))
+    return value if names is None else [type(value).__name__, *(_plain(getattr(value, n)) for n in names)]
+
+
+@cache
+def _compared(kind: type) -> tuple[str, ...] | None:
+    """The fields by which values of a kind are equal; None for plain values."""
+    return tuple(f.name for f in fields(kind) if f.compare) if is_dataclass(kind) else None
 
 
 def _all_errors(
