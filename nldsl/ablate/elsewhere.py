@@ -1,15 +1,11 @@
-"""What runners on other machines share: their options, the package that each needs, and their findings."""
+"""What runners on other machines share: the package that each needs, and their options."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nldsl.diagnostics.model import Diagnostic
@@ -130,25 +126,3 @@ def minutes(text: str) -> int:
 
 def _unusable(message: str, help: str | None) -> RunError:
     return RunError(Diagnostic("NL0931", message, help=help), exit_code=2)
-
-
-@contextlib.contextmanager
-def signals(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM or hang-up sets `stop`; the next one ends the program as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {one: signal.getsignal(one) for one in numbers}
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for one in numbers:
-        signal.signal(one, ask)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from nldsl.ablate import memory
-from nldsl.ablate.elsewhere import need, number, read_options, signals, some, words
+from nldsl.ablate.elsewhere import need, number, read_options, some, words
 from nldsl.ablate.ledger import ENDED, KILLS, unwritable
-from nldsl.ablate.local import Tell, cores
-from nldsl.ablate.ray_worker import look, versions, worker
+from nldsl.ablate.local import cores
+from nldsl.ablate.ray_worker import behind, look, versions, worker
 from nldsl.ablate.rows import Trial
+from nldsl.ablate.running import Tell, begin, leave, signals
 from nldsl.ablate.study import Study
-from nldsl.ablate.trial import INTERRUPTED
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.run.files import reason
 from nldsl.run.folder import RunError
@@ -75,28 +75,17 @@ def run(
     need("pyarrow", "ray", "ray")
     stop = stop or threading.Event()
     say = tell or (lambda _event: None)
-    study.mend()
-    study.ledger.retry()
-    findings = list(study.warnings)
-    if stop_early:
-        findings.append(_early(study))
+    findings = [_early(study)] if stop_early else []
     if "address" not in wanted:
         jobs, short = memory.fitting(study, jobs or cores())
         findings += [short] if short is not None else []
-    for finding in findings:
-        say({"event": "warning", "diagnostic": finding})
+    begin(study, say, findings)
     if any(trial.state not in ENDED for trial in study.trials()):
         with _cluster(wanted, jobs) as room, signals(stop):  # Ray sets a handler of its own as it starts
             _check_nodes(study, wanted)
             say({"event": "jobs", "jobs": jobs or room})
             _until_all_have_ended(study, stop, say, wanted, jobs, stop_early)
-    trials = study.trials()
-    say({"event": "state", "trials": trials})
-    if any(trial.state not in ENDED for trial in trials):
-        say({"event": "stopped", "trials": trials})
-        return INTERRUPTED
-    say({"event": "over", "trials": trials})
-    return 1 if any(trial.state == "failed" for trial in trials) else 0
+    return leave(study, say)
 
 
 def _early(study: Study) -> Diagnostic:
@@ -271,7 +260,7 @@ class _Sweep:
             tune.with_resources(actor, {"cpu": wanted["cpus"], "gpu": wanted["gpus"]}),
             param_space={"trial": tune.grid_search(list(range(len(given))))},
             tune_config=tune.TuneConfig(
-                scheduler=_asha(kept) if asha else None,
+                scheduler=_asha(self.halt, kept) if asha else None,
                 max_concurrent_trials=jobs,
                 reuse_actors=True,
                 trial_name_creator=lambda one: names[one.config["trial"]],
@@ -322,7 +311,7 @@ class _Sweep:
         """Now and then: tell how the study stands, and pass on that everything is to stop."""
         if self.stop.is_set() and self._asked is None:
             self._asked = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: the workers end with the cluster
+            with contextlib.suppress(OSError):  # a full disk: the workers end with Tune
                 self.halt.write_text("", encoding="utf-8")
         if time.monotonic() - self._shown > SHOW:
             self._shown = time.monotonic()
@@ -399,14 +388,24 @@ def _hearing(sweep: _Sweep) -> Any:
     return Hearing()
 
 
-def _asha(kept: set[int]) -> Any:
-    """ASHA over shares of the steps, in percent, from a ninth of them on; the trials in `kept` go on."""
+def _asha(halt: Path, kept: set[int]) -> Any:
+    """ASHA over shares of the steps, in percent, from a ninth of them on; the trials in `kept` go on.
+
+    Workers see by a file beside `halt` that they were stopped early: Tune ends them for other reasons too.
+    """
     from ray.tune.schedulers import ASHAScheduler
 
     class Asha(ASHAScheduler):
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             action = super().on_trial_result(tune_controller, trial, result)
-            return self.CONTINUE if trial.config["trial"] in kept else action
+            index = trial.config["trial"]
+            if action != self.STOP or index in kept:
+                return self.CONTINUE
+            try:
+                behind(halt, index).touch()
+            except OSError:  # a full disk, of which the trial has more to say
+                return self.CONTINUE
+            return self.STOP
 
     earliest: Any = 100 / REDUCTION**2  # of a share; it need not be whole
     return Asha(

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nldsl.ablate.attempt import GRACE, Attempt
-from nldsl.ablate.elsewhere import counting, minutes, need, read_options, signals, some, whole, words
+from nldsl.ablate.elsewhere import counting, minutes, need, read_options, some, whole, words
 from nldsl.ablate.ledger import ENDED, Claim, unwritable
-from nldsl.ablate.local import Tell
 from nldsl.ablate.owner import Owner, began, queued, this_host
 from nldsl.ablate.rows import Trial
+from nldsl.ablate.running import Tell, begin, leave, signals
 from nldsl.ablate.study import Study
 from nldsl.ablate.trial import INTERRUPTED, TAKEN, UNWRITABLE
 from nldsl.diagnostics.model import Diagnostic
@@ -51,7 +51,7 @@ DEFAULTS = {"time": 60, "cpus": 1, "gpus": 0, "cluster": "slurm"}
 WARNING = math.ceil(GRACE) + 30
 """Seconds before its time is over that a job is told."""
 SUBMISSIONS = 3
-"""How often one run submits a trial whose job ended without an end of the trial."""
+"""How often one run submits a trial whose jobs end and leave it at the step where it was."""
 TIMEOUTS = 1000
 """How often a job may go back into the queue: each time the trial goes on where it was."""
 LOOK = {"slurm": 5.0, "local": 0.5}
@@ -87,26 +87,17 @@ def run(
         )
     stop = stop or threading.Event()
     say = tell or (lambda _event: None)
-    study.mend()
-    study.ledger.retry()
-    for finding in study.warnings:
-        say({"event": "warning", "diagnostic": finding})
+    begin(study, say)
     with signals(stop):
         _watch(study, stop, say, wanted, jobs)
-    trials = study.trials()
-    say({"event": "state", "trials": trials})
-    if any(trial.state not in ENDED for trial in trials):
-        say({"event": "detached", "trials": trials})
-        return INTERRUPTED
-    say({"event": "over", "trials": trials})
-    return 1 if any(trial.state == "failed" for trial in trials) else 0
+    return leave(study, say, "detached")
 
 
 def _watch(
     study: Study, stop: threading.Event, say: Tell, wanted: Mapping[str, Any], jobs: int | None
 ) -> None:
     """Submit what is free, and tell how the study stands, until every trial has ended or `stop` is set."""
-    times: dict[str, int] = {}
+    times: dict[tuple[str, int], int] = {}
     before: dict[str, Trial] = {}
     while not stop.is_set():
         claims = _claims(study)
@@ -134,12 +125,15 @@ def _claims(study: Study) -> list[Claim]:
     return claims
 
 
-def _count(study: Study, claims: Sequence[Claim], times: dict[str, int]) -> None:
-    """Raise `RunError` (NL0935) for a trial that was submitted too often and never came further."""
+def _count(study: Study, claims: Sequence[Claim], times: dict[tuple[str, int], int]) -> None:
+    """Raise `RunError` (NL0935) for a trial that was submitted too often and never came further.
+
+    `times` says how often each was submitted at each step.
+    """
     for claim in claims:
-        name = claim.trial.name
-        times[name] = times.get(name, 0) + 1
-        if times[name] <= SUBMISSIONS:
+        name, step = claim.trial.name, claim.trial.step
+        times[name, step] = times.get((name, step), 0) + 1
+        if times[name, step] <= SUBMISSIONS:
             continue
         for other in claims:
             study.ledger.release(other.token)
@@ -230,13 +224,13 @@ class Job:
             self.claim, self.attempt = claim, Attempt(study, claim)
             while (code := self.attempt.code()) is None:
                 time.sleep(0.2)
-            state, why = self.attempt.settle(code)
+            trial = self.attempt.settle(code)
             if code == INTERRUPTED:
                 _wait_for_the_end()
             if code == UNWRITABLE:
-                raise unwritable(study.folder, why)
-            if state in ENDED or code == TAKEN:
-                return state
+                raise unwritable(study.folder, self.attempt.last_words())
+            if trial.state in ENDED or code == TAKEN:
+                return trial.state
 
     def checkpoint(self) -> Any:
         """Let the trial write a checkpoint and wait with this job in the queue."""

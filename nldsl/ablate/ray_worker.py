@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nldsl import __version__
-from nldsl.ablate.attempt import Attempt, Event
+from nldsl.ablate.attempt import Attempt, Event, Start, spawn
 from nldsl.ablate.ledger import ENDED, Claim, Entry
 from nldsl.ablate.study import Study
 from nldsl.ablate.trial import INTERRUPTED, UNWRITABLE
@@ -49,8 +49,9 @@ def worker(folder: str, given: Sequence[tuple[str, int]], halt: str) -> type[Any
         """One trial of a study, in a process beside this one."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            variant, seed = given[config["trial"]]
-            self.work = Work(Path(folder), variant, seed, Path(halt))
+            index = config["trial"]
+            variant, seed = given[index]
+            self.work = Work(Path(folder), variant, seed, Path(halt), behind(Path(halt), index))
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.work.end()
@@ -72,21 +73,28 @@ def worker(folder: str, given: Sequence[tuple[str, int]], halt: str) -> type[Any
     return Worker
 
 
+def behind(halt: Path, index: int) -> Path:
+    """The file that says that a trial is stopped early."""
+    return halt.with_name(f"{halt.name}-behind-{index}")
+
+
 class Work:
     """What a worker does for a trial: claim it, start its process, and report its evaluations.
 
-    The file `halt` says that everything is to stop with checkpoints.  A worker that Tune ends without it was
-    stopped early.
+    The file `halt` says that everything is to stop with checkpoints, the file `early` that this trial is
+    stopped for good.  A worker that ends without either leaves its trial waiting.
     """
 
-    def __init__(self, folder: Path, variant: str, seed: int, halt: Path) -> None:
+    def __init__(
+        self, folder: Path, variant: str, seed: int, halt: Path, early: Path, start: Start = spawn
+    ) -> None:
         self.study = Study.open(folder)
-        self.halt = halt
+        self.halt, self.early = halt, early
         self.attempt: Attempt | None = None
         self.reports: list[Event] = []
         claim = None if halt.exists() else self._claim(variant, seed)
         if claim is not None:
-            self.attempt = Attempt(self.study, claim)
+            self.attempt = Attempt(self.study, claim, start)
 
     def _claim(self, variant: str, seed: int) -> Claim | None:
         """The claim; for a moment the process of a worker that was killed may still write its checkpoint."""
@@ -123,11 +131,11 @@ class Work:
         return {"loss": event["loss"], "share": 100 * event["step"] / steps, "done": False}
 
     def _ended(self, attempt: Attempt, code: int) -> dict[str, Any]:
-        state, why = attempt.settle(code)
+        trial = attempt.settle(code)
         if code == UNWRITABLE:
-            return {"done": True, "full": why}
-        if state == "waiting" and not self.halt.exists():
-            raise RuntimeError(why or "interrupted")
+            return {"done": True, "full": attempt.last_words()}
+        if trial.state == "waiting" and not self.halt.exists():
+            raise RuntimeError(trial.problem or "interrupted")
         return {"done": True}
 
     def end(self) -> None:
@@ -135,11 +143,12 @@ class Work:
         attempt, self.attempt = self.attempt, None
         if attempt is None or attempt.code() is not None:
             return
-        if self.halt.exists():
+        if self.early.exists():
+            stop_early(self.study, attempt)
+            self.early.unlink(missing_ok=True)
+        else:
             attempt.interrupt()
             attempt.settle(INTERRUPTED)
-        else:
-            stop_early(self.study, attempt)
 
 
 def stop_early(study: Study, attempt: Attempt) -> None:

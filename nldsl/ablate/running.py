@@ -1,12 +1,17 @@
-"""Where a study is run: this machine, a Ray cluster or Slurm."""
+"""Where a study is run: this machine, a Ray cluster or Slurm; and what every runner does."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nldsl.ablate.ledger import ENDED
+from nldsl.ablate.trial import INTERRUPTED
 from nldsl.diagnostics.model import Diagnostic, Label, SpecError
 
 if TYPE_CHECKING:
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
 
 Place = Literal["local", "ray", "slurm"]
 PLACES: tuple[Place, ...] = get_args(Place)
+Tell = Callable[[dict[str, Any]], None]
+"""Hears the events of a runner, which `nldsl.ablate.local.run` lists."""
 
 
 def ready(plan: Plan) -> None:
@@ -46,7 +53,7 @@ def run(
     options: Mapping[str, object] | None = None,
     stop_early: bool = False,
     stop: threading.Event | None = None,
-    tell: Callable[[dict[str, Any]], None] | None = None,
+    tell: Tell | None = None,
 ) -> int:
     """Do the trials of `study` that wait; 0 when all have ended, 1 when some failed, 130 when it was stopped.
 
@@ -79,3 +86,53 @@ def run(
     from nldsl.ablate import local
 
     return local.run(study, jobs=jobs, stop=stop, tell=tell)
+
+
+# ---------------------------------------------------------------------- of every runner
+
+
+def begin(study: Study, say: Tell, findings: Iterable[Diagnostic] = ()) -> None:
+    """Bring the database and the files together, let failed trials wait again, and pass on `findings`."""
+    study.mend()
+    study.ledger.retry()
+    for finding in (*study.warnings, *findings):
+        say({"event": "warning", "diagnostic": finding})
+
+
+def leave(study: Study, say: Tell, otherwise: str = "stopped") -> int:
+    """Tell how the study stands at the end, an event `over` or `otherwise`; what a runner returns."""
+    trials = study.trials()
+    say({"event": "state", "trials": trials})
+    if any(trial.state not in ENDED for trial in trials):
+        say({"event": otherwise, "trials": trials})
+        return INTERRUPTED
+    say({"event": "over", "trials": trials})
+    return 1 if any(trial.state == "failed" for trial in trials) else 0
+
+
+@contextlib.contextmanager
+def signals(stop: threading.Event, again: Callable[[], None] | None = None) -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or hang-up sets `stop`; the next calls `again`, or does what it did before.
+
+    What is ignored stays so, as the hang-up under `nohup`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in numbers if signal.getsignal(one) != signal.SIG_IGN}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if again is None:
+            signal.signal(number, before[signal.Signals(number)])
+        elif stop.is_set():
+            again()
+        stop.set()
+
+    for one in before:
+        signal.signal(one, ask)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

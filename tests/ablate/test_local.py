@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from nldsl.ablate import local, memory, trial
+from nldsl.ablate.attempt import Start
 from nldsl.ablate.ledger import Claim
 from nldsl.ablate.progress import Display, seconds_left
 from nldsl.ablate.rows import Trial
@@ -167,6 +168,19 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert states(study) == {"base/seed-0": "waiting"}
 
 
+def test_a_hang_up_that_is_ignored_does_not_stop_a_study(tmp_path: Path) -> None:
+    study = alone(tmp_path)
+
+    def under_nohup() -> int:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return local.run(Study.open(study.folder), jobs=1, start=fork)
+
+    process = Forked(under_nohup)
+    wait_for(study.ledger.owners)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 0
+
+
 def test_an_event_stops_as_a_signal_does(tmp_path: Path) -> None:
     study = alone(tmp_path)
     stop = threading.Event()
@@ -211,7 +225,7 @@ def test_a_variant_that_diverges_is_a_result(tmp_path: Path) -> None:
     assert (found["state"], found["measures"], found["documents"]) == ("diverged", {}, [])
 
 
-def crashing(body: Callable[[], int]) -> local.Start:
+def crashing(body: Callable[[], int]) -> Start:
     """Processes that do `body` instead of their trial."""
     return lambda _study, _claim, output: Forked(body, output.fileno())
 

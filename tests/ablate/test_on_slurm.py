@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from nldsl.ablate import attempt as attempts
 from nldsl.ablate import on_slurm, owner
 from nldsl.ablate.attempt import Attempt
 from nldsl.ablate.ledger import Entry, Ledger
 from nldsl.ablate.on_slurm import holder
-from nldsl.ablate.ray_worker import stop_early
+from nldsl.ablate.ray_worker import Work, behind, stop_early
 from nldsl.ablate.study import Study
 from nldsl.run.folder import RunError
 
-from .studies import SPEC, fork, make, progress_of, warm
+from .studies import SPEC, Forked, fork, make, progress_of, warm
 
 LONG = SPEC.replace("steps = 40", "steps = 4000").replace("every 8", "every 20")
 
@@ -108,46 +107,96 @@ def test_without_slurm_there_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
     assert caught.value.diagnostic.code == "NL0931"
 
 
-def begin(study: Study) -> Attempt:
-    """An attempt that has come to a checkpoint."""
-    claim = study.ledger.claim()
+def test_a_trial_is_submitted_again_as_long_as_it_comes_further(tmp_path: Path) -> None:
+    study = make(tmp_path / "study", seeds=1)
+    times: dict[tuple[str, int], int] = {}
+
+    def submitted(step: int) -> None:
+        claim = study.ledger.claim("base", 0)
+        assert claim is not None
+        on_slurm._count(study, [claim], times)
+        study.ledger.beat(claim.token, step=step)
+        study.ledger.release(claim.token, "the node went down")
+
+    for step in range(2 * on_slurm.SUBMISSIONS):
+        submitted(step)
+    for _ in range(on_slurm.SUBMISSIONS):
+        submitted(0)
+    with pytest.raises(RunError, match="the node went down") as caught:
+        submitted(0)
+    assert caught.value.diagnostic.code == "NL0935"
+    assert study.ledger.owners() == {}
+
+
+def test_evaluations_are_told_once(tmp_path: Path) -> None:
+    study = make(tmp_path / "study", seeds=1)
+    claim = study.ledger.claim("base", 0)
     assert claim is not None
-    attempt = Attempt(study, claim)
+    attempt = Attempt(study, claim, lambda *_: Forked(lambda: 0))
+    log = attempt.folder / "log.jsonl"
+
+    def line(step: int, event: str = "evaluate") -> str:
+        return json.dumps({"event": event, "step": step, "loss": 1.0}) + "\n"
+
+    def told() -> list[int]:
+        return [event["step"] for event in attempt.evaluations()]
+
+    assert told() == []
+    log.write_text(line(0) + line(1, "step") + line(8) + line(16)[:9])
+    assert told() == [8]  # the loss before training is none
+    with log.open("a") as file:
+        file.write(line(16)[9:] + line(24))
+    assert told() == [16, 24]
+    assert told() == []
+    part = log.with_name("log.part")  # the process went on from step 16
+    part.write_text(line(8) + line(16) + line(24) + line(32) + line(40))
+    part.replace(log)
+    assert told() == [32]
+    assert attempt.process.wait() == 0
+
+
+def begin(study: Study, variant: str, early: Path) -> Work:
+    """The worker of a trial that has come to a checkpoint."""
+    work = Work(study.folder, variant, 0, study.folder / "ray" / "halt", early, fork)
+    assert work.attempt is not None
     end = time.monotonic() + 90
-    while progress_of(study, claim.trial.name)[1] < 20:
-        assert attempt.code() is None
+    while progress_of(study, work.attempt.claim.trial.name)[1] < 20:
+        assert work.attempt.code() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    return attempt
+    return work
 
 
-def test_an_attempt_that_is_interrupted_and_one_that_is_stopped_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempts, "spawn", fork)
+def test_workers_that_end_leave_their_trials_waiting_unless_they_are_stopped_early(tmp_path: Path) -> None:
     study = make(tmp_path / "study", spec=LONG, seeds=1)
     warm(study)
-    first, second = begin(study), begin(study)
-    steps = [event["step"] for event in first.evaluations()]
+    (study.folder / "ray").mkdir()
+    early = behind(study.folder / "ray" / "halt", 1)
+    first, second = begin(study, "base", behind(early, 0)), begin(study, "model.dim=16", early)
+    attempt, ended = first.attempt, second.attempt
+    assert attempt is not None and ended is not None
+    steps = [event["step"] for event in attempt.evaluations()]
     assert steps[0] == 20 and steps == sorted(set(steps))
-    assert 0 not in steps
-    assert not any(event["step"] in steps for event in first.evaluations())
+    assert not any(event["step"] in steps for event in attempt.evaluations())
 
-    assert first.interrupt()
-    name = first.claim.trial.name
-    assert first.settle(130) == ("waiting", "")
+    first.end()  # as when the driver is interrupted twice, or fails
+    name = attempt.claim.trial.name
+    now = next(one for one in study.trials() if one.name == name)
+    assert (now.state, now.problem) == ("waiting", "")
     last, kept = progress_of(study, name)
     assert last == kept  # it wrote a checkpoint of the step in which it was stopped
-    assert first.interrupt()  # nobody is there
+    assert attempt.interrupt()  # nobody is there
 
-    stop_early(study, second)
-    name = second.claim.trial.name
+    early.touch()
+    second.end()
+    name = ended.claim.trial.name
     now = next(one for one in study.trials() if one.name == name)
     found = json.loads((study.folder / "runs" / name / "result.json").read_text())
     assert (now.state, found["state"]) == ("stopped", "stopped")
     assert 20 <= found["steps"] < 4000
     assert found["measures"]["loss"] > 0
     assert study.result_of(now) == found
-    assert second.process.wait(30) is not None
-    stop_early(study, second)  # it has ended: nothing changes
+    assert not early.exists()
+    assert ended.process.wait(30) is not None
+    stop_early(study, ended)  # it has ended: nothing changes
     assert study.result_of(now) == found
