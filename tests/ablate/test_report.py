@@ -7,6 +7,7 @@ import html.parser
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from nldsl.ablate.report import csvs, latex, page, texts
 from nldsl.ablate.report import words as w
 from nldsl.ablate.report.facts import Facts
 from nldsl.ablate.report.gather import gather
+from nldsl.ablate.rows import Keep
 from nldsl.ablate.study import Study
 from nldsl.run.folder import RunError
 
@@ -161,6 +163,18 @@ def test_what_is_missing_is_said_with_its_reason() -> None:
     assert "Trials were stopped early: without Simulated.retain (seed 4)" in said
     assert ("without Simulated.momentum", "diverged, seed 2", "the loss is not finite") in w.reasons(facts)
     assert "seed 2 diverged and is left out" in html_of(facts).text
+
+
+def test_what_was_widened_to_hold_a_budget_is_in_every_report() -> None:
+    facts = simulated.study()
+    wide = replace(facts.lines[1].row, matched="Simulated.hidden 32 -> 39 holds parameters: -0.1%")
+    lines = (facts.lines[0], replace(facts.lines[1], row=wide), *facts.lines[2:])
+    facts = replace(facts, lines=lines, keep=Keep("parameters", 0.02))
+    told = "In without Simulated.momentum, Simulated.hidden 32 -> 39 holds parameters: -0.1%."
+    assert w.method(facts)[-2:] == ["Held equal within 2%: parameters.", told]
+    for text in (texts.as_text(facts, width=200), texts.as_markdown(facts), html_of(facts).text):
+        assert told in text
+    assert latex.escaped(told) in latex.as_latex(facts)
 
 
 def test_a_study_in_which_nothing_is_done_has_a_report() -> None:

@@ -113,7 +113,7 @@ def as_markdown(
     ):
         if table is not None:
             parts += [f"{mark}# {title}", "", *_piped(table, base), ""]
-    parts += [f"{mark}# How it was compared", "", " ".join(w.method(facts)), ""]
+    parts += [f"{mark}# How it was compared", "", _escaped(" ".join(w.method(facts))), ""]
     if base != "-":
         parts += [f"{mark}# Trials", ""]
         for line in facts.lines:

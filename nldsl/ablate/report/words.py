@@ -11,7 +11,7 @@ from nldsl.ablate.statistics import ENOUGH, Effect, higher_is_better
 
 MINUS = "\u2212"
 STATES: dict[State, str] = {
-    "waiting": "not begun",
+    "waiting": "waiting",
     "running": "running",
     "done": "done",
     "diverged": "diverged",
@@ -302,4 +302,6 @@ def method(facts: Facts) -> list[str]:
     ]
     if facts.keep is not None:
         told.append(f"Held equal within {facts.keep.within:.2%}: {facts.keep.what}.".replace(".00%", "%"))
+        held = [line.row for line in facts.lines if line.row.matched]
+        told += [f"In {row.words}, {row.matched}." for row in held]
     return told
