@@ -12,7 +12,6 @@ from nldsl.ablate.rows import BASE, Keep, Row
 from nldsl.diagnostics.model import Diagnostic, Label, SpecError
 from nldsl.document import model as doc
 from nldsl.records import record
-from nldsl.resolve import Resolution
 from nldsl.resolve.modules import Module
 
 if TYPE_CHECKING:
@@ -76,14 +75,8 @@ def make_rows(
     )
 
 
-def digest_of(resolution: Resolution) -> str:
-    """A digest of what a resolution without errors means: that of its complete spec, without its remarks."""
-    from nldsl.api.expand import lines
-
-    return _digest(lines(resolution))
-
-
-def _digest(lines: Iterable[str]) -> str:
+def digest_of(lines: Iterable[str]) -> str:
+    """A digest of what a spec means: that of the lines of its complete spec, without remarks."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -149,10 +142,10 @@ def _made(module: Module, base: str, row: Row, settings: tuple[doc.Amendment, ..
     return _One(
         replace(
             row,
-            digest=_digest(written),
+            digest=digest_of(written),
             parameters=graph.parameters,
-            flops_per_token=sum(c.flops_per_token * c.copies for c in graph.components),
-            state_bytes=sum(c.state_bytes * c.copies for c in graph.components if c.per_sequence),
+            flops_per_token=graph.flops_per_token,
+            state_bytes=graph.state_bytes,
             steps=graph.steps or 0,
         ),
         meaning(expanded),

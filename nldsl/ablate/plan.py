@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nldsl.ablate.choice import at_most, only
-from nldsl.ablate.making import digest_of, make_rows
+from nldsl.ablate.making import make_rows
 from nldsl.ablate.names import names_of
 from nldsl.ablate.rows import BASE, Keep, Row
 from nldsl.diagnostics.model import Diagnostic, SpecError
@@ -22,20 +22,11 @@ from nldsl.resolve.modules import Module
 
 if TYPE_CHECKING:
     from nldsl.ablate.calibrate import Estimate
-    from nldsl.ablate.propose import Proposals
+    from nldsl.ablate.propose import HasModule, Proposals
     from nldsl.ablate.running import Place
     from nldsl.api.spec import Spec
 
-__all__ = ["MOST", "Plan", "Row", "digest_of", "find_block", "plan", "planned_rows"]
-
-
-class HasModule(Protocol):
-    """A loaded spec: `module` is the file with its imports, as linked; `settings` amend every variant."""
-
-    settings: tuple[doc.Amendment, ...]
-
-    @property
-    def module(self) -> Module: ...
+__all__ = ["Plan", "Row", "find_block", "plan"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -256,7 +247,7 @@ def _proposed(spec: HasModule, name: str | None, families: Sequence[str] | None)
     from nldsl.api.spec import of_module
 
     written = _written(spec, find_block(spec.module, name)) if name is not None else None
-    base = written.base if written is not None else getattr(spec, "variant", None)
+    base = written.base if written is not None else spec.variant
     found = propose(of_module(spec.module, variant=base, settings=spec.settings), families)
     names = names_of([one.words for one in found])
     rows = tuple(
@@ -281,13 +272,6 @@ def _as_block(wish: _Wish, proposals: Proposals, chosen: Sequence[Row]) -> str:
 
     taken = [one for row, one in zip(wish.rows, proposals, strict=True) if row in chosen]
     return block_text(taken, wish.base, wish.name, wish.seeds, wish.measures, wish.keep)
-
-
-def planned_rows(
-    module: Module, base: str, wanted: Sequence[Planned], settings: tuple[doc.Amendment, ...] = ()
-) -> tuple[Row, ...]:
-    """The base and a row for each of `wanted`; those that are the same spec are merged into the first."""
-    return make_rows(module, base, _named(wanted), settings).rows
 
 
 def _chosen(

@@ -47,7 +47,7 @@ class Unchecked:
     """A text that is linked and no more, as a loaded spec."""
 
     settings = ()
-    variant = None
+    variant: str | None = None
 
     def __init__(self, text: str) -> None:
         self.module = linked(Source("small.nl", text), None).module

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nldsl.ablate.changes import in_words
-from nldsl.ablate.plan import digest_of
+from nldsl.ablate.making import digest_of
 from nldsl.ablate.table import as_json, as_text
 from nldsl.api.expand import lines
 from nldsl.api.studies import study
@@ -155,7 +155,7 @@ def test_a_baseline_that_is_the_same_spec_as_another_is_that_one() -> None:
 def test_names_and_digests_do_not_depend_on_other_variants() -> None:
     whole, part = plan_of(), plan_of(only=["store"])
     assert whole.rows[1] == part.rows[1]
-    assert whole.row("base").digest == digest_of(resolve(spec_of().module))
+    assert whole.row("base").digest == digest_of(lines(resolve(spec_of().module)))
 
 
 def test_settings_change_every_row() -> None:
