@@ -321,7 +321,8 @@ class Ledger:
     def _finding(self, error: Exception) -> RunError:
         """The finding for what SQLite says."""
         words = str(error)
-        if isinstance(error, OSError) or any(w in words for w in ("full", "I/O", "readonly")):
+        closed = "unable to open" in words and self.path.exists()  # permissions, or too many files are open
+        if closed or isinstance(error, OSError) or any(w in words for w in ("full", "I/O", "readonly")):
             return unwritable(self.path, words.lower())
         if "locked" in words or "busy" in words:
             return RunError(

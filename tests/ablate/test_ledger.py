@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -222,6 +223,18 @@ def test_a_locked_database_is_a_finding(ledger: Ledger, monkeypatch: pytest.Monk
         other.execute("ROLLBACK")
     assert error.value.diagnostic.code == "NL0907"
     assert ledger.claim() is not None
+
+
+def test_a_database_that_cannot_be_opened_is_not_damaged(ledger: Ledger) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(RunError) as error:
+            ledger.damage()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert error.value.diagnostic.code == "NL0903"
+    assert ledger.damage() is None
 
 
 def test_a_database_that_breaks_meanwhile_is_a_finding(ledger: Ledger) -> None:
