@@ -14,7 +14,7 @@ from nldsl.ablate.ledger import ENDED
 from nldsl.ablate.rows import Trial
 from nldsl.ablate.study import Study
 from nldsl.diagnostics.model import Diagnostic
-from nldsl.run.progress import Silence, duration
+from nldsl.run.progress import Shown, duration
 
 Event = dict[str, Any]
 _COLOURS = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow"}
@@ -44,35 +44,23 @@ def seconds_left(trials: Sequence[Trial], flops: Mapping[str, float], jobs: int)
     return max(sum(left) / max(1, min(jobs, len(left))), *left)
 
 
-class Display(Silence):
+class Display(Shown):
     """Hears the events of a runner (`nldsl.ablate.local.run`) and shows them on stderr."""
 
     def __init__(
         self, study: Study, console: Console | None = None, warn: Callable[[Diagnostic], None] | None = None
     ) -> None:
         """`warn` shows findings; by default each is a line."""
+        super().__init__(console)
         self.study = study
-        self.console = console or Console(stderr=True, highlight=False)
         self.warn = warn or self._warn
         self.flops = {row.name: float(row.flops_per_token) for row in study.rows}
         self.jobs = 1
-        self.progress: Progress | None = None
         self.whole = TaskID(0)
         self.bars: dict[str, TaskID] = {}
         self.said: set[str] = set()  # trials whose end was said, or came before
         self.trials: Sequence[Trial] = ()
-
-    def __call__(self, event: Event) -> None:
-        """Show one event."""
-        show = getattr(self, "_" + event["event"], None)
-        if show is not None:
-            show(event)
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        self.begun = False
 
     def _warning(self, event: Event) -> None:
         self.warn(event["diagnostic"])
@@ -84,9 +72,9 @@ class Display(Silence):
         self.jobs = event["jobs"]
 
     def _state(self, event: Event) -> None:
-        first = not self.trials
         self.trials = event["trials"]
-        if first:
+        if not self.begun:
+            self.begun = True
             self.said = {trial.name for trial in self.trials if trial.state in ENDED}
             waiting = sum(trial.state not in ENDED for trial in self.trials)
             more = f", {self.jobs} at once" if self.jobs > 1 else ""
@@ -177,4 +165,4 @@ class Display(Silence):
         self.close()
         states = [trial.state for trial in event["trials"]]
         counts = ", ".join(f"{states.count(s)} {s}" for s in _COLOURS if s in states)
-        self.console.print(f"{counts}; {escape(str(self.study.folder))}", soft_wrap=True)
+        self.console.print(f"{counts or 'no trials'}; {escape(str(self.study.folder))}", soft_wrap=True)

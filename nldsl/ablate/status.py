@@ -63,7 +63,7 @@ def standing(study: Study) -> list[Trial]:
 def _counts(trials: Sequence[Trial]) -> str:
     states = [trial.state for trial in trials]
     told = [f"{states.count(state)} {state}" for state in STATES if state in states]
-    return f"{', '.join(told) or 'no trials'} of {len(trials)}" if len(set(states)) > 1 else ", ".join(told)
+    return f"{', '.join(told)} of {len(trials)}" if len(told) > 1 else ", ".join(told) or "no trials"
 
 
 def _progress(trials: Sequence[Trial]) -> str:
@@ -77,6 +77,8 @@ def _left(study: Study, trials: Sequence[Trial], jobs: int) -> float | None:
 
 
 def _going_on(study: Study, trials: Sequence[Trial], jobs: int) -> list[str]:
+    if not trials:
+        return ["there is nothing to run or to report"]
     if all(trial.state in ENDED for trial in trials):
         return [f"every trial has ended; the report: nldsl ablate {study.folder} --report"]
     left = _left(study, trials, jobs)

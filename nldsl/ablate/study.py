@@ -37,6 +37,7 @@ LARGE = 1 << 16
 """Bytes from which on equal files of variants are kept once: texts are, code is not."""
 _BEFORE = ("study.db", "calibration.json")
 """What a study that was killed while it was made may have without its `study.json`."""
+MOST_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,22 @@ class Study:
         Raises:
             RunError: there is no study (NL0902), it is damaged (NL0904) or cannot be used (NL0903, NL0907).
         """
-        folder = Path(folder)
+        study = cls._opened(Path(folder))
+        known = {(trial.variant, trial.seed) for trial in study.trials()}
+        wanted = [(row.name, seed) for seed in study.seeds for row in study.runnable]
+        lacking = [f"{name}/seed-{seed}" for name, seed in wanted if (name, seed) not in known]
+        if not lacking:
+            return study
+        said = Diagnostic(
+            "NL0910",
+            f"the study is not made to its end: it has no trial {_listed(lacking)}",
+            help=f"make it whole: `nldsl ablate SPEC --run -o {folder}`, SPEC its spec",
+            severity="warning",
+        )
+        return replace(study, warnings=(*study.warnings, said))
+
+    @classmethod
+    def _opened(cls, folder: Path) -> Study:
         study = cls(folder, asked.read(folder))
         damage = study.ledger.damage()
         if damage is None:
@@ -157,7 +173,7 @@ class Study:
             _protect(folder)
             make_folder(folder)
             begun = (folder / "study.json").exists()
-            warnings = cls.open(folder).warnings if begun else ()  # a database that is lost is made anew
+            warnings = cls._opened(folder).warnings if begun else ()  # a database that is lost is made anew
             wanted = asked.of_plan(plan)
             with Ledger.create(folder / "study.db").alone():
                 joined, said = _joined(folder, wanted)
@@ -278,17 +294,28 @@ def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
                 severity="warning",
             )
         )
-    if gone := [name for name in joined.left if name not in before.left]:
-        listed = ", ".join(f"`{name}`" for name in gone)
+    gone = [name for name in joined.left if name not in before.left]
+    unasked = [f"seed {seed}" for seed in before.seeds if seed not in wanted.seeds]
+    if gone or unasked:
         said.append(
             Diagnostic(
                 "NL0911",
-                f"no longer asked for: {listed}",
+                f"no longer asked for: {', '.join([_listed(gone)] * bool(gone) + unasked)}",
                 notes=("the runs stay in the folder, and reports leave them out",),
                 severity="warning",
             )
         )
     return joined, said
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few of names, and how many more there are.
+
+    >>> _listed(["a", "b"]), _listed("abcdefgh")
+    ('`a`, `b`', '`a`, `b`, `c`, `d`, `e`, `f` and 2 more')
+    """
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(f"`{name}`" for name in names[:MOST_LISTED]) + more
 
 
 def _differences(before: Asked, wanted: Asked) -> list[str]:

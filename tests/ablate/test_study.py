@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import nldsl
 from nldsl.ablate import asked
 from nldsl.ablate import study as studies
+from nldsl.ablate.ledger import Entry
 from nldsl.ablate.plan import plan
 from nldsl.ablate.rows import Trial
 from nldsl.ablate.study import Study
@@ -84,6 +86,39 @@ def test_seeds_and_variants_that_are_added_leave_the_rest_alone(study: Study) ->
     assert more.trials()[0].state == "done"
     assert (study.build_of(BASE) / "model.py").stat().st_mtime_ns == built
     assert not more.warnings
+
+
+def test_seeds_that_are_no_longer_asked_for_are_told(study: Study) -> None:
+    more = make(study.folder, seeds=4)
+    assert not more.warnings
+    fewer = make(study.folder)
+    assert [(found.code, found.message) for found in fewer.warnings] == [
+        ("NL0911", "no longer asked for: seed 2, seed 3")
+    ]
+    assert {one.seed for one in fewer.trials()} == {0, 1}
+    assert len(make(study.folder, seeds=4).trials()) == 3 * 4
+
+
+def test_a_study_that_was_not_made_to_its_end_says_so_until_it_is(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.replace("dim = [16]", "dim = [16, 24]")
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "entries", _full)
+        with pytest.raises(RunError) as caught:
+            make(study.folder, spec=spec)
+    assert caught.value.diagnostic.code == "NL0903"
+    (found,) = Study.open(study.folder).warnings
+    assert (found.code, found.severity) == ("NL0910", "warning")
+    assert found.message.endswith("it has no trial `model.dim=24/seed-0`, `model.dim=24/seed-1`")
+    assert str(study.folder) in (found.help or "")
+    whole = make(study.folder, spec=spec)
+    assert not whole.warnings
+    assert not Study.open(study.folder).warnings
+
+
+def _full(_study: Study) -> list[Entry]:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_no_longer_asked_for_stays_and_is_marked(study: Study) -> None:
