@@ -14,6 +14,6 @@ from .studies import fork, make, warm
 def done(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study of two variants, the base and two seeds; nobody changes what is in it."""
     study = make(tmp_path_factory.mktemp("done") / "study")
-    warm(study)
+    warm()
     assert local.run(study, jobs=2, start=fork) == 0
     return study

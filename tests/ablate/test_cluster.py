@@ -40,7 +40,7 @@ sys.exit(running.run(Study.open(sys.argv[1]), sys.argv[2], jobs=2, options=optio
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study on this machine, without Ray or submitit."""
     study = make(tmp_path_factory.mktemp("undisturbed") / "study", spec=LONGER)
-    warm(study)
+    warm()
     assert local.run(study, jobs=2, start=fork) == 0
     return study
 

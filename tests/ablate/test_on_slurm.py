@@ -169,7 +169,7 @@ def begin(study: Study, variant: str, early: Path) -> Work:
 
 def test_workers_that_end_leave_their_trials_waiting_unless_they_are_stopped_early(tmp_path: Path) -> None:
     study = make(tmp_path / "study", spec=LONG, seeds=1)
-    warm(study)
+    warm()
     (study.folder / "ray").mkdir()
     early = behind(study.folder / "ray" / "halt", 1)
     first, second = begin(study, "base", behind(early, 0)), begin(study, "model.dim=16", early)

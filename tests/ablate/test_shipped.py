@@ -11,10 +11,10 @@ from nldsl.ablate.study import Study
 from nldsl.cli import main
 from scripts.ablation_page import put, section
 
-from .studies import fork, warm
+from .studies import brief, fork, warm
 
 SPEC = Path(__file__).parents[2] / "specs" / "ablations" / "hope_table6.nl"
-TINY = {"model.dim": 8, "model.depth": 1, "data.length": 32, "data.batch": 2, "steps": 4}
+TINY = {"model.dim": 8, "model.depth": 1, "data.length": 32, "data.batch": 8, "steps": 4}
 ROWS = (
     "SelfModifying.rule = gd",
     "without SelfModifying.momentum",
@@ -31,8 +31,8 @@ def test_every_row_of_the_shipped_study_is_trained_and_reported(tmp_path: Path) 
     plan = nldsl.study(SPEC, set=TINY, seeds=1)
     assert tuple(row.words for row in plan.rows[1:]) == ROWS
     assert plan.runnable == plan.rows
-    study = Study.make(tmp_path / "study", plan)
-    warm(study)
+    study = brief(Study.make(tmp_path / "study", plan))
+    warm()
     assert local.run(study, jobs=2, start=fork) == 0
     assert main(["ablate", str(study.folder), "--report"]) == 0
     rows = list(csv.DictReader((study.folder / "report" / "runs.csv").open(encoding="utf-8")))

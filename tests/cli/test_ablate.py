@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.ablate.studies import fork, warm
+
 Run = Callable[..., Any]
 
 SMALL = """edition 2026
@@ -25,7 +27,7 @@ model Small(dim = 16, depth = 1, vocab = 256) {
 }
 train Run {
   model = Small
-  data  = text("sotu", tokenizer = bytes, length = 16, batch = 2, split = manifest)
+  data  = text("sotu", tokenizer = bytes, length = 16, batch = 8, split = manifest)
   steps = 2
   level all { learns = rest, rule = adamw(rate = 1e-3) }
   eval every 2 steps { perplexity }
@@ -227,8 +229,8 @@ def test_own_texts_travel_with_written_variants(small: Path, nl: Run) -> None:
     (small / "mine.txt").write_text("some words to learn from, again and again. " * 200)
     amend(
         small,
-        'text("sotu", tokenizer = bytes, length = 16, batch = 2, split = manifest)',
-        'text("mine.txt", tokenizer = bytes, length = 16, batch = 2)',
+        'text("sotu", tokenizer = bytes, length = 16, batch = 8, split = manifest)',
+        'text("mine.txt", tokenizer = bytes, length = 16, batch = 8)',
     )
     assert nl("ablate", "small.nl", "--write", "out").code == 0
     assert (small / "out" / "mine.txt").read_bytes() == (small / "mine.txt").read_bytes()
@@ -346,6 +348,16 @@ def test_a_model_alone_is_planned_and_not_run(small: Path, nl: Run) -> None:
 KEPT = ("--only", "store", "--seeds", "1")
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are copies of this process, which need not load torch again."""
+    from nldsl.ablate import local
+
+    warm()
+    monkeypatch.setattr(local.run, "__kwdefaults__", {**(local.run.__kwdefaults__ or {}), "start": fork})
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_study_is_run_looked_at_reported_and_gone_on_with(small: Path, nl: Run) -> None:
     result = nl("ablate", "small.nl", "--run", *KEPT, "--jobs", "2")
     assert result.code == 0
@@ -425,6 +437,7 @@ def test_time_that_is_to_be_held_needs_a_calibration(small: Path, nl: Run) -> No
     assert "training time: held within 5% by the steps, once they are timed" in plan.out
 
 
+@pytest.mark.usefixtures("forked")
 def test_time_is_held_by_what_was_measured_when_the_study_was_made(small: Path, nl: Run) -> None:
     amend(small, "steps = 2\n", "steps = 10\n")
     amend(small, "  seeds = 2\n", "  seeds = 2\n  keep time within 10%\n")
