@@ -279,7 +279,8 @@ def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
                 "NL0901",
                 f"`{folder}` holds a study of another spec: {differences[0]}",
                 notes=tuple(differences[1:4]),
-                help="choose another folder; this one has been left as it is",
+                help="choose another folder; this one has been left as it is, and "
+                f"`nldsl diff {folder / 'spec.nl'} SPEC` shows what differs",
             ),
             exit_code=2,
         )

@@ -164,6 +164,7 @@ def test_the_study_of_another_spec_is_left_alone(study: Study, old: str, new: st
     with pytest.raises(RunError, match=words) as error:
         make(study.folder, spec=SPEC.replace(old, new))
     assert code_of(error) == "NL0901"
+    assert f"`nldsl diff {study.folder / 'spec.nl'} SPEC`" in (error.value.diagnostic.help or "")
     assert {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()} == before
 
 
