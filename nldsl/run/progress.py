@@ -32,16 +32,12 @@ class Silence:
         """Give the terminal back."""
 
 
-class Display(Silence):
-    """Progress with rich on stderr; without a terminal, a line for each evaluation."""
+class Shown(Silence):
+    """Events on stderr: each is shown by the method of its name, after an underscore, where there is one."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.progress: Progress | None = None
-        self.task = TaskID(0)
-        self.held_out = float("nan")
-        self.changed: dict[str, int] = {}
-        self.unit = "byte"
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -54,6 +50,17 @@ class Display(Silence):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+class Display(Shown):
+    """Progress with rich on stderr; without a terminal, a line for each evaluation."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.task = TaskID(0)
+        self.held_out = float("nan")
+        self.changed: dict[str, int] = {}
+        self.unit = "byte"
 
     def _start(self, event: Event) -> None:
         data = event["settings"]["data"]
