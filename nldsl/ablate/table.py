@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nldsl.ablate.plan import Plan
 from nldsl.ablate.rows import Keep, Row
+from nldsl.levels.draw.words import amount, count, size
 
 if TYPE_CHECKING:
     from nldsl.ablate.calibrate import Estimate
@@ -92,9 +93,9 @@ def as_json(plan: Plan, estimate: Estimate | None = None, *, jobs: int = 1) -> s
 
 
 def _headline(plan: Plan) -> str:
-    variants = _counted(len(plan.rows) - 1, "variant")
-    seeds = f"{_counted(len(plan.seeds), 'seed')} each"
-    return f"{plan.name} of {plan.base}: the base and {variants}, {seeds}: {_counted(plan.trials, 'trial')}"
+    variants = amount(len(plan.rows) - 1, "variant")
+    seeds = f"{amount(len(plan.seeds), 'seed')} each"
+    return f"{plan.name} of {plan.base}: the base and {variants}, {seeds}: {amount(plan.trials, 'trial')}"
 
 
 def _table(plan: Plan, estimate: Estimate | None, width: int) -> Iterator[str]:
@@ -147,8 +148,8 @@ def _said(change: str, words: str) -> bool:
 def _cells(row: Row, base: Row, estimate: Estimate | None) -> tuple[str, ...]:
     numbers = [
         (f"{row.parameters:,}", row.parameters, base.parameters),
-        (_engineering(row.flops_per_token), row.flops_per_token, base.flops_per_token),
-        (_bytes(row.state_bytes), row.state_bytes, base.state_bytes),
+        (count(row.flops_per_token), row.flops_per_token, base.flops_per_token),
+        (size(row.state_bytes), row.state_bytes, base.state_bytes),
     ]
     cells = [text if row is base else f"{text} {_change(value, of):>7}" for text, value, of in numbers]
     if row is base:
@@ -166,34 +167,6 @@ def _change(value: int, of: int) -> str:
         return "new"
     change = (value - of) / of
     return f"{change:+.1%}" if abs(change) < 10 else f"x{value / of:.0f}"
-
-
-def _engineering(number: int) -> str:
-    """A count in three digits.
-
-    >>> _engineering(950), _engineering(251_300), _engineering(3_420_000_000)
-    ('950', '251 k', '3.42 G')
-    """
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{_three(number / size)} {unit}"
-    return f"{number}"
-
-
-def _bytes(number: int) -> str:
-    """Bytes in three digits.
-
-    >>> _bytes(0), _bytes(52_224), _bytes(3 * 2**20)
-    ('0', '51.0 KiB', '3.00 MiB')
-    """
-    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= size:
-            return f"{_three(number / size)} {unit}"
-    return f"{number}" if not number else f"{number} B"
-
-
-def _three(number: float) -> str:
-    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
 # --------------------------------------------------------------------------- below the table
@@ -220,7 +193,7 @@ def _left_out(plan: Plan) -> Iterator[str]:
             yield f"left out: {words[0]}: {reason}"
         else:
             listed = f" ({', '.join(words)})" if len(words) <= LISTED else ""
-            yield f"left out, {reason}: {_counted(len(words), 'variant')}{listed}"
+            yield f"left out, {reason}: {amount(len(words), 'variant')}{listed}"
 
 
 def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
@@ -239,11 +212,11 @@ def _ending(plan: Plan, estimate: Estimate | None, jobs: int) -> Iterator[str]:
         return
     looked = [t for t in estimate.times.values() if t.measured]
     guessed = len(estimate.times) - len(looked)
-    at_a_time = f"{_counted(jobs, 'trial')} at a time"
+    at_a_time = f"{amount(jobs, 'trial')} at a time"
     yield f"time: about {duration(estimate.wall(plan, jobs))} with {at_a_time}"
     fewest, most = min(t.steps for t in looked), max(t.steps for t in looked)
-    steps = _counted(most, "step") if fewest == most else f"{fewest} to {most} steps"
-    made = f"told from {steps} of {_counted(len(looked), 'variant')} in {duration(estimate.seconds)}"
+    steps = amount(most, "step") if fewest == most else f"{fewest} to {most} steps"
+    made = f"told from {steps} of {amount(len(looked), 'variant')} in {duration(estimate.seconds)}"
     scaled = f"; {guessed} more (~) scaled by FLOPs: {estimate.problem}" if guessed else ""
     yield made + scaled
 
@@ -262,10 +235,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 36_000 else f"{whole // 3600} h"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _wrapped(text: str, width: int) -> list[str]:
