@@ -202,6 +202,30 @@ def test_processes_that_die_again_and_again_fail_their_trial(ledger: Ledger) -> 
     assert (states(ledger)[0], ledger.trials()[0].problem) == ("failed", "its process was killed")
 
 
+def test_what_is_worked_on_is_not_begun_anew(ledger: Ledger) -> None:
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+    ledger.again("v0", 0, "its result is lost")
+    assert ledger.beat(claim.token)
+    assert states(ledger)[0] == "running"
+
+
+def test_a_failed_trial_that_is_tried_again_has_all_its_attempts(ledger: Ledger) -> None:
+    def fails() -> str | None:
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        return ledger.fail(claim.token, "it broke")
+
+    assert [fails() for _ in range(TRIES)][-1] == "failed"
+    ledger.retry()
+    assert [fails() for _ in range(TRIES)] == ["waiting"] * (TRIES - 1) + ["failed"]
+
+
+def test_turns_are_those_that_were_asked_for_last(ledger: Ledger) -> None:
+    ledger.add([Entry(f"v{i}", f"digest {i}", 0, 10, 2 - i) for i in range(3)])
+    assert [one.variant for one in ledger.trials()] == ["v2", "v1", "v0"]
+
+
 def test_trials_are_asked_for_or_not(ledger: Ledger) -> None:
     ledger.add(entries(2))
     assert [one.variant for one in ledger.trials()] == ["v0", "v1"]

@@ -14,6 +14,7 @@ from nldsl.ablate.table import as_json, as_text
 from nldsl.api.expand import lines
 from nldsl.api.studies import study
 from nldsl.diagnostics.model import Source, SpecError
+from nldsl.document.printer import print_expr
 from nldsl.resolve import resolve
 
 from .plans import SMALL, plan_of, spec_of
@@ -120,6 +121,16 @@ def test_only_takes_pieces_and_globs_of_names_and_words() -> None:
     assert [why for _, why in plan_of(only=["STORE"]).left_out] == ["not asked for"] * 4
 
 
+def test_only_takes_pieces_of_questions() -> None:
+    from nldsl.ablate.plan import plan
+
+    made = plan(spec_of(), auto=True, only=["DOES THE MODEL NEED"], families=["controls"])
+    asked = [row.question for row in made.rows[1:]]
+    assert all(one.startswith("does the model need") for one in asked)
+    whole = plan(spec_of(), auto=True, families=["controls"])
+    assert 0 < len(asked) < len(whole.rows) - 1
+
+
 def test_only_that_means_nothing_names_what_is_near() -> None:
     with pytest.raises(SpecError) as caught:
         plan_of(only=["store", "stoer"])
@@ -222,6 +233,13 @@ def test_long_differences_are_counted() -> None:
     assert in_words(before, before) == ()
 
 
+def test_what_comes_or_goes_because_another_line_says_so_is_told_once() -> None:
+    before = ["model M {", "x |> A", "}", "memory A {", "rate = 1", "}", "optimizer o(rate) {", "}"]
+    after = ["model M {", "x |> B", "}", "memory B {", "rate = 1", "}"]
+    assert in_words(before, after) == ("M loses `x |> A`", "M gains `x |> B`")
+    assert in_words(before, [*before, "memory C {", "}"]) == ("C is new",)
+
+
 def test_levels_in_another_order_are_told() -> None:
     def chain(*names: str) -> list[str]:
         levels = [line for name in names for line in (f"level {name} {{", "update = every 1 step", "}")]
@@ -265,6 +283,17 @@ def test_a_budget_is_held_by_widths_and_told_beside_the_change() -> None:
     assert row.changes == ("SoftmaxAttention is gone", "Small_block.mixer is gone")
     assert row.matched in as_text(made)
     assert made.spec_of(row).levels().parameters == row.parameters
+
+
+def test_a_variant_that_says_itself_what_would_hold_its_budget_is_the_same() -> None:
+    text = with_line("keep parameters within 1%").replace("Small_block.store, ", "Small_block.mixer, ")
+    held = plan_of(text, only=["Small_block.mixer"]).rows[1]
+    [width] = held.amendments[1:]
+    said = f"set {width.path} = {print_expr(width.value)}" if width.value is not None else ""
+    own = f"variant Own of Run {{\n  remove Small_block.mixer\n  {said}\n}}\n"
+    made = plan_of(text.replace("  seeds = 2", "  variants = [Own]\n  seeds = 2") + own)
+    [row] = [row for row in made.rows if row.digest == held.digest]
+    assert row.merged == ("Own",)
 
 
 def test_a_budget_that_cannot_be_held_is_a_problem_and_a_finding() -> None:

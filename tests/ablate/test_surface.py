@@ -14,7 +14,8 @@ small = st.integers(0, 9)
 @given(st.lists(small, min_size=6, max_size=6), st.integers(5, 60), st.integers(5, 60))
 def test_a_polynomial_is_met_everywhere(terms: list[int], rows: int, columns: int) -> None:
     def amount(a: int, b: int) -> int:
-        return terms[0] + terms[1] * a + terms[2] * a * b + terms[3] * b * b + terms[4] * a * b * b + terms[5]
+        cubic = terms[4] * a * b * b + terms[5] * b**3
+        return terms[0] + terms[1] * a + terms[2] * a * b + terms[3] * b * b + cubic
 
     first, second = range(4, 4 + 4 * rows, 4), range(3, 3 + columns)
     surface = Surface.fit(amount, first, second)
