@@ -294,7 +294,8 @@ def find_block(module: Module, name: str | None = None) -> doc.Ablate:
             return block
     known = [block.name for block in blocks]
     if not known:
-        message, hint = "the spec has no `ablate` block", "write `ablate Study of Run { without = [...] }`"
+        message = "the spec has no `ablate` block"
+        hint = "write `ablate Study of Run { without = [...] }`, or let `--auto` propose variants"
     elif name is None:
         message, hint = f"the spec has {len(known)} `ablate` blocks", f"name one of {', '.join(known)}"
     else:

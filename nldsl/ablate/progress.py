@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -147,7 +148,7 @@ class Display(Shown):
         ended = sum(trial.state in ENDED for trial in event["trials"])
         self.console.print(
             f"stopped after {ended} of {len(event['trials'])} trials; "
-            f"go on with: nldsl ablate {escape(str(self.study.folder))} --run",
+            f"go on with: nldsl ablate {escape(quote(str(self.study.folder)))} --run",
             soft_wrap=True,
         )
 
@@ -157,7 +158,7 @@ class Display(Shown):
         running = sum(trial.state == "running" for trial in event["trials"])
         self.console.print(
             f"{running} trials stay with their jobs; see how they are with: "
-            f"nldsl ablate {escape(str(self.study.folder))}",
+            f"nldsl ablate {escape(quote(str(self.study.folder)))}",
             soft_wrap=True,
         )
 

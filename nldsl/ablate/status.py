@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from shlex import quote
 
 from nldsl.ablate.ledger import ENDED
 from nldsl.ablate.progress import seconds_left
@@ -80,9 +81,9 @@ def _going_on(study: Study, trials: Sequence[Trial], jobs: int) -> list[str]:
     if not trials:
         return ["there is nothing to run or to report"]
     if all(trial.state in ENDED for trial in trials):
-        return [f"every trial has ended; the report: nldsl ablate {study.folder} --report"]
+        return [f"every trial has ended; the report: nldsl ablate {quote(str(study.folder))} --report"]
     left = _left(study, trials, jobs)
     known = f"about {duration(left)} left with {jobs} at a time; " if left else ""
     if any(trial.state == "running" for trial in trials):
         return [f"{known}a runner is at work"]
-    return [f"{known}it goes on with: nldsl ablate {study.folder} --run"]
+    return [f"{known}it goes on with: nldsl ablate {quote(str(study.folder))} --run"]

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nldsl import __version__
@@ -140,7 +141,7 @@ class Study:
         said = Diagnostic(
             "NL0910",
             f"the study is not made to its end: it has no trial {_listed(lacking)}",
-            help=f"make it whole: `nldsl ablate SPEC --run -o {folder}`, SPEC its spec",
+            help=f"make it whole: `nldsl ablate SPEC --run -o {quote(str(folder))}`, SPEC its spec",
             severity="warning",
         )
         return replace(study, warnings=(*study.warnings, said))
@@ -280,7 +281,7 @@ def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
                 f"`{folder}` holds a study of another spec: {differences[0]}",
                 notes=tuple(differences[1:4]),
                 help="choose another folder; this one has been left as it is, and "
-                f"`nldsl diff {folder / 'spec.nl'} SPEC` shows what differs",
+                f"`nldsl diff {quote(str(folder / 'spec.nl'))} SPEC` shows what differs",
             ),
             exit_code=2,
         )

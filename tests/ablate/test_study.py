@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import nldsl
-from nldsl.ablate import asked
+from nldsl.ablate import asked, status
 from nldsl.ablate import study as studies
 from nldsl.ablate.ledger import Entry
 from nldsl.ablate.plan import plan
@@ -119,6 +120,18 @@ def test_a_study_that_was_not_made_to_its_end_says_so_until_it_is(
 
 def _full(_study: Study) -> list[Entry]:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_is_told_to_be_typed_can_be(study: Study) -> None:
+    place = study.folder.rename(study.folder.with_name("my study"))
+    assert f"nldsl ablate '{place}' --run" in status.as_text(Study.open(place))
+    shutil.rmtree(place / "variants")
+    (place / "study.db").unlink()
+    empty = Study.open(place)
+    assert [found.code for found in empty.warnings] == ["NL0908", "NL0910"]
+    assert f"--run -o '{place}'`" in (empty.warnings[1].help or "")
+    assert "no trials;" in status.as_text(empty)
+    assert "ended" not in status.as_text(empty)
 
 
 def test_what_is_no_longer_asked_for_stays_and_is_marked(study: Study) -> None:
