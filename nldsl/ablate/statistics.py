@@ -158,8 +158,8 @@ class Reach:
     """What a study of its size can see.
 
     Attributes:
-        visible: the size of effect that it finds in 4 of 5 studies, the median over its variants; NaN where
-            no interval is known.  On the scale of the measure's difference (perplexity: of the loss).
+        visible: the size of effect that it finds in 4 of 5 studies, the median over its variants; on the
+            scale of the measure's difference (perplexity: of the loss).
         smallest: the smallest effect that was found, and `variant` what has it; NaN and "" for none.
         seeds: how many seeds it takes to find that size, in 4 of 5 studies, of every variant of which
             nothing can be told; 0 if there is none, None if no number of seeds is enough with these
@@ -200,8 +200,8 @@ def effects(
 
 
 def reach(found: Sequence[Effect]) -> Reach | None:
-    """What the study that gave these effects can see; None where it has no interval."""
-    known = [(effect, effect.spread) for effect in found if effect.spread is not None]
+    """What the study that gave these effects can see; None where no variant has seeds for a verdict."""
+    known = [(e, e.spread) for e in found if e.spread is not None and e.seeds >= ENOUGH]
     if not known:
         return None
     sizes = sorted(_visible(spread, effect.level) for effect, spread in known)

@@ -71,12 +71,19 @@ def test_a_report_is_written_and_leads_to_what_is_there(done: Study) -> None:
     seen = _Page(found.read_text("utf-8"))
     assert seen.open == []
     assert seen.outside == []
-    assert all((place / unquote(link)).exists() for link in seen.links if not link.startswith("#"))
     assert {link[1:] for link in seen.links if link.startswith("#")} <= seen.ids
     for trial in done.trials():
         assert f"../runs/{trial.variant}/seed-{trial.seed}/result.json" in map(unquote, seen.links)
-    for link in re.findall(r"\]\(([^)]+)\)", (place / "report.md").read_text("utf-8")):
-        assert (place / unquote(link)).exists(), link
+    assert _broken(place) == []
+
+
+def _broken(place: Path) -> list[str]:
+    """The links of a report that lead nowhere."""
+    page_links = _Page((place / "report.html").read_text("utf-8")).links
+    links = [link for link in page_links if not link.startswith("#")]
+    links += re.findall(r"\]\(([^)]+)\)", (place / "report.md").read_text("utf-8"))
+    assert links
+    return [link for link in links if not (place / unquote(link)).exists()]
 
 
 def test_its_numbers_are_those_of_the_trials(done: Study) -> None:
@@ -124,17 +131,33 @@ def test_a_lost_result_is_said(done: Study, tmp_path: Path) -> None:
     assert len(gather(copy).lines) == len(gather(done.folder).lines)
 
 
+def test_a_study_that_has_begun_only_in_part_leads_to_what_is_there(done: Study, tmp_path: Path) -> None:
+    copy = shutil.copytree(done.folder, tmp_path / "study")
+    first = done.trials()[-1].variant
+    shutil.rmtree(copy / "runs" / first)
+    shutil.rmtree(copy / "runs" / "base" / "seed-1")
+    assert _broken(report.write(copy).parent) == []
+
+
+def test_a_study_with_two_seeds_says_nothing_of_what_it_would_find(done: Study) -> None:
+    (note,) = gather(done.folder).notes
+    drawn, level = "a bootstrap over seeds and documents", "the level that belongs to 2 comparisons"
+    assert note == f"Intervals are from {drawn}, each at {level}"
+
+
 # --------------------------------------------------------------------------- what is said
 
 
 def test_findings_are_sentences_in_the_order_of_what_they_say() -> None:
     facts = simulated.study()
     said = [text for _, text in w.findings(facts)]
-    assert [re.sub(r"[\d.]+", "N", text) for text in said[:2]] == [
+    nothing = "nothing can be told, the interval reaches from \u2212N to +N"
+    assert [re.sub(r"[\d.]+", "N", text) for text in said] == [
         "without SimulatedNmomentum: worse by N nats (N to N)",
         "without SimulatedNretain: better by N nats (N to N)",
+        f"SimulatedNrule = gd: {nothing}",
+        f"replace SimulatedNstore by mlp(N * dim) |> f_N: {nothing}",
     ]
-    assert all(text.startswith("nothing can be told about") for text in said[2:])
     for line, text in w.findings(facts):
         low, high = line.effects["loss"].low, line.effects["loss"].high
         shown = [float(n.replace(w.MINUS, "-")) for n in re.findall(r"[+\u2212]?\d\.\d+", text)[-2:]]
@@ -153,6 +176,15 @@ def test_under_five_seeds_nothing_is_concluded() -> None:
     assert {row["verdict"] for row in csv.DictReader(io.StringIO(csvs.effects(facts)))} == {"too few seeds"}
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_tables_fit_the_terminal(width: int) -> None:
+    text = texts.as_text(simulated.study(states={(1, 2): "diverged"}, tasks=3), width=width)
+    main, tasks = re.findall(r"(?m)^#.*\n-+\n(?:\d.*\n)+", text)
+    assert max(len(row) for row in (main + tasks).splitlines()) <= width
+    assert len({row.split("  ")[1] for row in main.splitlines()[2:]}) == 5  # cut names stay apart
+    assert "without Simulated.momentum: diverged, seed 2 (the loss is not finite)" in text
+
+
 def test_what_is_missing_is_said_with_its_reason() -> None:
     facts = simulated.study(
         states={(1, 2): "diverged", (2, 0): "waiting", (2, 1): "running", (3, 4): "stopped", (4, 4): "failed"}
@@ -163,6 +195,9 @@ def test_what_is_missing_is_said_with_its_reason() -> None:
     assert "Trials were stopped early: without Simulated.retain (seed 4)" in said
     assert ("without Simulated.momentum", "diverged, seed 2", "the loss is not finite") in w.reasons(facts)
     assert "seed 2 diverged and is left out" in html_of(facts).text
+    unlucky = w.findings(simulated.study(states={(0, 2): "diverged", (2, 3): "diverged"}))
+    assert all("seed 2 is left out, as the baseline diverged" in text for _, text in unlucky)
+    assert sum("seed 3 diverged and is left out" in text for _, text in unlucky) == 1
 
 
 def test_what_was_widened_to_hold_a_budget_is_in_every_report() -> None:

@@ -357,6 +357,8 @@ def test_reach_of_a_study() -> None:
     assert nothing is not None
     assert math.isnan(nothing.smallest)
     assert nothing.seeds == 0
+    four = {name: Sample(s.values[:4], s.weights[:4], s.seeds[:4], s.documents) for name, s in x.items()}
+    assert reach(effects(four, "base", ["large", "small"])) is None  # it says nothing, and so finds nothing
 
 
 def test_documents_can_hide_an_effect_from_any_number_of_seeds() -> None:

@@ -12,7 +12,7 @@ from nldsl.ablate.report.facts import Facts
 RUNS = ("variant", "words", "seed", "state", "step", "steps")
 COSTS = ("parameters", "flops_per_token", "state_bytes", "cpu_seconds", "tokens_per_second")
 PLACES = ("digest", "spec", "run", "problem")
-EFFECTS = ("mean", "low", "high", "p", "adjusted", "seeds", "documents", "verdict")
+EFFECTS = ("scale", "mean", "low", "high", "level", "p", "adjusted", "seeds", "documents", "verdict")
 
 
 def runs(facts: Facts) -> str:

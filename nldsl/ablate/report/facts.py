@@ -25,6 +25,7 @@ class Outcome:
 
     `measures` are of the final held-out measurement; empty where there is none.  `seconds` are of processor
     time where that is known.  `tasks` and `summary` are of `Facts.asked`, where a run learns tasks in turn.
+    `begun` is whether its folder is there.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Outcome:
     curve: Curve = ()
     tasks: Tasks = ()
     summary: Mapping[str, float] = field(default_factory=dict)
+    begun: bool = True
 
     @property
     def done(self) -> bool:

@@ -51,13 +51,13 @@ def of_results(results: Results) -> Facts:
 
 def _line(place: int, row: Row, results: Results, effects: Mapping[str, Sequence[Effect]], task: str) -> Line:
     mine = {m: one for m, some in effects.items() for one in some if one.variant == row.name}
-    outcomes = tuple(_outcome(found, row, results.measures, task) for found in results.of(row.name))
+    outcomes = tuple(_outcome(results, found, row, task) for found in results.of(row.name))
     return Line(place, row, outcomes, mine)
 
 
-def _outcome(found: Found, row: Row, measures: Sequence[str], task: str) -> Outcome:
+def _outcome(results: Results, found: Found, row: Row, task: str) -> Outcome:
     trial = found.trial
-    known = {m: value for m in measures if (value := found.measure(m)) is not None}
+    known = {m: value for m in results.measures if (value := found.measure(m)) is not None}
     tasks = found.tasks or {}
     return Outcome(
         seed=trial.seed,
@@ -71,6 +71,7 @@ def _outcome(found: Found, row: Row, measures: Sequence[str], task: str) -> Outc
         curve=found.curve,
         tasks=tuple(tuple(one[task]) for one in tasks.get("rows", ())) if task else (),
         summary=dict(tasks.get("summary", {}).get(task) or {}),
+        begun=(results.folder / found.place).is_dir(),
     )
 
 
@@ -124,12 +125,11 @@ def _notes(effects: Sequence[Effect], seen: Reach | None, lines: Sequence[Line],
         return []
     drawn = "seeds and documents" if any(effect.documents for effect in known) else "seeds"
     many = w.counted(len(known), "comparison")
-    told = [
-        f"Intervals are from a bootstrap over {drawn}, each at the level that belongs to {many} (Holm)",
-        "Where nothing has an effect, at most 5 of 100 studies find one",
-    ]
-    if seen is None or seen.visible != seen.visible:
+    told = [f"Intervals are from a bootstrap over {drawn}, each at the level that belongs to {many}"]
+    if seen is None:
         return told
+    told[0] += " (Holm)"
+    told.append("Where nothing has an effect, at most 5 of 100 studies find one")
     unit = " nats" if measure in ("loss", "perplexity") else ""
     told.append(f"A study of this size finds an effect of {seen.visible:.2g}{unit} in 4 of 5 cases")
     if seen.variant:

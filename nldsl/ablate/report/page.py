@@ -12,7 +12,6 @@ from nldsl.ablate.report.tables import (
     Cell,
     Column,
     Table,
-    log_of,
     main_table,
     measures_table,
     place_of,
@@ -56,6 +55,9 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 details > summary { color: var(--ink); }
 details .inside { padding: .4rem 0 .8rem 1.1rem; }
+@media (max-width: 45rem) {
+  figure { overflow-x: auto; } figure svg { min-width: 40rem; } figcaption { position: sticky; left: 0; }
+}
 @media print {
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --worse: #a33;
           --better: #275; --wash: #eee; }
@@ -167,13 +169,16 @@ def _picture(pictures: Mapping[str, str], name: str) -> list[str]:
 
 def _table(table: Table, facts: Facts | None) -> str:
     """A table; with `facts` its rows are the lines of the study, and their numbers lead to the trials."""
-    used = [i for i in range(len(table.columns)) if any(_has(row[i]) for row in table.rows)]
-    head = "".join(_title(table.columns[i]) for i in used)
+    table = table.filled
+    head = "".join(_title(column) for column in table.columns)
     rows: list[str] = []
     for row in table.rows:
         number = row[0].text
         base = facts is not None and number == str(facts.baseline.number)
-        cells = "".join(_cell(row[i], table.columns[i], anchored=facts is not None and i == 0) for i in used)
+        cells = "".join(
+            _cell(cell, column, anchored=facts is not None and cell is row[0])
+            for cell, column in zip(row, table.columns, strict=True)
+        )
         rows.append(f"<tr{' class=base' if base else ''}>{cells}</tr>")
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -192,11 +197,7 @@ def _compact(table: Table) -> Table:
         )
         for row in table.rows
     )
-    return Table(tuple(c for i, c in enumerate(table.columns) if i != interval), rows)
-
-
-def _has(cell: Cell) -> bool:
-    return bool(cell.text or cell.note or cell.more)
+    return Table(tuple(column for i, column in enumerate(table.columns) if i != interval), rows)
 
 
 def _title(column: Column) -> str:
@@ -223,7 +224,7 @@ def _linked(cell: Cell) -> str:
 
 def _variant(line: Line, facts: Facts) -> str:
     """All about one variant: what it changes and asks, its spec, and each of its trials."""
-    row = line.row
+    row, runs = line.row, place_of(line)
     words = f"{line.number}. {row.words}{' (baseline)' if line is facts.baseline else ''}"
     said = [
         ("asks", _text(row.question)),
@@ -231,7 +232,7 @@ def _variant(line: Line, facts: Facts) -> str:
         ("budget", _text(row.matched)),
         ("the same as", "<br>".join(_text(one) for one in row.merged)),
         ("spec", f'<a href="{_text(spec_of(line))}">variants/{_text(row.name)}/spec.nl</a>'),
-        ("runs", f'<a href="{_text(place_of(line))}">runs/{_text(row.name)}/</a>'),
+        ("runs", f'<a href="{_text(runs)}">runs/{_text(row.name)}/</a>' if runs else ""),
         ("digest", f"<code>{_text(row.digest[:16])}</code>" if row.digest else ""),
     ]
     facts_of = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in said if value)
@@ -248,6 +249,3 @@ def _about(facts: Facts) -> list[str]:
     if facts.block:
         parts += ["<h2>The block</h2>", f"<pre>{_text(facts.block)}</pre>"]
     return parts
-
-
-__all__ = ["as_html", "log_of"]

@@ -34,7 +34,9 @@ def effects(facts: Facts, measure: str | None = None) -> str:
         for place, (line, effect) in enumerate(found):
             _one_effect(axes, place, line, effect, facts, measure)
         axes.set_ylim(len(found) - 0.4, -0.6)
-        axes.set_yticks(range(len(found)), [f"{_short(line.row.words)}  {line.number}" for line, _ in found])
+        axes.set_yticks(
+            range(len(found)), [f"{w.short(line.row.words, 48)}  {line.number}" for line, _ in found]
+        )
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         unit = "%" if found[0][1].scale == "relative" else w.unit_of(measure, facts)
@@ -121,7 +123,7 @@ def curves(facts: Facts) -> str:
                 linewidth=2.4 if line is facts.baseline else 1.5 if colour else 0.6,
                 alpha=1 if colour else 0.5,
                 zorder=3 if line is facts.baseline else 2 if colour else 1,
-                label=f"{line.number}  {_short(line.row.words, 34)}" if colour else None,
+                label=f"{line.number}  {w.short(line.row.words, 34)}" if colour else None,
             )
         _focus(axes, [curve for _, curve in found])
         axes.set_xlabel("step")
@@ -193,7 +195,9 @@ def differences(facts: Facts) -> str:
             mean = mean_curve(some)
             if mean:
                 axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.9)
-            axes.set_title(f"{line.number}  {_short(line.row.words, 26)}", fontsize=9, color=GREY, loc="left")
+            axes.set_title(
+                f"{line.number}  {w.short(line.row.words, 26)}", fontsize=9, color=GREY, loc="left"
+            )
             axes.set_ylim(-bound, bound)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
@@ -284,7 +288,9 @@ def forgetting(facts: Facts) -> str:
                     axes.plot(
                         list(after), [matrix[i][task] for i in after], color=colour, linewidth=0.5, alpha=0.4
                     )
-            axes.set_title(f"{line.number}  {_short(line.row.words, 28)}", fontsize=9, color=GREY, loc="left")
+            axes.set_title(
+                f"{line.number}  {w.short(line.row.words, 28)}", fontsize=9, color=GREY, loc="left"
+            )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in grid.flat[len(lines) :]:
             axes.set_visible(False)
@@ -292,15 +298,3 @@ def forgetting(facts: Facts) -> str:
         canvas.supylabel(facts.asked, fontsize=10, color=GREY)
 
     return svg(paint, width=10.5, height=0.8 + 1.9 * rows)
-
-
-def _short(words: str, width: int = 48) -> str:
-    """Words with their middle left out where they are too long: paths differ at their ends.
-
-    >>> _short("without SelfModifying.momentum", 20)
-    'without…ng.momentum'
-    """
-    if len(words) <= width:
-        return words
-    tail = (width - 1) * 3 // 5
-    return f"{words[: width - 1 - tail].rstrip()}…{words[-tail:].lstrip()}"

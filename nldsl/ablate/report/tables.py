@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
@@ -23,6 +24,11 @@ class Cell:
     tone: Tone = ""
     more: tuple[Cell, ...] = ()
 
+    @property
+    def filled(self) -> bool:
+        """There is something to be seen."""
+        return bool(self.text or self.note or self.more)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -40,6 +46,17 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @property
+    def filled(self) -> Table:
+        """The same without columns in which nothing is."""
+        used = [i for i in range(len(self.columns)) if any(row[i].filled for row in self.rows)]
+        return self.of(used)
+
+    def of(self, places: Sequence[int]) -> Table:
+        """Some of the columns, in this order."""
+        rows = tuple(tuple(row[i] for i in places) for row in self.rows)
+        return Table(tuple(self.columns[i] for i in places), rows)
+
 
 def digits_of(facts: Facts, measure: str) -> int:
     """Decimals of a measure and of the effects on it."""
@@ -47,9 +64,11 @@ def digits_of(facts: Facts, measure: str) -> int:
 
 
 def place_of(line: Line, outcome: Outcome | None = None) -> str:
-    """The folder of a variant's runs, or of one of them, from the folder of the report."""
+    """The folder of a variant's runs, or of one, from that of the report; "" where it is not there."""
     folder = f"../runs/{quote(line.row.name)}/"
-    return folder if outcome is None else f"{folder}seed-{outcome.seed}/"
+    if outcome is None:
+        return folder if any(one.begun for one in line.outcomes) else ""
+    return f"{folder}seed-{outcome.seed}/" if outcome.begun else ""
 
 
 def spec_of(line: Line) -> str:
@@ -58,9 +77,8 @@ def spec_of(line: Line) -> str:
 
 
 def log_of(line: Line, outcome: Outcome) -> str:
-    """What a number of a trial comes from: its report where it has begun, else its folder."""
-    begun = outcome.state != "waiting" and (outcome.step or outcome.done)
-    return place_of(line, outcome) + ("report.html" if begun else "")
+    """The page about a trial that is done."""
+    return place_of(line, outcome) + "report.html"
 
 
 def main_table(facts: Facts, measure: str | None = None) -> Table:

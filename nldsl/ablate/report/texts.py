@@ -20,8 +20,8 @@ from nldsl.ablate.report.tables import (
 
 WIDE = 120
 """Characters of a line where nobody says how wide the terminal is."""
-WORDS = 44
-"""Characters of a cell."""
+WORDS, SHORT = 44, 20
+"""Characters of a cell, and of one in words where the terminal is narrow."""
 _DISPENSABLE = ("state", "verdict", "FLOPs", "seconds", "parameters", "seeds")
 """Columns of the main table that a narrow terminal does without, the first first."""
 
@@ -31,10 +31,14 @@ def as_text(facts: Facts, *, width: int = 0) -> str:
     parts = [f"{facts.name}: {w.heading(facts)}", *(f"{text}." for text in w.caveats(facts)), ""]
     parts += [text for _, text in w.findings(facts)]
     main = _brief(main_table(facts), facts)
-    parts += ["", *_fitted(main, width or WIDE), "", w.legend(facts)]
-    for table in (measures_table(facts), tasks_table(facts), reasons_table(facts)):
+    parts += ["", *_fitted(main, width or WIDE, _DISPENSABLE), "", w.legend(facts)]
+    for table in (measures_table(facts), tasks_table(facts)):
         if table is not None:
-            parts += ["", *_aligned(table)]
+            parts += ["", *_fitted(table, width or WIDE)]
+    missing = w.reasons(facts)
+    if missing:
+        parts += ["", "Not in the table, or only in part:"]
+        parts += [f"  {name}: {what}{f' ({why})' if why else ''}" for name, what, why in missing]
     parts += ["", *w.method(facts)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -52,35 +56,36 @@ def _brief(table: Table, facts: Facts) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _fitted(table: Table, width: int) -> list[str]:
-    """The table without the columns that do not fit."""
-    lines = _aligned(table)
-    for title in _DISPENSABLE:
-        if max(len(line) for line in lines) <= width:
+def _fitted(table: Table, width: int, dispensable: Sequence[str] = ()) -> list[str]:
+    """The table, its dispensable columns left out and its longest cells cut until it fits, if it can."""
+    lines = _aligned(table, WORDS)
+    for title in dispensable:
+        if len(lines[1]) <= width:
+            return lines
+        table = table.of([i for i, column in enumerate(table.columns) if column.title != title])
+        lines = _aligned(table, WORDS)
+    for longest in range(WORDS - 1, SHORT - 1, -1):
+        if len(lines[1]) <= width:
             break
-        kept = [i for i, column in enumerate(table.columns) if column.title != title]
-        rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-        table = Table(tuple(table.columns[i] for i in kept), rows)
-        lines = _aligned(table)
+        lines = _aligned(table, longest)
     return lines
 
 
-def _aligned(table: Table) -> list[str]:
-    """Lines of the cells side by side, without columns that are empty."""
-    cells = [[column.title for column in table.columns], *([_plain(c) for c in row] for row in table.rows)]
-    used = [i for i in range(len(table.columns)) if any(row[i] for row in cells[1:])]
-    widths = {i: max(len(row[i]) for row in cells) for i in used}
-    number = {i: table.columns[i].number for i in used}
-    lines = [
-        "  ".join(row[i].rjust(widths[i]) if number[i] else row[i].ljust(widths[i]) for i in used).rstrip()
-        for row in cells
-    ]
+def _aligned(table: Table, longest: int) -> list[str]:
+    """Lines of the cells side by side, without columns that are empty; words have `longest` characters."""
+    table = table.filled
+    sides: list[list[str]] = []
+    for place, column in enumerate(table.columns):
+        most = WORDS if column.number else longest
+        cells = [column.title, *(w.short(_plain(row[place]), most) for row in table.rows)]
+        size = max(len(cell) for cell in cells)
+        sides.append([cell.rjust(size) if column.number else cell.ljust(size) for cell in cells])
+    lines = ["  ".join(cells).rstrip() for cells in zip(*sides, strict=True)]
     return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
 
 
 def _plain(cell: Cell) -> str:
-    whole = f"{cell.text} {cell.note}".strip()
-    return whole if len(whole) <= WORDS else f"{whole[: WORDS - 1]}…"
+    return f"{cell.text} {cell.note}".strip()
 
 
 # --------------------------------------------------------------------------- Markdown
@@ -123,16 +128,11 @@ def as_markdown(
 
 
 def _piped(table: Table, base: str) -> list[str]:
-    used = [i for i in range(len(table.columns)) if any(_has(row[i]) for row in table.rows)]
-    columns = [table.columns[i] for i in used]
-    head = "| " + " | ".join(_escaped(column.title) for column in columns) + " |"
-    rule = "|" + "|".join("---:" if column.number else "---" for column in columns) + "|"
-    rows = ["| " + " | ".join(_marked(row[i], base) for i in used) + " |" for row in table.rows]
+    table = table.filled
+    head = "| " + " | ".join(_escaped(column.title) for column in table.columns) + " |"
+    rule = "|" + "|".join("---:" if column.number else "---" for column in table.columns) + "|"
+    rows = ["| " + " | ".join(_marked(cell, base) for cell in row) + " |" for row in table.rows]
     return [head, rule, *rows]
-
-
-def _has(cell: Cell) -> bool:
-    return bool(cell.text or cell.note or cell.more)
 
 
 def _marked(cell: Cell, base: str) -> str:

@@ -39,11 +39,11 @@ def signed(value: float, digits: int) -> str:
 
 
 def digits_for(effects: Iterable[Effect | None]) -> int:
-    """Decimals at which the narrowest interval still has two figures to each side; at least 2, at most 5."""
+    """Decimals at which the narrowest interval still has two figures to each side; at least 3, at most 5."""
     halves = [(e.high - e.low) / 2 for e in effects if e is not None and has_interval(e) and e.high > e.low]
     if not halves:
         return 3
-    return min(5, max(2, 1 - math.floor(math.log10(min(halves)))))
+    return min(5, max(3, 1 - math.floor(math.log10(min(halves)))))
 
 
 def has_interval(effect: Effect) -> bool:
@@ -137,6 +137,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def short(words: str, width: int) -> str:
+    """Words with their middle left out where they are too long: paths differ at their ends.
+
+    >>> short("without SelfModifying.momentum", 20)
+    'without…ng.momentum'
+    """
+    if len(words) <= width:
+        return words
+    tail = (width - 1) * 3 // 5
+    return f"{words[: width - 1 - tail].rstrip()}…{words[-tail:].lstrip()}"
+
+
 def unit_of(measure: str, facts: Facts) -> str:
     """What a difference of a measure is counted in: `nats` for a loss, in full on its first mention."""
     units = {"loss": f"nats per {facts.unit}", "bits_per_byte": "bits per byte"}
@@ -189,12 +201,17 @@ def finding(line: Line, effect: Effect | None, digits: int, measure: str, facts:
             mean, near, far = (shift(abs(v), effect, digits).lstrip("+") for v in (effect.mean, near, far))
             text = f"{name}: {verdict} by {mean}{unit} ({near} to {far})"
         case "nothing can be told":
-            text = f"nothing can be told about {name}: the interval reaches from {interval(effect, digits)}"
+            text = f"{name}: nothing can be told, the interval reaches from {interval(effect, digits)}"
         case _:
             many = "one seed" if effect.seeds == 1 else f"the mean of {counted(effect.seeds, 'seed')}"
             text = f"{name}: {shift(effect.mean, effect, digits)}{unit} in {many}, too few to tell"
     lost = line.in_state("diverged")
-    return f"{text}; {seeds_in_words(lost)} diverged and {_is(lost)} left out" if lost else text
+    theirs = [seed for seed in facts.baseline.in_state("diverged") if seed not in lost]
+    if lost:
+        text += f"; {seeds_in_words(lost)} diverged and {_is(lost)} left out"
+    if theirs:
+        text += f"; {seeds_in_words(theirs)} {_is(theirs)} left out, as the baseline diverged"
+    return text
 
 
 def _short_unit(measure: str, facts: Facts) -> str:
@@ -217,7 +234,7 @@ def _why_nothing(line: Line) -> str:
             if line.in_state(state)
         ]
         return f"no trial is done ({listed(states)})"
-    return "shares no seed with the baseline that is done"
+    return "no seed is done both with it and with the baseline"
 
 
 def caveats(facts: Facts) -> list[str]:
