@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from nldsl.ablate import calibrate as c
 from nldsl.ablate.calibrate import Estimate, Times, calibrate
-from nldsl.ablate.table import as_text
+from nldsl.ablate.table import as_json, as_text
 
 from .plans import plan_of
 
@@ -68,6 +69,8 @@ def test_a_calibration_ends_in_time_and_scales_what_it_did_not_come_to(
     text = as_text(plan, found, jobs=2)
     assert "1 more (~) scaled by FLOPs: the time was up" in text
     assert "  ~" in text
+    rows = json.loads(as_json(plan, found))["rows"]
+    assert [row["seconds_measured"] for row in rows] == [True, False]
 
 
 def test_time_that_is_up_leaves_nothing_behind() -> None:

@@ -172,6 +172,15 @@ def test_a_path_that_is_no_width_is_a_problem(by: str, said: str) -> None:
     assert held.problem == f"{held.why}; {held.help}"
 
 
+def test_weights_of_a_file_keep_their_widths() -> None:
+    base = load(ROOT / "specs" / "pretrained" / "smollm2.nl")
+    for by in ((), ("model.dim",)):
+        held = hold(base.module, None, (), without("Attention.out"), Keep("parameters", 0.001, by))
+        assert held.amendments == ()
+        assert held.why is not None
+        assert held.why.endswith("its weights are read from a file, with the widths that they have there")
+
+
 def test_a_budget_that_cannot_be_met_says_what_comes_nearest() -> None:
     base, own = shipped("transformer"), without("TransformerBlock.ffn")
     keep = Keep("flops", 0.02)
