@@ -87,7 +87,8 @@ def _of_text(corpus: Corpus, length: int, count: int) -> tuple[str, list[str], T
     """The same for `count` windows of a text."""
     starts = held_out_starts(corpus, length, count)
     if not corpus.documents:
-        names = [f"window at {start:,}" for start in starts.tolist()]
+        # With its end: a longer window that begins at the same place is another text.
+        names = [f"window {start:,} to {start + length:,}" for start in starts.tolist()]
         return WINDOW, names, torch.arange(len(starts))[:, None].expand(len(starts), length)
     targets = starts[:, None] + torch.arange(1, length + 1)
     return (

@@ -94,6 +94,18 @@ def test_the_mean_by_tokens_is_the_loss_of_the_run(
     assert sum(one["tokens"] for one in found.units) == trainer.course.questions_asked
 
 
+def test_windows_of_other_lengths_are_other_windows(build: Build) -> None:
+    _corpus(build.folder)
+    of_text = {"source": "letters.txt", "split": "tail"}
+    short, long = (
+        [one["name"] for one in _trainer(build, **of_text, length=length).evaluate_documents().units]
+        for length in (16, 32)
+    )
+    assert short[:2] == ["window 0 to 16", "window 16 to 32"]
+    assert long[0] == "window 0 to 32"
+    assert not set(short) & set(long)
+
+
 def test_a_run_that_is_done_hands_them_over_without_another_pass(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
