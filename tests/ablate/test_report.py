@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import pytest
 
 from nldsl.ablate import report
-from nldsl.ablate.report import csvs, latex, page, texts
+from nldsl.ablate.report import csvs, latex, page, plots, texts
 from nldsl.ablate.report import words as w
-from nldsl.ablate.report.facts import Facts
+from nldsl.ablate.report.facts import Facts, Outcome
 from nldsl.ablate.report.gather import gather
 from nldsl.ablate.rows import Keep
 from nldsl.ablate.study import Study
@@ -219,6 +219,17 @@ def test_a_study_in_which_nothing_is_done_has_a_report() -> None:
     assert "nothing can be compared" in html_of(facts).text
     assert "no trial is done" in texts.as_text(facts)
     assert latex.as_latex(facts).count(r"\midrule") == 2
+
+
+def test_a_trial_that_has_just_begun_or_diverged_does_not_end_the_curve_of_its_variant() -> None:
+    long, short = ((0, 4.0), (50, 3.0), (100, 2.0)), ((0, 9.0), (50, 9.0))
+    done, begun, lost = (
+        Outcome(0, "done", curve=long),
+        Outcome(1, "running", curve=short),
+        Outcome(2, "diverged"),
+    )
+    assert plots.settled([done, begun, lost]) == [done]
+    assert plots.settled([begun, lost]) == [begun]
 
 
 def test_a_large_study_is_drawn_whole() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 from nldsl.ablate.report import words as w
-from nldsl.ablate.report.facts import Curve, Facts, Line
+from nldsl.ablate.report.facts import Curve, Facts, Line, Outcome
 from nldsl.ablate.statistics import Effect, higher_is_better
 from nldsl.run.look import COLOURS, GREY, svg
 
@@ -103,7 +104,7 @@ def paired(line: Line, base: Line, measure: str, *, relative: bool = False) -> l
 
 def curves(facts: Facts) -> str:
     """The held-out loss of every variant while it learns, mean over seeds; "" where there is no curve."""
-    found = [(line, mean_curve([one.curve for one in line.outcomes])) for line in facts.lines]
+    found = [(line, mean_curve([one.curve for one in settled(line.outcomes)])) for line in facts.lines]
     found = [(line, curve) for line, curve in found if len(curve) > 1]
     if not found:
         return ""
@@ -152,6 +153,15 @@ def _coloured(found: Sequence[tuple[Line, Curve]], facts: Facts) -> dict[int, st
     return {facts.baseline.number: BASE} | dict(zip(numbers, (*COLOURS[1:],) * 2, strict=False))
 
 
+def settled(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The trials of which a mean is shown: those that are done, or all that have curves where none is.
+
+    What has just begun, or has diverged, would end the curve of the whole variant.
+    """
+    known = [one for one in outcomes if len(one.curve) > 1]
+    return [one for one in known if one.done] or known
+
+
 def mean_curve(some: Sequence[Curve]) -> Curve:
     """The mean over the curves, at the steps that all of them have.
 
@@ -168,31 +178,31 @@ def mean_curve(some: Sequence[Curve]) -> Curve:
 def differences(facts: Facts) -> str:
     """How the difference from the baseline grew, a panel for each variant: each seed, and their mean."""
     base = {one.seed: dict(one.curve) for one in facts.baseline.outcomes}
-    panels: list[tuple[Line, list[Curve]]] = []
+    panels: list[tuple[Line, list[Curve], Curve]] = []
     for line in facts.others:
-        lines = [
-            tuple((step, loss - base[one.seed][step]) for step, loss in one.curve if step in base[one.seed])
+        paired = [
+            replace(one, curve=tuple((i, x - base[one.seed][i]) for i, x in one.curve if i in base[one.seed]))
             for one in line.outcomes
             if one.seed in base
         ]
-        lines = [curve for curve in lines if len(curve) > 1]
+        lines = [one.curve for one in paired if len(one.curve) > 1]
         if lines:
-            panels.append((line, lines))
+            panels.append((line, lines, mean_curve([one.curve for one in settled(paired)])))
     if not panels:
         return ""
     columns = 5 if len(panels) > 16 else 4 if len(panels) > 6 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    bound = _bound([loss for _, some in panels for curve in some for _, loss in curve])
+    ends = [mean[-1][1] for _, _, mean in panels if mean]
+    bound = _bound([loss for _, some, _ in panels for curve in some for _, loss in curve], ends)
 
     def paint(canvas: Any) -> None:
         grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (line, some) in zip(grid.flat, panels, strict=False):
+        for axes, (line, some, mean) in zip(grid.flat, panels, strict=False):
             axes.patch.set_alpha(0)
             axes.axhline(0, color=BASE, linewidth=1)
             colour = _colour_of(line, facts)
             for curve in some:
                 axes.plot(*zip(*curve, strict=True), color=colour, linewidth=0.7, alpha=0.45)
-            mean = mean_curve(some)
             if mean:
                 axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.9)
             axes.set_title(
@@ -207,10 +217,11 @@ def differences(facts: Facts) -> str:
     return svg(paint, width=10.5, height=0.7 + 1.5 * rows)
 
 
-def _bound(values: Sequence[float]) -> float:
-    """Where the panels end: most lies inside, and single excesses at the start do not count."""
+def _bound(values: Sequence[float], ends: Sequence[float]) -> float:
+    """Where the panels end: what came out lies inside, and single excesses at the start need not."""
     sizes = sorted(abs(value) for value in values if math.isfinite(value))
-    return 1.25 * max(sizes[int(0.97 * (len(sizes) - 1))], 1e-6) if sizes else 1.0
+    most = sizes[int(0.97 * (len(sizes) - 1))] if sizes else 0.8
+    return 1.25 * max(most, *(abs(end) for end in ends if math.isfinite(end)), 1e-6)
 
 
 def _colour_of(line: Line, facts: Facts) -> str:
