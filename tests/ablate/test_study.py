@@ -25,9 +25,17 @@ from .studies import SPEC, make
 BASE, RATE, DIM = "base", "DeltaNet.rate=0.5", "model.dim=16"
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study that nobody changes."""
+    return make(tmp_path_factory.mktemp("fresh") / "study")
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return make(tmp_path / "study")
+def study(fresh: Study, tmp_path: Path) -> Study:
+    """A copy of it, with its spec and text beside it."""
+    shutil.copytree(fresh.folder.parent, tmp_path, dirs_exist_ok=True)
+    return Study(tmp_path / "study", fresh.asked)
 
 
 def end(study: Study, trial: Trial, state: str = "done", **more: Any) -> None:
