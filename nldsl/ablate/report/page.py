@@ -61,9 +61,10 @@ details .inside { padding: .4rem 0 .8rem 1.1rem; }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --worse: #a33;
           --better: #275; --wash: #eee; }
-  body { max-width: none; margin: 0; font-size: 11px; } a { text-decoration: none; }
+  html, body { font-size: 11px; } body { max-width: none; margin: 0; } a { text-decoration: none; }
   figure, table, .tile, li { break-inside: avoid; } .wide { overflow: visible; }
-  .wide td, .wide th { white-space: normal; padding-right: .4rem; } .wide td.words { min-width: 8rem; }
+  .wide td, .wide th { white-space: normal; padding-right: .4rem; } .wide td.n { white-space: nowrap; }
+  .wide td.words { min-width: 8rem; }
 }
 """
 
