@@ -19,7 +19,9 @@ from nldsl.ablate.report import csvs, latex, page, plots, texts
 from nldsl.ablate.report import words as w
 from nldsl.ablate.report.facts import Facts, Outcome
 from nldsl.ablate.report.gather import gather
+from nldsl.ablate.results import read
 from nldsl.ablate.rows import Keep
+from nldsl.ablate.statistics import compare
 from nldsl.ablate.study import Study
 from nldsl.run.folder import RunError
 
@@ -98,6 +100,19 @@ def test_its_numbers_are_those_of_the_trials(done: Study) -> None:
         assert float(row["loss"]) == result["measures"]["loss"]
         assert (done.folder / row["run"]).is_dir()
         assert (done.folder / row["spec"]).is_file()
+
+
+def test_effects_are_written_with_what_it_takes_to_read_them(done: Study) -> None:
+    report.write(done.folder)
+    rows = list(csv.DictReader((done.folder / "report" / "effects.csv").open(encoding="utf-8")))
+    found = [effect for measure in done.asked.measures for effect in compare(read(done.folder), measure)]
+    assert len(rows) == len(found) > 0
+    for row in rows:
+        (one,) = (e for e in found if (e.variant, e.measure) == (row["variant"], row["measure"]))
+        for name in ("mean", "low", "high", "level"):
+            assert float(row[name]) == getattr(one, name)
+        assert (row["scale"], row["verdict"], row["p"], row["adjusted"]) == (one.scale, one.verdict, "", "")
+        assert (done.folder / row["runs"]).is_dir()
 
 
 def _by_name(study: Study) -> list[Any]:
