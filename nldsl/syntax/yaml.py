@@ -18,8 +18,8 @@ A YAML spec is YAML 1.2 whose scalars hold the same little expressions as `.nl` 
 
 So a key with a value assigns, a key with a mapping (or a list) is a head with a body, and a key with
 nothing is a statement of its own.  A list is a list of values behind a plain name and behind `set`, `add`,
-`let`, `vary`, `replace`, `grid` and `zip`; elsewhere it is a body.  Quotes of YAML are YAML's: a string of the
-language is written `'"sotu"'`, or inside an expression, as in `text("sotu")`.  Anything, comments
+`let`, `vary`, `replace`, `grid` and `zip`; elsewhere it is a body.  Quotes of YAML are YAML's: a string of
+the language is written `'"sotu"'`, or inside an expression, as in `text("sotu")`.  Anything, comments
 included, may also be given as `.nl` text in a block scalar (`|`).  Anchors, aliases, tags and several
 documents in one file are findings.
 

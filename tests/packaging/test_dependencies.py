@@ -77,7 +77,8 @@ def test_declared_packages_are_imported() -> None:
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:
     pinned = pins()
-    for requirement in [*requirements(), *requirements("dev", "docs", "oracles", "pretrained", "ray", "slurm")]:
+    extras = ("dev", "docs", "oracles", "pretrained", "ray", "slurm")
+    for requirement in [*requirements(), *requirements(*extras)]:
         version = pinned.get(canonical(requirement.name))
         assert version is not None, f"{requirement.name} is not pinned in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} does not admit {version}"
