@@ -5,6 +5,9 @@ is a process of `nldsl.ablate.trial` beside a worker of Ray, with a claim of its
 on where a killed one was.  The study's folder has to be on storage that all nodes see.
 """
 
+# Ray is an extra, which need not be there where types are checked.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+
 from __future__ import annotations
 
 import contextlib

@@ -6,6 +6,9 @@ trial holds it.  Slurm warns a job before it ends it (`--signal`): the trial the
 job goes back into the queue.
 """
 
+# submitit is an extra, which need not be there where types are checked.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import math

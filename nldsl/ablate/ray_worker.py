@@ -1,5 +1,8 @@
 """What runs on a node of a Ray cluster: the worker of a trial, and a look at what the node has."""
 
+# Ray is an extra, which need not be there where types are checked.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+
 from __future__ import annotations
 
 import contextlib

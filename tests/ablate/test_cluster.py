@@ -216,7 +216,7 @@ def test_submitit_with_a_killed_job_a_preempted_job_and_a_killed_driver(
         kept, before = progress_of(study, name)[1], len(beginnings(study, name))
         os.kill(parent(pid), signal.SIGKILL)  # the job
         first.kill()
-    until(lambda: [n for n, o in study.ledger.owners().items() if n != name] or over(study))
+    until(lambda: [n for n in study.ledger.owners() if n != name] or over(study))
     with driver(study, "slurm", "cluster=local") as second:
         assert second.wait(PATIENCE) == 0
     assert beginnings(study, name)[before] >= kept

@@ -9,6 +9,7 @@ from nldsl.api.spec import load, of_module
 from nldsl.diagnostics.model import Source, SpecError
 from nldsl.document import expr as e
 from nldsl.resolve import amend
+from nldsl.resolve.expanded import MemoryInstance
 
 HEAD = "edition 2026\n"
 RUN = """
@@ -32,8 +33,8 @@ block Layer(dim) {
 
 def test_a_path_begins_at_a_part_that_an_imported_part_uses() -> None:
     spec = load(Source("a.nl", HEAD + GATE + RUN), set={"Titans.rule": "muon", "steps": 3})
-    titans = [i for i, _ in spec.expanded.instances() if i.name == "Titans"]
-    assert [one.core.rule for one in titans] == ["muon"]
+    memories = [i for i, _ in spec.expanded.instances() if isinstance(i, MemoryInstance)]
+    assert [one.core.rule for one in memories if one.name == "Titans"] == ["muon"]
 
 
 def test_two_parts_of_one_name_below_a_spec_are_no_path() -> None:
