@@ -14,7 +14,7 @@ from nldsl.resolve import Resolution
 
 NEAR = 2.0
 """A width stays between its value divided and multiplied by this, unless nothing else meets the bound."""
-FAR = 1024.0
+FAR = 8.0
 """And within this many times its value in any case."""
 GRAINS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 """Steps of a width that are tried after its divisors."""
