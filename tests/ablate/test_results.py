@@ -50,7 +50,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of which all trials are done."""
     torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("study")
-    texts = [f"Text {i} has its words, and there are many of them. " * (3 + i) for i in range(12)]
+    # The last tenth, which is held out, has several documents.
+    texts = [
+        f"Text {i} has its words, and there are many of them. " * n for i, n in enumerate([31] * 6 + [2] * 6)
+    ]
     (place / "own.txt").write_text("\f".join(texts))
     (place / "tiny.nl").write_text(SPEC)
     study = Study.make(place / "study", plan(nldsl.load(place / "tiny.nl")))
