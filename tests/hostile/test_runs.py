@@ -77,8 +77,12 @@ def test_the_help_for_a_short_text_is_true(build: Path, text: str, words: str) -
 
 
 def interrupted(*_: object, **__: object) -> None:
-    """A user who loses patience."""
-    os.kill(os.getpid(), signal.SIGINT)
+    """A user who loses patience; programs that are started in the background begin without this handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_during_the_set_up_ends_it(
