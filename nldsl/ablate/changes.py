@@ -162,4 +162,4 @@ def _around(tokens: list[str], head: int, tail: int) -> str:
 
 def _short(text: str) -> str:
     one = " ".join(text.split())
-    return one if len(one) <= _WIDE else f"{one[: _WIDE - 4].rstrip()} ..."
+    return one if len(one) <= _WIDE else f"{one[: _WIDE - 4].rpartition(' ')[0].rstrip(' ,')} ..."
