@@ -138,31 +138,26 @@ def lengths(subject: Subject) -> Iterator[Proposal]:
         if part.core is None:
             continue
         erases = part.core.objective != "dot" or part.core.rule.startswith("dgd")
-        asked = [(n, s) for n in ("key", "query")[erases:] for s in _stages(part, n, NORMS)]
-        if asked:
-            yield asks(
-                f"do {'queries' if erases else 'keys and queries'} of {part.name} need to be normalised?",
-                *(removed(f"{part.name}.{name}.{stage}") for name, stage in asked),
-            )
-        for stage in _stages(part, "value", NORMS):
-            yield asks(
-                f"do values of {part.name} need to be normalised?", removed(f"{part.name}.value.{stage}")
-            )
+        yield from _unstaged(part, ("key", "query")[erases:], NORMS, "to be normalised")
 
 
 def activations(subject: Subject) -> Iterator[Proposal]:
     """Each memory without the nonlinearities of its keys and queries, or of its values."""
     for part in subject.parts:
-        asked = [(n, s) for n in ("key", "query") for s in _stages(part, n, ACTIVATIONS)]
-        if asked:
-            yield asks(
-                f"do keys and queries of {part.name} need a nonlinearity?",
-                *(removed(f"{part.name}.{name}.{stage}") for name, stage in asked),
-            )
-        for stage in _stages(part, "value", ACTIVATIONS):
-            yield asks(
-                f"do values of {part.name} need a nonlinearity?", removed(f"{part.name}.value.{stage}")
-            )
+        yield from _unstaged(part, ("key", "query"), ACTIVATIONS, "a nonlinearity")
+
+
+def _unstaged(part: Part, asking: tuple[str, ...], kinds: tuple[str, ...], need: str) -> Iterator[Proposal]:
+    """A memory without stages of some kinds: all at once where it is `asking`, and those of its values."""
+    found = [(name, stage) for name in asking for stage in _stages(part, name, kinds)]
+    if found:
+        who = "keys and queries" if "key" in asking else "queries"
+        yield asks(
+            f"do {who} of {part.name} need {need}?",
+            *(removed(f"{part.name}.{name}.{stage}") for name, stage in found),
+        )
+    for stage in _stages(part, "value", kinds):
+        yield asks(f"do values of {part.name} need {need}?", removed(f"{part.name}.value.{stage}"))
 
 
 def positions(subject: Subject) -> Iterator[Proposal]:
