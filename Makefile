@@ -18,7 +18,7 @@ STUDY ?= studies/hope_table6
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types pytest study golden oracles bench continual cluster docs check clean data packages pretrained
+.PHONY: help setup demo test fmt lint types pytest explore study golden oracles bench continual cluster ablation docs check clean data packages pretrained
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ types: $(STAMP) ## basedpyright
 
 pytest: $(STAMP) ## the tests alone; ARGS='-k word' picks some
 	$(BIN)/python -m pytest $(ARGS)
+
+explore: $(STAMP) ## the properties alone, with examples that the suite has not drawn
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=explore $(ARGS)
 
 study: $(STAMP) ## train every spec of the gallery for a few minutes, against the counts of its text
 	$(BIN)/python -m pytest -q -s -m slow tests/specs

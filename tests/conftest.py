@@ -1,4 +1,4 @@
-"""What all tests share: golden files, and one thread for torch where a test has loaded it."""
+"""What all tests share: golden files, the examples of properties, and one thread for torch where loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The suite draws the same examples every time: what fails here fails everywhere.  New ones are looked for by
+# `make explore`.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("suite")
 
 HINT = "run pytest with --update-golden if the new text is right"
 

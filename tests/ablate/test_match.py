@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -279,8 +281,8 @@ class Known:
         text = SPEC.format(heads=heads, lines=lines, dim=dim, depth=depth)
         self.module = linked(Source("small.nl", text), None).module
 
-    def size(self, parts: str, dim: int, hidden: int | None = None, gate: int | None = None) -> int:
-        """Parameters with these parts and widths."""
+    def size(self, parts: str, dim: Any, hidden: Any = None, gate: Any = None) -> Any:
+        """Parameters with these parts and widths, whole numbers or arrays of them."""
         b = hidden if hidden is not None else self.b * (dim if self.tied else 1)
         c = gate if gate is not None else self.c
         each = {
@@ -292,32 +294,25 @@ class Known:
         return 256 * dim + dim + self.depth * sum(each[p] for p in parts)
 
     def nearest(self, parts: str, goal: int) -> int:
-        """The least distance from `goal` that one or two widths reach, by trying all values of one and the
-        two around the root of the other.
+        """The least distance from `goal` that one or two widths reach, by trying all their values: from an
+        eighth of each to eight times it.
         """
-        step = self.heads if "a" in parts else 1
-        best = abs(self.size(parts, self.dim) - goal)
-        dims = range(step, max(4 * goal // 256, self.dim) + step, step)
-        for dim in dims:
-            best = min(best, abs(self.size(parts, dim) - goal))
-            for name, part in (("hidden", "b"), ("gate", "c")):
-                if part in parts:
-                    best = min(best, self._rest(parts, dim, name, goal))
+        dims = self._values(self.dim, self.heads if "a" in parts else 1)[:, None]
+        hidden = self._values(self.b * (self.dim if self.tied else 1))
+        gate = self._values(self.c)
+        sizes = [self.size(parts, dims)]
+        if "b" in parts:
+            sizes += [self.size(parts, self.dim, hidden), self.size(parts, dims, hidden)]
+        if "c" in parts:
+            sizes += [self.size(parts, self.dim, None, gate), self.size(parts, dims, None, gate)]
         if "b" in parts and "c" in parts:
-            for hidden in range(1, goal):
-                rest = goal - self.size(parts, self.dim, hidden, 0)
-                if rest < -best:
-                    break
-                gate = max(1, rest // (3 * self.dim * self.depth))
-                for value in (gate, gate + 1):
-                    best = min(best, abs(self.size(parts, self.dim, hidden, value) - goal))
-        return best
+            sizes.append(self.size(parts, self.dim, hidden[:, None], gate))
+        return min(int(np.abs(np.asarray(size) - goal).min()) for size in sizes)
 
-    def _rest(self, parts: str, dim: int, name: str, goal: int) -> int:
-        none = self.size(parts, dim, **{name: 0})
-        slope = self.size(parts, dim, **{name: 1}) - none
-        value = max(1, (goal - none) // slope)
-        return min(abs(none + slope * one - goal) for one in (value, value + 1))
+    @staticmethod
+    def _values(width: int, step: int = 1) -> np.ndarray:
+        values = np.arange(step, 8 * width + 1, step)
+        return values[8 * values >= width]
 
 
 @st.composite
@@ -351,7 +346,7 @@ def test_it_is_within_the_bound_or_nothing_is_nearer(made_: tuple[Known, str], w
         values = {a.path: a.value.value for a in held.amendments if isinstance(a.value, e.Number)}
         dim = values.get("model.dim", known.dim)
         hidden, gate = values.get("Layer.b.mlp.hidden"), values.get("Layer.c.swiglu.hidden")
-        assert known.size(rest, dim, hidden, gate) == held.amount  # type: ignore[arg-type]
+        assert known.size(rest, dim, hidden, gate) == held.amount
     else:
         assert abs(held.amount - goal) > within * goal
         assert abs(held.amount - goal) == known.nearest(rest, goal)

@@ -234,7 +234,7 @@ def rules(draw: st.DrawFn) -> str:
     return "optimizer mine(rate, alpha = 0.6, period = 2 steps) {\n" + "\n".join(lines) + "\n}\n"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rules())
 def test_random_rules_do_what_they_say(text: str) -> None:
     try:

@@ -21,7 +21,7 @@ from nldsl.codegen.engines.several import several
 from tests.engines.compare import Core, assert_same, inputs, piecewise, rand
 
 torch.set_num_threads(1)
-FEW = settings(max_examples=15, deadline=None, derandomize=True)
+FEW = settings(max_examples=15, deadline=None)
 DEEP = {"kind": "mlp", "hidden": 4, "depth": 3, "norm": True, "residual": True, "activation": "silu"}
 FLAT = {"kind": "mlp", "depth": 1, "norm": True, "residual": True}
 MAPS: tuple[Any, ...] = (

@@ -14,7 +14,7 @@ from nldsl.codegen.engines.reference import token_loop
 from nldsl.codegen.engines.reference_fold import token_fold
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
-FEW = settings(max_examples=25, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None)
 RULES = {"per_layer": "dgd", "first_layer": "dgd_first_layer", "explicit": "dgd_explicit"}
 
 shapes = st.fixed_dictionaries(

@@ -17,7 +17,7 @@ from nldsl.codegen.engines.reference import token_loop
 from nldsl.codegen.engines.tiles import marked_tiling
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
-FEW = settings(max_examples=30, deadline=None, derandomize=True)
+FEW = settings(max_examples=30, deadline=None)
 
 shapes = st.fixed_dictionaries(
     {
@@ -255,7 +255,7 @@ def test_attention(
     assert_same(fast, slow, tensors)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 8), st.integers(0, 8), st.integers(0, 80))
 def test_tiles_lie_inside_a_period_and_between_cuts(
     tokens: int, tile: int, period: int, cut_every: int, phase: int

@@ -14,7 +14,7 @@ from nldsl.codegen.engines.momentum import heavy_ball
 from nldsl.codegen.engines.reference import token_loop
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
-FEW = settings(max_examples=60, deadline=None, derandomize=True)
+FEW = settings(max_examples=60, deadline=None)
 
 shapes = st.fixed_dictionaries(
     {

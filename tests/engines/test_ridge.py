@@ -12,7 +12,7 @@ from nldsl.codegen.engines.reference import token_loop
 from nldsl.codegen.engines.ridge import ridge, ridge_solve
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
-FEW = settings(max_examples=40, deadline=None, derandomize=True)
+FEW = settings(max_examples=40, deadline=None)
 
 shapes = st.fixed_dictionaries(
     {

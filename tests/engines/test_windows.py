@@ -19,7 +19,7 @@ from nldsl.codegen.engines.windows import window_delta, window_sums
 from tests.engines.compare import assert_same, inputs, piecewise, rand
 
 torch.set_num_threads(1)
-FEW = settings(max_examples=20, deadline=None, derandomize=True)
+FEW = settings(max_examples=20, deadline=None)
 MODES = ("through", "first_order", "stop", ("through", 4), ("through", 3))
 MAPS: tuple[Any, ...] = (
     "matrix",
@@ -124,7 +124,7 @@ def test_a_long_window_is_the_solve_of_its_pairs(
     assert_same((fast[0], {"W": fast[1]}), (slow[0], {"W": slow[1]["W"]}), tensors)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None)
 @given(
     st.sampled_from([4, 12, 1_000_000]),
     st.sampled_from(["retained", "current"]),
@@ -144,7 +144,7 @@ def test_windows_longer_than_a_solve_takes_are_the_token_loop(
 
 
 @given(st.integers(1, 12), st.integers(0, 11), st.integers(1, 14), st.integers(0, 99))
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None)
 def test_sums_of_windows_are_those_of_the_matrix_of_who_counts(
     places: int, before: int, window: int, seed: int
 ) -> None:
