@@ -48,8 +48,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
 
 
 @pytest.fixture(autouse=True)
-def _one_torch_thread() -> None:
-    """Tests run side by side; torch is never imported just for this."""
+def _torch_as_asked(request: pytest.FixtureRequest) -> None:
+    """One thread, as tests run side by side; tiny numbers are 0 where a module says `FLUSH_DENORMAL = True`.
+
+    Both are settings of the process, which a test before may have changed.  torch is never imported for this.
+    """
     torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "get_num_threads") and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
+        torch.set_flush_denormal(getattr(request.module, "FLUSH_DENORMAL", False))

@@ -124,7 +124,8 @@ def heavy_ball(
 
     tiles, opens, ends = marked_tiling(tokens, tile, period if period > 1 else 0, cut_every, phase)
     queries = cut(query, tiles)
-    parts = _moving_tiles(tiles, key, value, rate, retain, momentum, objective, erase, anchor)
+    at = "current" if anchor == "frozen" and period == 1 else anchor  # a period of one token moves with it
+    parts = _moving_tiles(tiles, key, value, rate, retain, momentum, objective, erase, at)
     if gradient == "stop":
         parts, trace = _stopped(parts, stack, anchored, opens, ends)
     elif gradient == "first_order":
@@ -136,8 +137,8 @@ def heavy_ball(
     anchored = trace.last[..., : anchored.shape[-2], :] if phase % period == 0 else trace.anchor
     new = _moving_state(trace.last, anchored, form, phase, period, cut_every)
     if read == "boundary" and period > 1:
-        fixed = torch.stack(trace.anchors, dim=2)
-        return joined(queries @ (fixed.transpose(-1, -2) if turned else fixed), tiles), new
+        begun = torch.stack(trace.anchors, dim=2)
+        return joined(queries @ (begun.transpose(-1, -2) if turned else begun), tiles), new
     reading = _turned_read if turned else _moving_read
     return joined(
         reading(parts, trace, queries, slice(1, None) if read == "after" else slice(-1)), tiles

@@ -22,7 +22,7 @@ from tests.codegen.naive_rules import Naive
 from tests.engines.compare import inputs, rand
 
 torch.set_num_threads(1)
-torch.set_flush_denormal(True)
+FLUSH_DENORMAL = True
 
 B, H, T, D, E = 1, 2, 7, 3, 3
 

@@ -30,7 +30,7 @@ from tests.codegen.naive_rules import Naive
 ROOT = Path(__file__).resolve().parents[2]
 
 torch.set_num_threads(1)
-torch.set_flush_denormal(True)
+FLUSH_DENORMAL = True
 
 
 def declared(text: str, name: str = "mine", **options: Any) -> Algorithm:

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nldsl.api.rules import library_rule
 from nldsl.codegen.emit import rules
 from nldsl.codegen.runtime import FILES
 from nldsl.run.folder import Build, load
+from tests.runtime.streaming import letters, small_model, two_levels
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parent.parent / "codegen" / "runtime"
@@ -60,3 +62,21 @@ def folder(make_folder: Callable[..., Path]) -> Path:
 def build(folder: Path) -> Build:
     """The folder, loaded."""
     return load(folder)
+
+
+@pytest.fixture
+def model(build: Build) -> torch.nn.Module:
+    """What streams read with, in float64."""
+    return small_model(build)
+
+
+@pytest.fixture
+def text() -> torch.Tensor:
+    """What streams read."""
+    return letters()
+
+
+@pytest.fixture
+def two(build: Build) -> Any:
+    """Two levels of different clocks that learn on in a stream."""
+    return two_levels(build)

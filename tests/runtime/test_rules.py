@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import nldsl
 
 torch.set_num_threads(1)
-torch.set_flush_denormal(True)
+FLUSH_DENORMAL = True
 
 STEPS = 50
 SHAPES = ((3, 4), (5,), (2, 3, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,9 @@ import pytest
 import torch
 
 from nldsl.run.folder import Build
-from tests.runtime.streaming import letters, same, small_model, two_levels
+from tests.runtime.streaming import same
 
-
-@pytest.fixture(autouse=True)
-def _denormals() -> Iterator[None]:
-    torch.set_flush_denormal(True)
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def model(build: Build) -> torch.nn.Module:
-    return small_model(build)
-
-
-@pytest.fixture
-def text() -> torch.Tensor:
-    return letters()
-
-
-@pytest.fixture
-def two(build: Build) -> Any:
-    return two_levels(build)
+FLUSH_DENORMAL = True
 
 
 # --------------------------------------------------------------------------- files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from nldsl.run.folder import Build
-from tests.runtime.streaming import letters, plastic_level, same, small_model, two_levels, with_levels
+from tests.runtime.streaming import plastic_level, same, with_levels
 
+FLUSH_DENORMAL = True
 LENGTH = 16
-
-
-@pytest.fixture(autouse=True)
-def _denormals() -> Iterator[None]:
-    torch.set_flush_denormal(True)
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def model(build: Build) -> torch.nn.Module:
-    return small_model(build)
-
-
-@pytest.fixture
-def text() -> torch.Tensor:
-    return letters()
-
-
-@pytest.fixture
-def two(build: Build) -> Any:
-    return two_levels(build)
 
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tests.codegen.building import SPECS, gallery, imported
 
-torch.set_flush_denormal(True)
+FLUSH_DENORMAL = True
 
 
 @pytest.mark.parametrize("name", SPECS)
