@@ -217,6 +217,13 @@ def is_study(path: str) -> bool:
     return Path(path).is_dir()
 
 
+def its_folder() -> str:
+    """What to give in place of a spec, with the study that was changed last among those of the usual place."""
+    found = sorted(Path("studies").glob("*/study.json"), key=lambda file: file.stat().st_mtime)
+    example = f", as in `nldsl ablate {found[-1].parent} --report`" if found else ""
+    return f"give its folder{example}, or add `--run`"
+
+
 def status(console: Console, study: Study, *, as_json: bool, jobs: int | None) -> int:
     """Print how far a study is."""
     from nldsl.ablate import status as told

@@ -393,6 +393,8 @@ def test_a_study_is_run_looked_at_reported_and_gone_on_with(small: Path, nl: Run
     assert (other.code, "error[NL0901]" in other.err) == (2, True)
     assert nl("ablate", "small.nl", "--run", *KEPT).code == 0  # nothing is left to do
 
+    wrong = nl("ablate", "small.nl", "--report")
+    assert (wrong.code, "as in `nldsl ablate studies/study --report`" in wrong.err) == (2, True)
     wrong = nl("ablate", "studies/study", "--only", "store")
     assert (wrong.code, "`--only` belongs to a spec" in wrong.err) == (2, True)
     wrong = nl("ablate", "studies/study", "--run", "-o", "x")

@@ -57,7 +57,7 @@ def ablate(console: Console, path: str, asked: dict[str, Any]) -> int:
     if is_folder:
         return _of_folder(console, path, asked, running)
     if asked["report"] and not asked["run"]:
-        raise Problem("a report is of a study that was run", "give its folder, or add `--run`")
+        raise Problem("a report is of a study that was run", studies.its_folder())
     names = ("name", "variant", "settings", "auto", "families", "only", "most", "seeds")
     wish = Wish(path, **{name: asked[name] for name in names})
     if asked["block"]:
