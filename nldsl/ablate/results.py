@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nldsl.ablate.asked import Asked
 from nldsl.ablate.rows import Row, State, Trial
 from nldsl.ablate.statistics import Sample
-from nldsl.ablate.study import Study
+from nldsl.ablate.study import LOST, Study
 from nldsl.diagnostics.model import Diagnostic
 from nldsl.run.files import reason
 
@@ -224,7 +224,7 @@ def _found(study: Study, trial: Trial, warnings: list[Diagnostic]) -> Found:
         )
     )
     lost: State = "waiting" if ended else trial.state
-    return replace(one, trial=replace(trial, state=lost, problem="its result is lost"))
+    return replace(one, trial=replace(trial, state=lost, problem=LOST))
 
 
 def _with_result(one: Found, path: Path, digest: str) -> Found:

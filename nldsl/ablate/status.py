@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
 from shlex import quote
 
 from nldsl.ablate.ledger import ENDED
 from nldsl.ablate.progress import seconds_left
-from nldsl.ablate.rows import Trial
-from nldsl.ablate.study import Study
+from nldsl.ablate.rows import State, Trial
+from nldsl.ablate.study import LOST, Study, listed
 from nldsl.ablate.table import WIDTH, duration
 
 STATES = ("done", "running", "waiting", "diverged", "stopped", "failed")
+_LEFT: dict[State, str] = {"done": "result.json", "diverged": "result.json", "stopped": "log.jsonl"}
+"""What a trial has left that has ended.  The result of one that was stopped early may be on its way."""
 
 
 def as_text(study: Study, *, jobs: int = 1, width: int = WIDTH) -> str:
@@ -32,6 +34,7 @@ def as_text(study: Study, *, jobs: int = 1, width: int = WIDTH) -> str:
         lines += [f"{first:<{wide}}  {told:<{states}}  {share}".rstrip(), *more]
     troubles = [f"{t.name} {t.state}: {t.problem}" for t in trials if t.problem and t.state != "waiting"]
     troubles += [f"{row.words} cannot be run: {row.problem}" for row in study.rows if row.problem is not None]
+    troubles += _lost(trials)
     if troubles:
         lines += ["", *(w for t in troubles for w in textwrap.wrap(t, width, subsequent_indent="  "))]
     return "\n".join([*lines, "", *_going_on(study, trials, jobs)])
@@ -56,9 +59,31 @@ def as_json(study: Study, *, jobs: int = 1) -> str:
 
 
 def standing(study: Study) -> list[Trial]:
-    """The trials as they stand: one whose process is dead waits for the next runner."""
+    """The trials as they stand: one whose process is dead or whose result is lost waits for the next runner.
+
+    Whether results are there is seen; what is in them is not read, and nothing is changed.
+    """
     free = {trial.name for trial in study.ledger.free()}
-    return [replace(t, state="waiting") if t.name in free else t for t in study.trials()]
+    return [_as_it_stands(study, trial, free) for trial in study.trials()]
+
+
+def _as_it_stands(study: Study, trial: Trial, free: Container[str]) -> Trial:
+    if trial.name in free:
+        return replace(trial, state="waiting")
+    left = _LEFT.get(trial.state)
+    if left is None or (study.folder_of(trial) / left).is_file():
+        return trial
+    return replace(trial, state="waiting", step=0, problem=LOST)
+
+
+def _lost(trials: Sequence[Trial]) -> list[str]:
+    """A sentence on the trials whose results are lost, and what mends it."""
+    names = [trial.name for trial in trials if trial.state == "waiting" and trial.problem == LOST]
+    if not names:
+        return []
+    which, them = ("results are", "them") if len(names) > 1 else ("result is", "it")
+    mended = f"the next `--run` makes {them} anew, from a checkpoint where one is there"
+    return [f"{len(names)} {which} lost, of {listed(names)}: {mended}"]
 
 
 def _counts(trials: Sequence[Trial]) -> str:

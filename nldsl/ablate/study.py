@@ -39,6 +39,8 @@ LARGE = 1 << 16
 _BEFORE = ("study.db", "calibration.json")
 """What a study that was killed while it was made may have without its `study.json`."""
 MOST_LISTED = 6
+LOST = "its result is lost"
+"""The problem of a trial that has ended, and whose result is not there any more."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Study:
             return study
         said = Diagnostic(
             "NL0910",
-            f"the study is not made to its end: it has no trial {_listed(lacking)}",
+            f"the study is not made to its end: it has no trial {listed(lacking)}",
             help=f"make it whole: `nldsl ablate SPEC --run -o {quote(str(folder))}`, SPEC its spec",
             severity="warning",
         )
@@ -205,7 +207,7 @@ class Study:
             if found is not None and trial.state == "waiting":
                 self._recover(trial, found)
             elif found is None and trial.state in ("done", "diverged", "stopped"):
-                self.ledger.again(trial.variant, trial.seed, "its result is lost")
+                self.ledger.again(trial.variant, trial.seed, LOST)
 
     def _recover(self, trial: Trial, found: dict[str, Any]) -> None:
         entry = Entry(trial.variant, self.row(trial.variant).digest, trial.seed, trial.steps, 0)
@@ -302,7 +304,7 @@ def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
         said.append(
             Diagnostic(
                 "NL0911",
-                f"no longer asked for: {', '.join([_listed(gone)] * bool(gone) + unasked)}",
+                f"no longer asked for: {', '.join([listed(gone)] * bool(gone) + unasked)}",
                 notes=("the runs stay in the folder, and reports leave them out",),
                 severity="warning",
             )
@@ -310,10 +312,10 @@ def _joined(folder: Path, wanted: Asked) -> tuple[Asked, list[Diagnostic]]:
     return joined, said
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first few of names, and how many more there are.
 
-    >>> _listed(["a", "b"]), _listed("abcdefgh")
+    >>> listed(["a", "b"]), listed("abcdefgh")
     ('`a`, `b`', '`a`, `b`, `c`, `d`, `e`, `f` and 2 more')
     """
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""

@@ -346,6 +346,32 @@ def test_files_and_database_are_brought_together(study: Study) -> None:
     assert states[second.name].step == 0
 
 
+def test_a_result_that_somebody_removed_is_not_told_as_done(study: Study) -> None:
+    ends = ("done", "diverged", "stopped", "done", "diverged", "stopped")
+    for one, state in zip(study.trials(), ends, strict=True):
+        end(study, one, state)
+        (study.folder_of(one) / "log.jsonl").write_text("")
+    study.mend()
+    assert "every trial has ended" in status.as_text(study)
+    for one in study.trials()[:3]:
+        shutil.rmtree(study.folder_of(one))
+    (study.folder_of(study.trials()[5]) / "result.json").unlink()  # as just before its worker writes it
+    before = study.ledger.path.read_bytes()
+    told = status.as_text(study, width=200)
+    assert told.startswith("Parts of Run: 1 done, 3 waiting, 1 diverged, 1 stopped of 6; ")
+    assert (
+        f"3 results are lost, of `{BASE}/seed-0`, `{RATE}/seed-0`, `{DIM}/seed-0`: "
+        "the next `--run` makes them anew, from a checkpoint where one is there\n"
+    ) in told
+    assert told.endswith(f"it goes on with: nldsl ablate {study.folder} --run")
+    whole = json.loads(status.as_json(study))
+    assert whole["states"]["waiting"] == 3
+    assert [one["problem"] for one in whole["trials"]] == ["its result is lost"] * 3 + [""] * 3
+    assert study.ledger.path.read_bytes() == before, "a look changes nothing"
+    study.mend()
+    assert "4 results are lost" in status.as_text(study), "it is told until they are made"
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 2, "digest": "d", "seed": 0}'])
 def test_results_that_are_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)
