@@ -218,7 +218,7 @@ def is_study(path: str) -> bool:
 
 
 def its_folder() -> str:
-    """What to give in place of a spec, with the study that was changed last among those of the usual place."""
+    """What to give in place of a spec, with the study of the usual place that was changed last."""
     found = sorted(Path("studies").glob("*/study.json"), key=lambda file: file.stat().st_mtime)
     example = f", as in `nldsl ablate {found[-1].parent} --report`" if found else ""
     return f"give its folder{example}, or add `--run`"
