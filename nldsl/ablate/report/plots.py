@@ -36,7 +36,7 @@ def effects(facts: Facts, measure: str | None = None) -> str:
             _one_effect(axes, place, line, effect, facts, measure)
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.set_yticks(
-            range(len(found)), [f"{w.short(line.row.words, 48)}  {line.number}" for line, _ in found]
+            range(len(found)), [f"{line.number}  {w.short(line.row.words, 48)}" for line, _ in found]
         )
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -212,7 +212,8 @@ def differences(facts: Facts) -> str:
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         canvas.supxlabel("step", fontsize=10, color=GREY)
-        canvas.supylabel(f"nats per {facts.unit} above the baseline", fontsize=10, color=GREY)
+        of = "\n" if rows == 1 else " "  # one row is not as high as the words are long
+        canvas.supylabel(f"nats per {facts.unit}{of}above the baseline", fontsize=10, color=GREY)
 
     return svg(paint, width=10.5, height=0.7 + 1.5 * rows)
 
@@ -246,7 +247,7 @@ def costs(facts: Facts, measure: str | None = None) -> str:
         return ""
 
     def paint(canvas: Any) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
+        from matplotlib.ticker import EngFormatter, MaxNLocator
 
         grid = canvas.subplots(1, len(kinds), sharey=True, squeeze=False)
         for axes, (name, cost) in zip(grid.flat, kinds, strict=True):
@@ -256,7 +257,8 @@ def costs(facts: Facts, measure: str | None = None) -> str:
                     _one_cost(axes, line, cost[line.number], facts, measure)
             axes.set_xlabel(name)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: w.quantity(value)))
+            if "seconds" not in name:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.margins(x=0.12, y=0.1)
         unit = w.unit_of(measure, facts)
         grid.flat[0].set_ylabel(f"{w.title_of(measure)}{f', {unit}' if unit else ''}")
