@@ -79,8 +79,8 @@ CAPTIONS = {
     "effects": """The mean effect with its interval, and a tick for each seed. An interval that holds 0 tells
         nothing; a hollow mark has too few seeds for a verdict. Numbers are rows of the table.""",
     "curves": "Means over seeds; thin lines are single seeds. The fall at the start is cut off.",
-    "differences": """The held-out loss less that of the baseline with the same seed at the same step: thin lines are
-        seeds, the thick one is their mean. Above 0 is worse.""",
+    "differences": """The held-out loss less that of the baseline with the same seed at the same step: thin
+        lines are seeds, the thick one is their mean. Above 0 is worse.""",
     "costs": """Each variant by its number in the table, the baseline in blue. Bars are the standard deviation
         over seeds.""",
     "forgetting": "What each task gets from when it was learned to the end. Thin lines are single seeds.",
