@@ -7,7 +7,12 @@ import pytest
 from nldsl.ablate import elsewhere
 from nldsl.run.folder import RunError
 
-KNOWN = {"cpus": elsewhere.some, "gpus": elsewhere.number, "time": elsewhere.minutes}
+KNOWN = {
+    "cpus": elsewhere.some,
+    "gpus": elsewhere.number,
+    "time": elsewhere.minutes,
+    "queue": elsewhere.words,
+}
 
 
 def test_a_package_that_is_missing_is_a_finding_with_the_command() -> None:
@@ -23,8 +28,9 @@ def test_a_package_that_is_there_is_none() -> None:
 
 
 def test_options_are_read() -> None:
-    given = {"cpus": "2", "gpus": 0.5, "time": "1:30:00"}
-    assert elsewhere.read_options("ray", given, KNOWN) == {"cpus": 2, "gpus": 0.5, "time": 90}
+    given = {"cpus": "2", "gpus": 0.5, "time": "1:30:00", "queue": "short,long"}
+    read = {"cpus": 2, "gpus": 0.5, "time": 90, "queue": "short,long"}
+    assert elsewhere.read_options("ray", given, KNOWN) == read
     assert elsewhere.read_options("ray", {}, KNOWN) == {}
 
 
@@ -32,10 +38,13 @@ def test_options_are_read() -> None:
     ("given", "said", "help"),
     [
         ({"cpu": 1}, "`cpu` is no option of `--on ray`", "maybe `cpus`"),
-        ({"queue": 1}, "`queue` is no option of `--on ray`", "it has `cpus`, `gpus`, `time`"),
+        ({"disk": 1}, "`disk` is no option of `--on ray`", "it has `cpus`, `gpus`, `time`, `queue`"),
+        ({"queue": " "}, "`queue =  ` of `--on ray`: a name is wanted", None),
+        ({"queue": "a\nb"}, "`queue = a\nb` of `--on ray`: a name is wanted", None),
         ({"cpus": 0}, "`cpus = 0` of `--on ray`: a number above 0 is wanted", None),
         ({"cpus": "many"}, "`cpus = many` of `--on ray`: a number from 0 is wanted", None),
         ({"gpus": "nan"}, "`gpus = nan` of `--on ray`: a number from 0 is wanted", None),
+        ({"gpus": "inf"}, "`gpus = inf` of `--on ray`: a number from 0 is wanted", None),
         ({"gpus": -1}, "`gpus = -1` of `--on ray`: a number from 0 is wanted", None),
         (
             {"time": "soon"},

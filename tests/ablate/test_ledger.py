@@ -91,6 +91,7 @@ def test_a_claim_that_was_lost_changes_nothing(ledger: Ledger) -> None:
     claim = ledger.claim()
     assert claim is not None
     ledger.release(claim.token)
+    assert not ledger.beat(claim.token, step=9)
     again = ledger.claim()
     assert again is not None
     assert again.trial.attempts == 2
@@ -166,6 +167,14 @@ def test_somebody_who_has_only_begun_to_look_goes_by_the_clock(
     monkeypatch.setattr(ledgers.time, "time", lambda: now + 590)
     assert Ledger(ledger.path).claim("v0", 0) is None
     monkeypatch.setattr(ledgers.time, "time", lambda: now + 610)
+    assert "v0" in [one.variant for one in Ledger(ledger.path).free()]
+    assert ledger.beat(claim.token)  # it lives
+    assert Ledger(ledger.path).claim("v0", 0) is None
+    monkeypatch.setattr(ledgers.time, "time", lambda: now + 1220)
+    monkeypatch.setattr(ledgers, "me", lambda: Owner("elsewhere", 2, "y"))
+    assert ledger.adopt(claim.token)
+    assert Ledger(ledger.path).claim("v0", 0) is None
+    monkeypatch.setattr(ledgers.time, "time", lambda: now + 1830)
     assert Ledger(ledger.path).claim("v0", 0) is not None
 
 
@@ -198,6 +207,35 @@ def test_a_trial_that_gets_on_may_be_interrupted_often(ledger: Ledger) -> None:
         claim = ledger.claim("v0", 0)
         assert claim is not None
         assert ledger.beat(claim.token, step=kept, kept=kept)
+        assert ledger.fail(claim.token, "it broke") == "waiting"
+
+
+def test_signs_of_life_are_no_progress(ledger: Ledger) -> None:
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+    assert ledger.beat(claim.token, step=4, kept=2, seconds=3.0)
+    assert ledger.beat(claim.token, step=0, kept=0, seconds=1.0)  # one that goes on has yet to load
+    assert (ledger.trials()[0].step, ledger.trials()[0].seconds) == (4, 3.0)
+    ledger.release(claim.token)
+    found = []
+    for _ in range(TRIES):
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        assert ledger.beat(claim.token, step=3, kept=2)
+        found.append(ledger.fail(claim.token, "it broke"))
+    assert found == ["waiting"] * (TRIES - 1) + ["failed"]
+
+
+def test_a_trial_that_is_done_anew_has_all_its_attempts_and_its_own_checkpoints(ledger: Ledger) -> None:
+    claim = ledger.claim("v0", 0)
+    assert claim is not None
+    assert ledger.beat(claim.token, step=8, kept=8)
+    assert ledger.fail(claim.token, "it broke") == "waiting"
+    ledger.again("v0", 0, "its result is lost")
+    for kept in (0, 0, 1, 1):  # the third comes to a new checkpoint
+        claim = ledger.claim("v0", 0)
+        assert claim is not None
+        assert ledger.beat(claim.token, kept=kept)
         assert ledger.fail(claim.token, "it broke") == "waiting"
 
 
@@ -244,6 +282,8 @@ def test_trials_are_asked_for_or_not(ledger: Ledger) -> None:
 def test_a_second_creation_keeps_the_first(ledger: Ledger) -> None:
     assert len(Ledger.create(ledger.path).trials()) == 3
     assert [path.name for path in ledger.path.parent.iterdir()] == ["study.db"]
+    with sqlite3.connect(ledger.path) as db:  # a write-ahead log needs the memory of one machine
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_a_locked_database_is_a_finding(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,14 +359,23 @@ def test_others_go_on_while_somebody_asks_who_lives(ledger: Ledger, monkeypatch:
     assert ledger.claim("v0", 0) is not None
 
 
+@pytest.mark.parametrize(
+    "sign",
+    [
+        lambda ledger, token: ledger.beat(token),
+        lambda ledger, token: ledger.adopt(token),
+        lambda ledger, token: ledger.entrust(token, Owner("elsewhere", 1, "x")),
+    ],
+    ids=["beat", "adopt", "entrust"],
+)
 def test_a_sign_of_life_while_somebody_looks_keeps_a_claim(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, sign: Callable[[Ledger, str], object]
 ) -> None:
     claim = ledger.claim("v0", 0)
     assert claim is not None
 
     def late(_owner: Owner) -> bool:
-        assert ledger.beat(claim.token)
+        assert sign(ledger, claim.token)
         return False
 
     monkeypatch.setattr(Owner, "state", late)
@@ -357,6 +406,14 @@ def test_a_start_is_the_same_whoever_looks() -> None:
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+def test_numbers_of_processes_are_of_one_start_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, here = began(os.getpid()), owners.this_host.__wrapped__()
+    monkeypatch.setattr(owners, "_boot", lambda: "another start of the machine")
+    assert began(os.getpid()) != before
+    monkeypatch.setattr(owners.os, "readlink", lambda _path: "pid:[1]")  # in a container of it
+    assert owners.this_host.__wrapped__() != here
 
 
 def test_systems_without_proc_ask_ps(monkeypatch: pytest.MonkeyPatch) -> None:

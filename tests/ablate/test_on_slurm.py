@@ -38,10 +38,22 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return told
 
 
-def test_a_job_in_the_queue_lives(squeue: Path) -> None:
+def test_a_job_in_the_queue_lives(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic() // 10 * 10
+    monkeypatch.setattr(time, "monotonic", lambda: began)
     assert owner.queued("71_1").state() is True
     assert owner.queued("71_7").state() is False
     assert owner.queued("72_0").state() is False
+    squeue.write_text("71_0\n")
+    assert owner.queued("71_1").state() is True  # it is not asked again at once
+    monkeypatch.setattr(time, "monotonic", lambda: began + 10)
+    assert owner.queued("71_1").state() is False
+
+
+def test_a_queue_that_does_not_answer_has_lost_no_job(squeue: Path) -> None:
+    program = squeue.with_name("bin") / "squeue"
+    program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    assert owner.queued("71_1").state() is None
 
 
 def test_without_squeue_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

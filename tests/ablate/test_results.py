@@ -241,6 +241,28 @@ def test_other_documents_are_told_of_and_what_both_have_is_compared(folder: Path
     assert compare(results, "loss")[0].documents == count
 
 
+def test_documents_of_seeds_are_brought_together_by_their_names(folder: Path) -> None:
+    whole = read(folder)
+    path = folder / "runs" / "base" / "seed-1" / "result.json"
+    content = json.loads(path.read_text())
+    gone = content["documents"].pop(0)["name"]
+    content["documents"].reverse()
+    path.write_text(json.dumps(content))
+    results = read(folder)
+    assert results.documents("base") == tuple(n for n in whole.documents("base") if n != gone)
+    assert results.losses("base").tolist() == whole.losses("base")[:, 1:].tolist()
+    assert results.weights("base").tolist() == whole.weights("base")[:, 1:].tolist()
+
+
+def test_of_a_step_that_was_done_twice_a_curve_has_the_last(folder: Path) -> None:
+    path = folder / "runs" / "base" / "seed-0" / "log.jsonl"
+    with path.open("a") as log:
+        log.write('{"event": "evaluate", "step": 2, "loss": 7.5}\n')
+    curve = read(folder).of("base")[0].curve
+    assert [step for step, _ in curve] == [0, 2, 4]
+    assert curve[1] == (2, 7.5)
+
+
 def test_no_study_is_a_finding(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         read(tmp_path / "nothing")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,13 @@ def test_builds_share_their_text_and_nothing_else(tmp_path: Path) -> None:
     shared = {one.stat().st_ino for one in (b / "sotu.txt.xz" for b in builds)}
     assert len(shared) == 1
     assert len({(b / "train.py").stat().st_ino for b in builds}) == 3
+    text = builds[0] / "sotu.txt.xz"
+    whole = text.read_bytes()
+    text.write_bytes(whole[:-1])  # of all three: they are one file
+    more = make(
+        study.folder, spec=SPEC.replace('"own.txt"', '"sotu"').replace("dim = [16]", "dim = [16, 24]")
+    )
+    assert (more.build_of("model.dim=24") / "sotu.txt.xz").read_bytes() == whole
 
 
 def test_seeds_and_variants_that_are_added_leave_the_rest_alone(study: Study) -> None:
@@ -178,6 +187,7 @@ def test_a_variant_that_is_called_otherwise_keeps_its_runs(study: Study) -> None
     [
         ("steps = 40", "steps = 41", "`base` is not the same spec as there"),
         ("ablate Parts", "ablate Others", "it is called `Parts`, and this one `Others`"),
+        ("Run", "Ran", "its base is `Run`, and here it is `Ran`"),
     ],
 )
 def test_the_study_of_another_spec_is_left_alone(study: Study, old: str, new: str, words: str) -> None:
@@ -324,6 +334,24 @@ def test_a_database_is_made_anew_once_and_is_never_missing(
     assert there == [True, True]
 
 
+def test_what_was_to_be_undone_in_a_lost_database_is_not_undone_in_the_new_one(study: Study) -> None:
+    path = study.folder / "study.db"
+    journal = path.with_name("study.db-journal")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE trials SET problem = hex(zeroblob(100000))")  # more than fits: pages are written
+        left = journal.read_bytes()
+        db.execute("ROLLBACK")
+    path.unlink()
+    journal.write_bytes(left)
+    assert [found.code for found in Study.open(study.folder).warnings] == ["NL0908"]
+    assert Study.open(study.folder).ledger.damage() is None
+    assert len(study.trials()) == 6
+    assert not journal.exists()
+    assert journal.with_name("study.db-journal.damaged-1").read_bytes() == left
+
+
 def test_making_a_study_again_mends_its_database_as_well(study: Study) -> None:
     end(study, study.trials()[0])
     (study.folder / "study.db").write_bytes(b"")
@@ -369,6 +397,7 @@ def test_a_result_that_somebody_removed_is_not_told_as_done(study: Study) -> Non
     assert [one["problem"] for one in whole["trials"]] == ["its result is lost"] * 3 + [""] * 3
     assert study.ledger.path.read_bytes() == before, "a look changes nothing"
     study.mend()
+    assert [one.problem for one in study.trials()].count("its result is lost") == 4
     assert "4 results are lost" in status.as_text(study), "it is told until they are made"
 
 
@@ -376,6 +405,18 @@ def test_a_result_that_somebody_removed_is_not_told_as_done(study: Study) -> Non
 def test_results_that_are_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)
     assert studies.read_result(tmp_path / "result.json", "d", 0) is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"digest": "e"}, {"seed": 1}, {"state": "running"}, {"steps": "all"}, {"format": 2}], ids=str
+)
+def test_results_of_something_else(tmp_path: Path, other: dict[str, object]) -> None:
+    path = tmp_path / "result.json"
+    whole = {"format": 1, "digest": "d", "seed": 0, "state": "done", "steps": 4, "seconds": 1.5}
+    path.write_text(json.dumps(whole))
+    assert studies.read_result(path, "d", 0) == whole
+    path.write_text(json.dumps(whole | other))
+    assert studies.read_result(path, "d", 0) is None
 
 
 def test_a_build_that_was_half_written_is_none(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
