@@ -12,7 +12,7 @@ from nldsl.codegen.emit.rules import Forms, algorithms
 from nldsl.codegen.emit.rules import numbers as rule_numbers
 from nldsl.levels.graph import Clock
 from nldsl.levels.outer import Assignment, OuterLevel
-from nldsl.resolve.expanded import Expanded, Pretrained, Rule, Task, Training
+from nldsl.resolve.expanded import WINDOWS, Expanded, Pretrained, Rule, Task, Training
 
 
 def text(value: str) -> c.Atom:
@@ -184,11 +184,15 @@ def _rate(rule: Rule) -> c.Code:
 
 
 def _evaluation(training: Training) -> list[tuple[str, c.Code]]:
+    windows: list[tuple[str, c.Code]] = []
+    if training.evaluate_windows != WINDOWS:
+        windows = [("evaluate_windows", _option(training.evaluate_windows))]
     if not training.evaluations:
-        return []
+        return windows
     measures = list({m[0]: m for one in training.evaluations for m in one.measures}.values())
     found: list[tuple[str, c.Code]] = [
-        ("evaluate_every", literal(min(one.every for one in training.evaluations)))
+        ("evaluate_every", literal(min(one.every for one in training.evaluations))),
+        *windows,
     ]
     if measures:
         made = [

@@ -96,7 +96,8 @@ def _value(text: str, kind: Any, path: str, rest: list[str]) -> Any:
     if rest:
         group = path.rsplit(".", len(rest))[0]
         raise UserError(f"there is no setting `{path}`", help=f"`{group}` is one value", code=2)
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    several = typing.get_origin(kind) in (types.UnionType, typing.Union)  # the latter with a `Literal` in it
+    kinds = typing.get_args(kind) if several else (kind,)
     if types.NoneType in kinds and text.lower() in ("none", "off"):
         return None
     for one in kinds:

@@ -160,9 +160,14 @@ def held_out_windows(corpus: Corpus, length: int, count: int) -> Tensor:
 
 def held_out_starts(corpus: Corpus, length: int, count: int) -> Tensor:
     """Where those windows begin in the held-out text: `[windows]` of int64."""
-    available = (len(corpus.held_out) - 1) // length
+    available = held_out_count(corpus, length)
     chosen = torch.linspace(0, available - 1, min(count, available), dtype=torch.float64).long()
     return chosen * length
+
+
+def held_out_count(corpus: Corpus, length: int) -> int:
+    """How many windows the held-out text has."""
+    return (len(corpus.held_out) - 1) // length
 
 
 def batches(windows: Tensor, batch: int) -> Iterator[Tensor]:

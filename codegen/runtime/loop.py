@@ -39,7 +39,7 @@ class Trainer:
         self.settings = settings
         self.device = device
         vocabulary = int(settings.model.get("vocab", 256))
-        self.course = Course(settings.data, vocabulary, settings.evaluate_windows)
+        self.course = Course(settings.data, vocabulary, settings.most_windows)
         torch.manual_seed(settings.seed)
         self.model = construct(settings.model).to(device)
         self.pretrained = [] if begun else start_from_files(self.model, settings)

@@ -15,7 +15,8 @@ def plan(settings: Settings, weights: Mapping[str, int]) -> str:
     """The schedule as text; `weights` counts the numbers that each level learns."""
     data = settings.data
     head = f"{settings.name}: {settings.steps:,} steps of {data.batch} x {data.length} tokens"
-    said = [head, _segments(settings), "", *_table(settings, weights), "", *timeline(settings)]
+    before = [head, _segments(settings), *_measured(settings)]
+    said = [*before, "", *_table(settings, weights), "", *timeline(settings)]
     never = [f"never: {words}" for words in never_happens(settings)]
     return "\n".join([*said, *(["", *never] if never else [])]) + "\n"
 
@@ -26,6 +27,19 @@ def _segments(settings: Settings) -> str:
         return f"gradients flow back over whole sequences of {least} tokens"
     span = f"{most}" if least == most else f"{least} to {most}"
     return f"token clocks cut the sequences: gradients flow back over {span} tokens"
+
+
+def _measured(settings: Settings) -> list[str]:
+    """What an evaluation measures, where that is not what every run measures."""
+    asked, data = settings.evaluate_windows, settings.data
+    if asked == Settings.evaluate_windows:
+        return []
+    texts = {task.kind == "text" for task in data.tasks}
+    what = "windows" if False not in texts else "items" if True not in texts else "windows or items"
+    many = "all" if asked == "all" else f"at most {asked:,}"
+    every = settings.evaluate_every
+    when = "every step" if every == 1 else f"every {every:,} steps"
+    return [f"measures {many} held-out {what}{' of each task' if data.tasks else ''} {when}"]
 
 
 def _table(settings: Settings, weights: Mapping[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -213,6 +214,7 @@ class Settings:
     `no_decay`, `elementwise`, `stacked` and `frozen` are patterns over parameter names: what is never
     decayed; matrices that `muon` and `m3` leave to AdamW (embeddings, heads); parameters of three
     axes that are stacks of matrices; what nobody learns.  `compile = None` compiles on CUDA only.
+    `evaluate_windows` of the held-out text, or items, of each task are measured, spread evenly.
     """
 
     name: str
@@ -224,7 +226,7 @@ class Settings:
     clip: float | None = 1.0
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     evaluate_every: int = 200
-    evaluate_windows: int = 64
+    evaluate_windows: int | Literal["all"] = 64
     measures: tuple[Measure, ...] = (Measure("perplexity"),)
     checkpoint_every: int | None = None
     sample: Sample = Sample()
@@ -235,6 +237,11 @@ class Settings:
     compile: bool | None = None
     deterministic: bool = True
     pretrained: tuple[Pretrained, ...] = ()
+
+    @property
+    def most_windows(self) -> int:
+        """`evaluate_windows` as a number; where it is `all`, one that no text reaches."""
+        return sys.maxsize if self.evaluate_windows == "all" else self.evaluate_windows
 
     def level(self, name: str) -> Level:
         """The level called `name`; `KeyError` if there is none."""
@@ -366,7 +373,7 @@ def _validate_numbers(settings: Settings) -> None:
         "data.length": (settings.data.length, 1),
         "data.batch": (settings.data.batch, 1),
         "evaluate_every": (settings.evaluate_every, 1),
-        "evaluate_windows": (settings.evaluate_windows, 1),
+        "evaluate_windows": (settings.most_windows, 1),
         "checkpoint_every": (settings.checkpoint_every or 1, 1),
         "sample.tokens": (settings.sample.tokens, 0),
     }

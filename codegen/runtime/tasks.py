@@ -165,6 +165,26 @@ class Course:
         """How many held-out tokens count."""
         return self.windows[:, 1:].numel() if self.targets is None else int((self.targets != IGNORED).sum())
 
+    def fewer_than(self, count: int) -> list[str]:
+        """What is worth a line before a run that asks for `count` windows of held-out text, or of each task:
+        where there are fewer.
+        """
+        length = self.data.length
+        if self.tasks:
+            has = [(f"task `{t.name}`", t.corpus is None, len(t.held_out.inputs)) for t in self.tasks]
+        else:
+            has = [("the held-out text", False, texts.held_out_count(self.corpus, length))]
+        said = []
+        for name, of_items, found in has:
+            if found < count:
+                what = f"{'held-out item' if of_items else 'window'}{'' if found == 1 else 's'}"
+                unit = "" if of_items else f" of {length} tokens"
+                said.append(
+                    f"`evaluate_windows` is {count:,}, and {name} has {found:,} {what}{unit}; "
+                    "no more are measured"
+                )
+        return said
+
     def asked(self, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What is asked of these tasks: windows `[n, length + 1]` and targets `[n, length]`."""
         inputs = torch.cat([self.questions[task].inputs for task in tasks])

@@ -91,6 +91,8 @@ def train(
             result.baselines = trainer.course.baselines()
             journal.tell("start", trainer.step, **describe(trainer, result))
             warnings = [*idle_levels(settings), *trainer.course.warnings, *([unfit] if unfit else [])]
+            if settings.evaluate_windows not in ("all", Settings.evaluate_windows):  # what nobody asked for
+                warnings += trainer.course.fewer_than(settings.most_windows)
             if content is not None and "settings" in content:
                 warnings += new_clocks(settings, content["settings"])
             for warning in warnings:

@@ -249,7 +249,7 @@ def _look_at(folder: Path, seconds: float, tell: Callable[[Facts], None]) -> Non
     with build.session.surroundings(settings):
         trainer = build.loop.Trainer(settings, build.session.pick_device("auto"))
         trainer.course.baselines()
-        tell({"start": time.perf_counter() - begun, **_often(settings)})
+        tell({"start": time.perf_counter() - begun, **_often(settings, len(trainer.course.windows))})
         for number in range(min(STEPS, max(settings.steps, 1))):
             if number >= FEWEST and time.perf_counter() - begun > seconds * 2 / 3:
                 break
@@ -264,13 +264,15 @@ def _look_at(folder: Path, seconds: float, tell: Callable[[Facts], None]) -> Non
         tell({"checkpoint": time.perf_counter() - moment})
 
 
-def _often(settings: Any) -> Facts:
-    """How many evaluations, each of how many batches, and checkpoints a training by `settings` has."""
+def _often(settings: Any, windows: int) -> Facts:
+    """How many evaluations, each of how many batches, and checkpoints a training by `settings` has, whose
+    evaluations measure `windows`.
+    """
     every = settings.evaluate_every
     kept = settings.checkpoint_every or every
     return {
         "evaluations": 1 - (-settings.steps // every),
-        "batches": -(-settings.evaluate_windows // settings.data.batch),
+        "batches": -(-windows // settings.data.batch),
         "checkpoints": -(-settings.steps // kept),
     }
 

@@ -17,7 +17,7 @@ from nldsl.document import model as doc
 from nldsl.resolve import Module
 from nldsl.resolve.calls import function_name
 from nldsl.resolve.data import DATA_KINDS
-from nldsl.resolve.expanded import BlockInstance, ChainInstance, Expanded, MemoryInstance
+from nldsl.resolve.expanded import WINDOWS, BlockInstance, ChainInstance, Expanded, MemoryInstance
 from nldsl.resolve.fields import FIELDS, FLOWS
 from nldsl.resolve.flows import MAP_TAKES
 from nldsl.resolve.primitives import PRIMITIVES, Takes
@@ -194,14 +194,23 @@ def _timing(update: e.Expr | None, instances: list[MemoryInstance]) -> dict[str,
 # --------------------------------------------------------------------------- training
 
 
+UNSTATED: dict[str, e.Expr] = {"evaluate_windows": e.Number(WINDOWS)}
+"""Defaults of a `train` block that a complete spec leaves out even where they are given: a spec from before
+there was such a field keeps its digest, and its studies go on.
+"""
+
+
 def train_fields(train: doc.Train) -> dict[str, e.Expr]:
-    """The fields of a `train` block in a fixed order, those that it leaves out with their defaults."""
+    """The fields of a `train` block in a fixed order, those that it leaves out with their defaults, and none
+    of `UNSTATED`.
+    """
     stated: dict[str, e.Expr] = {
         "objective": word("next_token"), "steps": e.Number(1000), "seed": e.Number(0), "clip": e.Number(1.0),
         "precision": word("float32"), "compile": word("false"),
     }  # fmt: skip
     missing = {name: value for name, value in stated.items() if name not in train.fields}
-    return in_order(train.fields | missing, TRAIN_FIELDS)
+    given = {name: value for name, value in train.fields.items() if value != UNSTATED.get(name)}
+    return in_order(given | missing, TRAIN_FIELDS)
 
 
 def in_order(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

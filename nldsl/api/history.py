@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from nldsl.api.defaults import UNSTATED
 from nldsl.api.provenance import Provenance
 from nldsl.api.reading import Analysis, linked
 from nldsl.diagnostics.model import Source, SpecError
@@ -83,9 +84,9 @@ def _default(analysis: Analysis, path: str, origins: Provenance) -> tuple[str, s
     base = analysis.resolution.base
     assert base is not None
     module = linked(Source("<expanded>.nl", expand(analysis.resolution)), None).module
-    value = None
+    value = UNSTATED.get(path.rpartition(".")[2])
     with suppress(amend.NoSuchPath):
-        value = amend.value_at(path, _root(base.name, module), module)
+        value = amend.value_at(path, _root(base.name, module), module) or value
     return ("(left out)", "nothing states it") if value is None else (print_expr(value), origins.default.text)
 
 

@@ -97,6 +97,7 @@ def ablations(subject: Subject, findings: Findings, judge: Judge) -> None:
                 _broken(subject, findings, what, _place(planned), block.span, found)
             if resolution.expanded is None:
                 continue
+            _measured(subject, findings, base, resolution.expanded, planned)
             key = meaning(resolution.expanded)
             if key == unchanged:
                 continue
@@ -209,6 +210,24 @@ def _same(subject: Subject, findings: Findings, first: Planned, second: Planned)
         f"`{second.words}` and `{first.words}` are the same spec",
         [(_last(second), "again here"), (_last(first), "first here")],
         help="remove one of them",
+        severity="warning",
+    )
+
+
+def _measured(
+    subject: Subject, findings: Findings, base: Expanded, variant: Expanded, planned: Planned
+) -> None:
+    """A variant is asked for the same windows as its base."""
+    one, other = variant.training, base.training
+    if one is None or other is None or one.evaluate_windows == other.evaluate_windows:
+        return
+    report(
+        subject,
+        findings,
+        "NL0616",
+        f"`{planned.words}` measures {one.evaluate_windows} windows, and its base {other.evaluate_windows}",
+        [(_last(planned), "this variant"), (other.spans.get("evaluate_windows"), "the base")],
+        help="set `evaluate_windows` in the run itself, for all variants",
         severity="warning",
     )
 

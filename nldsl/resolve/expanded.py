@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
+from typing import Literal
 
 from nldsl.diagnostics.model import Span
 from nldsl.levels.graph import Clock
@@ -295,6 +296,9 @@ class TrainLevel:
     clock_span: Span | None = field(default=None, compare=False, repr=False)
 
 
+WINDOWS = 64
+"""Held-out windows that are measured where nothing is said."""
+
 BYTES = 256
 PIXELS = 17  # of a digit: 0 to 16
 
@@ -361,7 +365,10 @@ class Evaluate:
 
 @record
 class Training:
-    """A `train` block, evaluated."""
+    """A `train` block, evaluated.
+
+    `evaluate_windows`: how many windows of the held-out text, or items of each task, are measured at most.
+    """
 
     name: str
     data: Data
@@ -377,6 +384,7 @@ class Training:
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: dict[str, Span | None] = field(default_factory=dict, compare=False, repr=False)
     start: Pretrained | None = None
+    evaluate_windows: int | Literal["all"] = WINDOWS
 
 
 @record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from nldsl.diagnostics.model import Span
 from nldsl.diagnostics.suggest import nearest
@@ -14,7 +14,7 @@ from nldsl.levels.graph import Clock
 from nldsl.resolve.calls import arguments_of, function_name
 from nldsl.resolve.data import OBJECTIVES
 from nldsl.resolve.data import data as read_data
-from nldsl.resolve.expanded import Evaluate, Num, Pretrained, Rule, Training, TrainLevel
+from nldsl.resolve.expanded import WINDOWS, Evaluate, Num, Pretrained, Rule, Training, TrainLevel
 from nldsl.resolve.findings import Findings, Unresolved
 from nldsl.resolve.modules import Module
 from nldsl.resolve.optimizers import algorithm, no_such_rule
@@ -34,6 +34,7 @@ TRAIN_FIELDS = (
     "precision",
     "checkpoint",
     "compile",
+    "evaluate_windows",
 )
 LEVEL_FIELDS = ("learns", "rule", "update", "reduce")
 MEASURES = {"loss": (), "perplexity": (), "bits_per_byte": (), "accuracy": (), "needle": ("length",)}
@@ -72,6 +73,7 @@ class _Train:
         checkpoint = self._try(self._checkpoint)
         compiled = self._try(lambda: self._word("compile", ("true", "false", "yes", "no"), "false"))
         start = self._try(self._start)
+        windows = self._try(self._windows)
         if self.failed or data is None or steps is None:
             raise Unresolved(declaration.name)
         if not declaration.levels:
@@ -97,6 +99,7 @@ class _Train:
             declaration.where(),
             {n: v.span for n, v in values.items()},
             start,
+            windows or WINDOWS,
         )
 
     def _try(self, make: Callable[[], T]) -> T | None:
@@ -317,6 +320,32 @@ class _Train:
             )
 
     # ------------------------------------------------------------------ evaluation
+
+    def _windows(self) -> int | Literal["all"]:
+        """How many windows of the held-out text are measured; how many there are is known to the run."""
+        value = self.declaration.fields.get("evaluate_windows")
+        if value is None:
+            return WINDOWS
+        found = self.scope.value(value)
+        if isinstance(found, Amount):
+            raise self.findings.stop(
+                "NL0303",
+                f"`evaluate_windows` is counted in {found.unit}s",
+                value.span,
+                "this unit does not fit",
+                help="write a bare number of windows, or `all`",
+            )
+        if isinstance(found, Word):
+            if found.text == "all":
+                return "all"
+            raise self.findings.stop(
+                "NL0203",
+                f"`evaluate_windows` cannot be `{found.text}`",
+                value.span,
+                "not a choice",
+                help="write how many windows, as in `evaluate_windows = 256`, or `all`",
+            )
+        return int(self.scope.integer(value, "`evaluate_windows`"))
 
     def _evaluation(self, item: doc.Evaluation) -> Evaluate:
         clock = self.scope.clock(item.clock)

@@ -38,7 +38,7 @@ def evaluate(
         model, content = build.checkpoint.restore(path)
         settings = dataclasses.replace(build.settings, model=content["sizes"])
         build.measures.check(settings.measures, settings.data.tokenizer)
-        count = sys.maxsize if whole else settings.evaluate_windows
+        count = sys.maxsize if whole else settings.most_windows
         vocabulary = int(settings.model.get("vocab", 256))
         course = build.tasks.Course(settings.data, vocabulary, count, build.folder)
 

@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import pytest
 
+import nldsl
 from nldsl.ablate import calibrate as c
 from nldsl.ablate.calibrate import Estimate, Times, calibrate
 from nldsl.ablate.table import as_json, as_text
 
-from .plans import plan_of
+from .plans import SMALL, plan_of
 
 
 def test_a_calibration_times_every_variant_in_a_process_of_its_own() -> None:
@@ -102,10 +103,19 @@ def test_how_often_a_training_evaluates_and_saves() -> None:
         steps=100,
         evaluate_every=30,
         checkpoint_every=0,
-        evaluate_windows=64,
         data=SimpleNamespace(batch=5),
     )
-    assert c._often(settings) == {"evaluations": 5, "batches": 13, "checkpoints": 4}
+    assert c._often(settings, 64) == {"evaluations": 5, "batches": 13, "checkpoints": 4}
+
+
+def test_an_evaluation_of_all_windows_is_counted_by_those_there_are(tmp_path: Path) -> None:
+    text = SMALL.replace("steps = 4\n", "steps = 4\n  evaluate_windows = all\n")
+    (tmp_path / "own.txt").write_text("some words " * 160)  # 176 bytes are held out: 10 windows of 16
+    (tmp_path / "own.nl").write_text(text.replace('"sotu"', '"own.txt"').replace("manifest", "tail"))
+    nldsl.load(tmp_path / "own.nl").compile(tmp_path / "build")
+    told: list[dict[str, Any]] = []
+    c.work([json.dumps({"folder": str(tmp_path / "build"), "seconds": 60})], told.append)
+    assert [one["batches"] for one in told if "batches" in one] == [5]
 
 
 def test_a_study_takes_no_less_than_its_longest_trial() -> None:

@@ -36,12 +36,12 @@ def _corpus(folder: Path, every: int = 2) -> list[bytes]:
     return texts
 
 
-def _trainer(build: Build, **data: Any) -> Any:
+def _trainer(build: Build, windows: Any = 1000, **data: Any) -> Any:
     given = {"source": "tales", "split": "manifest", "length": 16, "batch": 3} | data
     settings = dataclasses.replace(
         build.settings,
         data=dataclasses.replace(build.settings.data, **given),
-        evaluate_windows=1000,
+        evaluate_windows=windows,
     )
     return build.loop.Trainer(settings, torch.device("cpu"))
 
@@ -92,6 +92,17 @@ def test_the_mean_by_tokens_is_the_loss_of_the_run(
     assert found.loss == pytest.approx(measured["loss"], rel=0, abs=1e-12)
     assert found.accuracy == pytest.approx(measured["accuracy"], rel=0, abs=1e-12)
     assert sum(one["tokens"] for one in found.units) == trainer.course.questions_asked
+
+
+@pytest.mark.parametrize(("windows", "measured"), [(1, 1), (5, 5), (1000, 20), ("all", 20)])
+def test_documents_are_measured_by_as_many_windows_as_are_asked_for(
+    build: Build, windows: Any, measured: int
+) -> None:
+    """Of 326 tokens held out, 20 windows of 16 have a next token each."""
+    _corpus(build.folder)
+    trainer = _trainer(build, windows)
+    assert len(trainer.course.windows) == measured
+    assert sum(one["tokens"] for one in trainer.evaluate_documents().units) == 16 * measured
 
 
 def test_windows_of_other_lengths_are_other_windows(build: Build) -> None:

@@ -13,6 +13,7 @@ from nldsl.run.folder import Build
 TEXT = """\
 Toy: 10 steps of 4 x 16 tokens
 token clocks cut the sequences: gradients flow back over 6 to 10 tokens
+measures at most 8 held-out windows every 3 steps
 
 level     changes                first             updates  rule   weights
 pretrain  every 1 step           step 1                 10  adamw    1,033
@@ -61,6 +62,24 @@ def test_what_never_happens_is_said(build: Build, planned: Any) -> None:
     ]
     empty = dataclasses.replace(planned, steps=0)
     assert not any(line.startswith("steps ") for line in build.train.schedule_of(empty).splitlines())
+
+
+def test_what_an_evaluation_measures_is_said_where_it_is_not_the_default(build: Build) -> None:
+    s = build.schedule
+    text, digits = s.Task("a", "a.txt"), s.Task("1", "digits", kind="classes", labels=("1",))
+
+    def said(windows: Any, *tasks: Any, every: int = 3) -> str:
+        data = dataclasses.replace(build.settings.data, tasks=tasks)
+        settings = dataclasses.replace(
+            build.settings, evaluate_windows=windows, evaluate_every=every, data=data
+        )
+        return build.train.schedule_of(settings).splitlines()[2]
+
+    assert said(64) == ""
+    assert said("all") == "measures all held-out windows every 3 steps"
+    assert said("all", text, every=1) == "measures all held-out windows of each task every step"
+    assert said(1_000, digits) == "measures at most 1,000 held-out items of each task every 3 steps"
+    assert said(9, text, digits) == "measures at most 9 held-out windows or items of each task every 3 steps"
 
 
 def test_the_command_line_plans_and_trains_nothing(build: Build, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,17 @@ def test_pairs_that_are_too_long_are_left_out_and_told_of(labelled: Build) -> No
     assert course.warnings == ("1 pairs of pairs.tsv are longer than 16 tokens and left out",)
 
 
+def test_tasks_that_hold_out_fewer_than_are_measured_are_told_of(labelled: Build) -> None:
+    tasks = _classes(labelled, "a"), _classes(labelled, "b", "c")
+    course = _course(labelled, _data(labelled, *tasks, labelled.schedule.Task("text", "letters.txt")))
+    assert course.fewer_than(3) == []
+    assert course.fewer_than(25) == [
+        "`evaluate_windows` is 25, and task `a` has 3 held-out items; no more are measured",
+        "`evaluate_windows` is 25, and task `b, c` has 6 held-out items; no more are measured",
+        "`evaluate_windows` is 25, and task `text` has 24 windows of 16 tokens; no more are measured",
+    ]
+
+
 def test_an_era_is_the_documents_of_its_years(build: Build) -> None:
     documents = [bytes([97 + i]) * 40 for i in range(20)]
     text = b"\f".join(documents)

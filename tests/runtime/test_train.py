@@ -154,6 +154,21 @@ def test_a_shorter_run_can_be_made_longer(build: Build, tmp_path: Path) -> None:
     assert result.step == 8
 
 
+@pytest.mark.parametrize(
+    ("windows", "told"),
+    [
+        ("24", []),
+        ("all", []),
+        ("25", ["`evaluate_windows` is 25, and the held-out text has 24 windows of 16 tokens"]),
+        ("64", []),  # the default, which nobody asked for
+    ],
+)
+def test_fewer_windows_than_were_asked_for_are_told_of(build: Build, windows: str, told: list[str]) -> None:
+    _, events = _train(build, _settings(build, "steps=0", f"evaluate_windows={windows}"))
+    said = [event["text"] for event in events if event["event"] == "warning"]
+    assert said == [f"{text}; no more are measured" for text in told]
+
+
 def test_another_clock_of_a_level_is_told_when_a_run_goes_on(build: Build, tmp_path: Path) -> None:
     four = _settings(build, "steps=4", "levels.slow.clock=2 steps")
     _, events = _train(build, four, out=tmp_path / "run")
