@@ -92,6 +92,29 @@ def test_the_drawn_variances_are_those_of_every_possible_draw() -> None:
     assert spread.documents == 23
 
 
+def test_runs_whose_documents_differ_in_length_have_each_its_own_mean() -> None:
+    chance = np.random.default_rng(18)
+    one = _crossed(chance.standard_normal((5, 23)))
+    other = _crossed(chance.standard_normal((5, 23)), TOKENS[::-1])
+    means = [np.average(x.values, axis=1, weights=x.weights[0]) for x in (one, other)]
+    spread = spread_of(one, other)
+    assert spread.by_seeds == pytest.approx((means[0] - means[1]).var(ddof=1) / 5, rel=0.05)
+    longer = Sample(one.values, one.weights * np.array([[1.0], [1], [1], [1], [9]]), one.seeds, DOCUMENTS)
+    for name in (
+        "by_seeds",
+        "by_documents",
+        "by_both",
+    ):  # a seed whose documents are all longer counts as others
+        assert getattr(spread_of(longer, other), name) == pytest.approx(getattr(spread, name), rel=1e-9)
+
+
+def test_what_only_both_bring_is_no_more_than_what_one_brings() -> None:
+    chance = np.random.default_rng(19)
+    for _ in range(12):  # noise alone, in which the three are alike
+        found = spread_of(_crossed(chance.standard_normal((5, 23))), _crossed(np.zeros((5, 23))))
+        assert found.by_both <= min(found.by_seeds, found.by_documents)
+
+
 def test_another_implementation_finds_the_same_standard_error() -> None:
     """`scipy.stats.bootstrap` draws as many as there are, so that its variance is (n - 1) / n of ours."""
     chance = np.random.default_rng(4)
@@ -315,6 +338,14 @@ def test_holm_against_its_definition() -> None:
         assert {i for i, (adjusted, _) in enumerate(found) if adjusted <= 0.05} == rejected
         assert {i for i, (_, level) in enumerate(found) if p[i] <= level} == rejected
         assert all(0 <= value <= adjusted <= 1 for value, (adjusted, _) in zip(p, found, strict=True))
+
+
+def test_holm_stops_at_the_first_that_it_does_not_reject() -> None:
+    for p in (
+        [0.03, 0.04],
+        [0.04, 0.03],
+    ):  # 0.03 is above 0.05 / 2; that 0.04 is below 0.05 / 1 does not count
+        assert holm(p) == [(0.06, 0.025)] * 2
 
 
 def test_intervals_and_adjusted_p_say_the_same() -> None:
