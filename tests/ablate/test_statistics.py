@@ -276,6 +276,8 @@ def test_under_five_seeds_there_is_an_interval_and_no_word_of_significance(seeds
     assert math.isnan(effect.p)
     assert math.isnan(effect.adjusted)
     assert effect.low < 0.1 < effect.high
+    two = effects(_study(np.random.default_rng(21), 2, seeds), "base", ["v0", "v1", "gone"])
+    assert [one.level for one in two[:2]] == [0.05 / 2] * 2
     assert _told(0.1, seeds=ENOUGH).verdict == "worse"
 
 
@@ -392,6 +394,34 @@ def test_reach_of_a_study() -> None:
     assert reach(effects(four, "base", ["large", "small"])) is None  # it says nothing, and so finds nothing
 
 
+def test_reach_is_that_of_all_effects() -> None:
+    def effect(variant: str, mean: float, by_seeds: float, by_documents: float = 0.0) -> Effect:
+        told = "worse" if mean else "nothing can be told"
+        spread = Spread(by_seeds, by_documents, 0.0, 5, 23.0)
+        return Effect(variant, "loss", mean, level=0.05, seeds=5, spread=spread, verdict=told)
+
+    found = [effect("found", 0.1, 1e-6), effect("a", 0.0, 4e-3), effect("b", 0.0, 9e-3)]
+    single = [reach([one]) for one in found]
+    both, whole = reach(found[:2]), reach(found)
+    assert all(single) and both is not None and whole is not None
+    sizes = [one.visible for one in single if one is not None]
+    assert sizes == sorted(sizes)
+    assert both.visible == pytest.approx((sizes[0] + sizes[1]) / 2)
+    assert whole.visible == sizes[1]
+    needed = [seeds_needed(one.spread, 0.1) for one in found[1:] if one.spread is not None]
+    assert whole.seeds == needed[1] and needed[0] is not None and needed[0] < (needed[1] or 0)
+    hidden = reach([*found, effect("c", 0.0, 1e-6, 1.0)])  # by its documents
+    assert hidden is not None
+    assert hidden.seeds is None
+
+
+def test_what_a_study_can_see_is_in_nats_for_perplexity_as_well() -> None:
+    x = _study(np.random.default_rng(20), 2, 6, 0.3)
+    loss, perplexity = (reach(effects(x, "base", ["v0", "v1"], m)) for m in ("loss", "perplexity"))
+    assert loss is not None and perplexity is not None
+    assert perplexity.smallest == pytest.approx(loss.smallest) and loss.smallest > 0.2
+
+
 def test_documents_can_hide_an_effect_from_any_number_of_seeds() -> None:
     assert seeds_needed(Spread(1e-6, 1e-2, 0.0, 5, 23.0), 0.01) is None
     assert seeds_needed(Spread(1e-12, 0.0, 0.0, 5, 1.0), 1.0) == ENOUGH
@@ -409,4 +439,9 @@ def test_what_is_better() -> None:
         False,
         True,
         False,
+    ]
+    assert [higher_is_better(m) for m in ("loss.learned", "accuracy.learned", "loss.backward")] == [
+        False,
+        True,
+        True,
     ]
