@@ -105,6 +105,18 @@ def test_documents_are_measured_by_as_many_windows_as_are_asked_for(
     assert sum(one["tokens"] for one in trainer.evaluate_documents().units) == 16 * measured
 
 
+def test_documents_of_one_name_stay_apart(build: Build) -> None:
+    _corpus(build.folder)
+    manifest = json.loads((build.folder / "tales.json").read_text())
+    manifest["documents"][3]["date"] = manifest["documents"][1]["date"]  # both are held out
+    (build.folder / "tales.json").write_text(json.dumps(manifest))
+    names = [one["name"] for one in _trainer(build).evaluate_documents().units]
+    assert names[:2] == ["1801-05-03 A. Writer", "1801-05-03 A. Writer (2)"]
+    tasks = (build.schedule.Task("early", "tales", years=(1800, 1803)),)
+    trainer = _trainer(build, source="", split="auto", tasks=tasks, each=3, order="sequence")
+    assert [one["name"] for one in trainer.evaluate_documents().units] == [f"early: {n}" for n in names[:2]]
+
+
 def test_windows_of_other_lengths_are_other_windows(build: Build) -> None:
     _corpus(build.folder)
     of_text = {"source": "letters.txt", "split": "tail"}
