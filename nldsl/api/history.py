@@ -84,7 +84,8 @@ def _default(analysis: Analysis, path: str, origins: Provenance) -> tuple[str, s
     base = analysis.resolution.base
     assert base is not None
     module = linked(Source("<expanded>.nl", expand(analysis.resolution)), None).module
-    value = UNSTATED.get(path.rpartition(".")[2])
+    of, _, name = path.rpartition(".")
+    value = UNSTATED.get(name) if isinstance(base, doc.Train) and of in ("", "train", base.name) else None
     with suppress(amend.NoSuchPath):
         value = amend.value_at(path, _root(base.name, module), module) or value
     return ("(left out)", "nothing states it") if value is None else (print_expr(value), origins.default.text)

@@ -136,6 +136,7 @@ def test_diff_and_why_know_it(tmp_path: Path) -> None:
     assert "\n+  evaluate_windows = 256\n" in nldsl.diff(tmp_path / "none.nl", tmp_path / "more.nl")
     said = "evaluate_windows = 64\n  64  default (edition 2026)\n"
     assert nldsl.load(tmp_path / "none.nl").why("evaluate_windows") == said
+    assert nldsl.load(tmp_path / "none.nl").why("Run.evaluate_windows") == "Run." + said
     assert (
         nldsl.load(tmp_path / "none.nl", variant="All")
         .why("evaluate_windows")
