@@ -11,6 +11,7 @@ import pytest
 
 from nldsl.ablate import on_slurm, owner
 from nldsl.ablate.attempt import Attempt
+from nldsl.ablate.elsewhere import read_options
 from nldsl.ablate.ledger import Entry, Ledger
 from nldsl.ablate.on_slurm import holder
 from nldsl.ablate.ray_worker import Work, behind, stop_early
@@ -138,6 +139,27 @@ def test_a_trial_is_submitted_again_as_long_as_it_comes_further(tmp_path: Path) 
         submitted(0)
     assert caught.value.diagnostic.code == "NL0935"
     assert study.ledger.owners() == {}
+
+
+def test_jobs_are_asked_for_as_the_options_say(tmp_path: Path) -> None:
+    study = make(tmp_path / "study", seeds=1)
+    given = {"partition": "long", "time": "2:00:00", "cpus": 4, "gpus": 1, "memory": 1.5}
+    wanted = on_slurm.DEFAULTS | read_options("slurm", given, on_slurm.OPTIONS)
+    assert on_slurm._parameters(study, wanted, 3) == {
+        "name": "nldsl-Parts",
+        "timeout_min": 120,
+        "cpus_per_task": 4,
+        "gpus_per_node": 1,
+        "mem_gb": 1.5,
+        "slurm_partition": "long",
+        "slurm_signal_delay_s": 90,
+        "slurm_additional_parameters": {"requeue": True},
+        "slurm_array_parallelism": 3,
+    }
+    short = on_slurm._parameters(study, on_slurm.DEFAULTS | {"time": 2}, None)
+    assert short["slurm_signal_delay_s"] == 60  # a job has half of its time at least
+    assert not {"gpus_per_node", "mem_gb", "slurm_array_parallelism", "slurm_partition"} & short.keys()
+    assert holder("local", str(os.getpid())) == owner.me()
 
 
 def test_evaluations_are_told_once(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ import pytest
 from nldsl.ablate import report
 from nldsl.ablate.report import csvs, latex, page, plots, texts
 from nldsl.ablate.report import words as w
-from nldsl.ablate.report.facts import Facts, Outcome
+from nldsl.ablate.report.facts import Facts, Line, Outcome
 from nldsl.ablate.report.gather import gather
+from nldsl.ablate.report.tables import trials_table
 from nldsl.ablate.results import read
 from nldsl.ablate.rows import Keep
-from nldsl.ablate.statistics import compare
+from nldsl.ablate.statistics import Effect, compare
 from nldsl.ablate.study import Study
 from nldsl.run.folder import RunError
 
@@ -213,6 +214,63 @@ def test_what_is_missing_is_said_with_its_reason() -> None:
     unlucky = w.findings(simulated.study(states={(0, 2): "diverged", (2, 3): "diverged"}))
     assert all("seed 2 is left out, as the baseline diverged" in text for _, text in unlucky)
     assert sum("seed 3 diverged and is left out" in text for _, text in unlucky) == 1
+    alike = simulated.study(states={(0, 2): "diverged", (2, 2): "diverged"})
+    both = {line.number: text for line, text in w.findings(alike)}
+    assert "seed 2 is left out, as the baseline diverged" in both[1]
+    assert both[2].endswith("; seed 2 diverged and is left out")  # told once
+
+
+def test_what_is_the_same_or_cannot_be_made_is_said() -> None:
+    facts = simulated.study()
+    same = replace(facts.lines[1].row, merged=("Simulated.momentum = 0",))
+    broken = replace(facts.lines[2].row, problem="it matches nothing")
+    lines = (facts.lines[0], replace(facts.lines[1], row=same), *facts.lines[2:])
+    rows = w.reasons(replace(facts, lines=lines, broken=(broken,)))
+    assert rows == [
+        (broken.words, "cannot be made", "it matches nothing"),
+        ("Simulated.momentum = 0", "left out", "the same spec as without Simulated.momentum"),
+    ]
+
+
+def test_a_legend_says_which_way_is_better() -> None:
+    facts = simulated.study()
+    assert "lower is better" in w.legend(facts)
+    assert "higher is better" in w.legend(replace(facts, measures=("accuracy",)))
+
+
+def test_an_effect_on_perplexity_is_in_percent() -> None:
+    effect = Effect("v", "perplexity", 0.0213, 0.0101, 0.0327, scale="relative", seeds=5, verdict="worse")
+    assert w.shift(effect.mean, effect, 3) == "+2.1 %"
+    assert w.interval(effect, 4) == "+1.01 % to +3.27 %"
+
+
+def test_trials_are_paired_with_the_baseline_of_their_seed() -> None:
+    facts = simulated.study(states={(0, 1): "diverged", (2, 3): "failed"})
+    base = {one.seed: one.measures["loss"] for one in facts.baseline.done}
+    for line in facts.others:
+        shown = [row[3].text.replace(w.MINUS, "-") for row in trials_table(line, facts).rows]
+        for one, told in zip(line.outcomes, shown, strict=True):
+            if one.seed not in base or not one.done:
+                assert told == ""
+            else:
+                assert float(told) == pytest.approx(one.measures["loss"] - base[one.seed], abs=5e-5)
+        found = dict(plots.paired(line, facts.baseline, "loss"))
+        assert found == {s: v - base[s] for s, v in measured(line) if s in base}
+        share = dict(plots.paired(line, facts.baseline, "loss", relative=True))
+        assert share == {s: (v - base[s]) / base[s] for s, v in measured(line) if s in base}
+
+
+def measured(line: Line) -> list[tuple[int, float]]:
+    return [(one.seed, one.measures["loss"]) for one in line.done]
+
+
+def test_numbers_over_seeds_are_of_the_trials_that_are_done() -> None:
+    ends = [Outcome(i, "done", "", {"loss": x}, seconds=10.0 * x) for i, x in enumerate((2.0, 3.0, 7.0))]
+    ends.append(Outcome(3, "stopped", "", {"loss": 9.0}, seconds=500.0))
+    line = replace(simulated.study().lines[1], outcomes=tuple(ends))
+    assert line.mean("loss") == 4
+    assert line.spread("loss") == pytest.approx(7**0.5)  # (4 + 1 + 9) / (3 - 1)
+    assert line.seconds == 30
 
 
 def test_what_was_widened_to_hold_a_budget_is_in_every_report() -> None:
