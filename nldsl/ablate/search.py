@@ -145,7 +145,7 @@ class Search:
     def values(self, width: Width, factor: float) -> range:
         """Values that a width can take at most so far from its own, in the steps that it allows."""
         grain = self.grain(width)
-        low = width.value - int((width.value - max(1, width.value / factor)) // grain) * grain
+        low = width.value - int((width.value - width.value / factor) // grain) * grain
         high = width.value + int(width.value * (factor - 1) // grain) * grain
         return range(low, high + 1, grain)
 

@@ -79,6 +79,11 @@ def test_two_widths_near_their_values_count_more_than_one_far_away() -> None:
     assert taken(amount, {"a": (10, "x"), "b": (120, "y")}, 244) == {"a": 11, "b": 200}  # and not a = 31
 
 
+def test_of_two_values_that_are_as_near_the_smaller_change_is_taken() -> None:
+    assert taken(total(a=10), {"a": (10, "x")}, 145, 0.04) == {"a": 14}
+    assert taken(total(a=10), {"a": (20, "x")}, 145, 0.04) == {"a": 15}
+
+
 def test_no_width_is_more_than_eight_times_or_less_than_an_eighth() -> None:
     assert taken(total(a=1), {"a": (10, "x")}, 100) == {"a": 80}
     assert taken(total(a=1), {"a": (80, "x")}, 1) == {"a": 10}

@@ -11,10 +11,10 @@ from nldsl.ablate.surface import Surface
 small = st.integers(0, 9)
 
 
-@given(st.lists(small, min_size=6, max_size=6), st.integers(5, 60), st.integers(5, 60))
+@given(st.lists(small, min_size=6, max_size=6), st.integers(1, 60), st.integers(1, 60))
 def test_a_polynomial_is_met_everywhere(terms: list[int], rows: int, columns: int) -> None:
     def amount(a: int, b: int) -> int:
-        cubic = terms[4] * a * b * b + terms[5] * b**3
+        cubic = terms[4] * a * b * b + terms[5] * (a**3 + b**3)
         return terms[0] + terms[1] * a + terms[2] * a * b + terms[3] * b * b + cubic
 
     first, second = range(4, 4 + 4 * rows, 4), range(3, 3 + columns)
@@ -34,6 +34,13 @@ def test_the_curve_passes_the_goal_between_two_columns() -> None:
     assert (0.0, 4, 30) in found
     assert (0.0, 24, 5) in found
     assert {a for _, a, _ in found} == set(first)
+
+
+def test_of_many_rows_some_are_asked_up_to_the_last_ones() -> None:
+    surface = Surface.fit(lambda a, b: a + b, range(1, 3501), range(1, 5))
+    assert surface is not None
+    rows = sorted({a for _, a, _ in surface.curve(9)})
+    assert (rows[0], len(rows), rows[-1]) == (1, 875, 3497)
 
 
 def test_no_surface_where_a_value_has_none() -> None:
@@ -61,3 +68,7 @@ def test_neighbours_are_on_both_sides_of_the_goal(steps: list[int], goal: int, h
     nearest = min(abs(amounts[i] - goal) for i in valid)
     assert min(abs(amounts[i] - goal) for i in found) == nearest
     assert len(asked) <= 3 * len(holes) + 2 + 2 * 7
+
+
+def test_where_the_middle_has_no_amount_what_is_beside_it_is_asked() -> None:
+    assert neighbours(lambda n: None if 48 <= n <= 52 else n, range(101), 50) == [47, 53]
