@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +162,23 @@ def test_jobs_are_asked_for_as_the_options_say(tmp_path: Path) -> None:
     assert short["slurm_signal_delay_s"] == 60  # a job has half of its time at least
     assert not {"gpus_per_node", "mem_gb", "slurm_array_parallelism", "slurm_partition"} & short.keys()
     assert holder("local", str(os.getpid())) == owner.me()
+
+
+def test_the_end_of_a_trial_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(tmp_path / "study", seeds=1)
+    claims = on_slurm._claims(study)
+    told: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "end":
+            told.append(event["trial"].name)
+        elif event["event"] == "state" and claims:
+            study.ledger.finish(claims.pop().token, "done", step=40)
+
+    monkeypatch.setitem(on_slurm.LOOK, "local", 0.0)
+    names = [one.trial.name for one in reversed(claims)]
+    on_slurm._watch(study, threading.Event(), hear, on_slurm.DEFAULTS | {"cluster": "local"}, None)
+    assert told == names
 
 
 def test_evaluations_are_told_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from nldsl.ablate.report import csvs, latex, page, plots, texts
 from nldsl.ablate.report import words as w
 from nldsl.ablate.report.facts import Facts, Line, Outcome
 from nldsl.ablate.report.gather import gather
-from nldsl.ablate.report.tables import trials_table
+from nldsl.ablate.report.tables import main_table, trials_table
 from nldsl.ablate.results import read
 from nldsl.ablate.rows import Keep
 from nldsl.ablate.statistics import Effect, compare
@@ -258,6 +258,23 @@ def test_trials_are_paired_with_the_baseline_of_their_seed() -> None:
         assert found == {s: v - base[s] for s, v in measured(line) if s in base}
         share = dict(plots.paired(line, facts.baseline, "loss", relative=True))
         assert share == {s: (v - base[s]) / base[s] for s, v in measured(line) if s in base}
+
+
+def test_every_row_leads_to_its_own_spec_and_trials() -> None:
+    facts = simulated.study(states={(2, 0): "diverged"})
+    for number, row in enumerate(main_table(facts).rows):
+        line, name = facts.lines[number], facts.lines[number].row.name
+        assert (row[0].text, row[1].text) == (str(number), line.row.words)
+        assert row[1].link == f"../variants/{name}/spec.nl"
+        assert {cell.link for cell in row[2:6] if cell.link} == {f"../runs/{name}/"}
+        seeds = [(cell.text, cell.link) for cell in row[6].more]
+        done = range(1 if number == 2 else 0, 5)
+        assert seeds == [(str(s), f"../runs/{name}/seed-{s}/report.html") for s in done]
+        assert row[7].note == ("" if number == 0 else f"+{number}.0 %")  # ten parameters more of 1,000
+        for one, cells in zip(line.outcomes, trials_table(line, facts).rows, strict=True):
+            found = f"../runs/{name}/seed-{one.seed}/"
+            assert cells[0].link == found
+            assert cells[2].link == (f"{found}result.json" if one.done else "")
 
 
 def measured(line: Line) -> list[tuple[int, float]]:
