@@ -359,6 +359,27 @@ def test_as_many_trials_as_memory_has_room_for(
         assert finding.code == "NL0909"
 
 
+def test_memory_has_to_do_for_the_largest_variant(done: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = memory.PROCESS + max(done.asked.bytes.values())
+    assert min(done.asked.bytes.values()) < max(done.asked.bytes.values())
+    monkeypatch.setattr(memory, "available", lambda: 2 * each - 1)
+    assert memory.fitting(done, 2)[0] == 1
+
+
+def test_memory_is_what_both_the_machine_and_the_container_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine, group, free in ((5, 3, 3), (3, 5, 3), (None, 5, 5), (None, None, None)):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "_machine", lambda machine=machine: machine)
+            patch.setattr(memory, "_group", lambda group=group: group)
+            assert memory.available() == free
+    for name, content in (("max", "1000"), ("current", "900"), ("stat", "anon 300\ninactive_file 600\n")):
+        (tmp_path / f"memory.{name}").write_text(content)
+    monkeypatch.setattr(memory, "Path", lambda _path: tmp_path)
+    assert memory._group() == 700  # what is only cached gives way
+
+
 def test_memory_is_known_here() -> None:
     free = memory.available()
     assert free is not None

@@ -277,6 +277,24 @@ def test_every_row_leads_to_its_own_spec_and_trials() -> None:
             assert cells[2].link == (f"{found}result.json" if one.done else "")
 
 
+def test_the_page_counts_verdicts_and_leads_to_the_variant_that_is_meant() -> None:
+    facts = simulated.study()
+    worse = replace(
+        facts.lines[4], effects={"loss": replace(facts.lines[4].effects["loss"], verdict="worse")}
+    )
+    text = page.as_html(replace(facts, lines=(*facts.lines[:4], worse)), {})
+    tiles = {what: number for number, what in re.findall(r'tile"><b>([^<]*)</b><span>([^<]*)<', text)}
+    assert (tiles["are worse"], tiles["are better"], tiles["of which nothing can be told"]) == ("2", "1", "1")
+    links = re.findall(r'<a href="#v(\d+)">(\d+)</a>', text)
+    assert all(place == shown for place, shown in links)
+    assert sorted(int(place) for place, _ in links) == sorted([*range(5), *range(1, 5)])  # table and findings
+    for line in facts.lines:
+        about = text[text.index(f'id="v{line.number}"') :]
+        assert about.index(line.row.digest[:16]) < about.index("</details>")
+    tones = dict(re.findall(r'<li class="(\w+)"><a href="#v(\d)"', text))
+    assert tones.keys() == {"worse", "better", "soft"}
+
+
 def measured(line: Line) -> list[tuple[int, float]]:
     return [(one.seed, one.measures["loss"]) for one in line.done]
 
