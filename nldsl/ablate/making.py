@@ -88,9 +88,8 @@ def _merged(ones: Iterable[_One]) -> list[_One]:
         if equal is None:
             kept[one.meaning or f"broken {one.row.name}"] = one
         else:
-            kept[one.meaning] = replace(
-                equal, row=replace(equal.row, merged=(*equal.row.merged, one.row.words))
-            )
+            merged = (*equal.row.merged, one.row.words, *one.row.merged)
+            kept[one.meaning] = replace(equal, row=replace(equal.row, merged=merged))
     return list(kept.values())
 
 

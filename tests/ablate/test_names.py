@@ -48,9 +48,15 @@ def test_a_name_does_not_depend_on_the_order(words: list[str], order: list[int])
         ("replace A.b by mlp(4 * dim)", "replace-A.b-by-mlp-4-dim-1386fd"),
         ("Nested", "Nested"),
         ("base", "variant-base-cae662"),
+        ("a" * LONGEST, "a" * LONGEST),
     ],
 )
 def test_names_stay_what_they_were(words: str, name: str) -> None:
     """Folders of studies are called so: another name would train a variant again."""
     assert names_of([words]) == [name]
     assert names_of([words, "another", f"{words} more"])[0] == name
+
+
+def test_names_with_the_same_digits_get_more_of_them() -> None:
+    """The digests of these two begin with the same six."""
+    assert names_of(["/" * 8815, "/" * 9801]) == ["variant-5d389fa2", "variant-5d389fe1"]

@@ -64,6 +64,15 @@ def test_what_cannot_be_made_is_a_finding_with_its_place() -> None:
     assert (finding.code, finding.span and finding.span.text) == ("NL0601", "data.lenght")
 
 
+def test_everything_that_cannot_be_made_is_told_and_no_budget_is_sought_for_it() -> None:
+    made = plan_of(with_line("without = [data.lenght, Small_block.storr]\n  keep parameters within 50%"))
+    assert [row.name for row in made.rows if row.problem] == [
+        "without-data.lenght",
+        "without-Small_block.storr",
+    ]
+    assert [found.code for found in made.findings] == ["NL0601", "NL0601"]
+
+
 def test_a_variant_that_fails_the_checks_is_broken_as_well_and_both_places_are_told() -> None:
     made = plan_of(with_line("vary Small_block.mixer.SoftmaxAttention.heads = [3]"))
     [broken] = [row for row in made.rows if row.problem is not None]
@@ -140,6 +149,17 @@ def test_only_that_means_nothing_names_what_is_near() -> None:
     assert "`store`" in finding.help
 
 
+@pytest.mark.parametrize(("values", "more"), [(1, ""), (2, " and 1 more")])
+def test_only_that_is_near_to_nothing_lists_variants(values: int, more: str) -> None:
+    line = f"vary data.length = {list(range(17, 17 + values))}"
+    with pytest.raises(SpecError) as caught:
+        plan_of(with_line(line), only=["xyzxyzxyz"])
+    [finding] = caught.value.diagnostics
+    assert finding.help is not None
+    assert finding.help.startswith("the variants are `without Small_block.store`, ")
+    assert finding.help.endswith(f"`data.length = 17`{more}")
+
+
 def test_most_takes_the_first_ones_and_says_what_is_left_out() -> None:
     made = plan_of(most=2)
     assert [row.words for row in made.rows[1:]] == [
@@ -157,6 +177,11 @@ def test_the_baseline_is_never_left_out() -> None:
         assert made.row(made.baseline).problem is None
         assert len(made.rows) == 3
         assert "compared with: all.rule = muon(rate = 1e-2)" in as_text(made)
+
+
+def test_the_baseline_alone_is_left_of_no_variants() -> None:
+    made = plan_of(with_line('baseline = "all.rule = muon(rate = 1e-2)"'), most=0)
+    assert [row.words for row in made.rows] == ["Run", "all.rule = muon(rate = 1e-2)"]
 
 
 def test_a_baseline_that_is_the_same_spec_as_another_is_that_one() -> None:
@@ -230,6 +255,7 @@ def test_long_differences_are_counted() -> None:
     before = ["memory M(a = 1, b = 2, c = 3, d = 4) {", "}"]
     after = ["memory M(a = 2, b = 3, c = 4, d = 5) {", "}"]
     assert in_words(before, after, most=3) == ("M.a: `1` -> `2`", "M.b: `2` -> `3`", "and 2 more")
+    assert in_words(before, after, most=4)[-1] == "M.d: `4` -> `5`"
     assert in_words(before, before) == ()
 
 
@@ -238,6 +264,19 @@ def test_what_comes_or_goes_because_another_line_says_so_is_told_once() -> None:
     after = ["model M {", "x |> B", "}", "memory B {", "rate = 1", "}"]
     assert in_words(before, after) == ("M loses `x |> A`", "M gains `x |> B`")
     assert in_words(before, [*before, "memory C {", "}"]) == ("C is new",)
+    assert in_words(after, before) == ("M loses `x |> B`", "M gains `x |> A`")
+    chain = ["model M {", "x = B.a", "}", "memory B {", "level a {", "}", "}"]
+    assert in_words(chain, [*chain[:4], "}"]) == ("B.a is gone",)
+
+
+def test_a_value_that_is_put_in_place_of_another_is_told_by_what_differs() -> None:
+    def told(old: str, new: str) -> str:
+        [line] = in_words(["memory M {", old, "}"], ["memory M {", new, "}"])
+        return line
+
+    assert told("map = matrix", "map = mlp(12)") == "M.map: `matrix` -> `mlp(12)`"
+    assert told("key = x |> a |> a", "key = x |> a") == "M.key loses `a`"
+    assert told("out = read(2)", "out = read") == "M.out: `read(2)` -> `read`"
 
 
 def test_levels_in_another_order_are_told() -> None:
@@ -279,7 +318,7 @@ def test_a_budget_is_held_by_widths_and_told_beside_the_change() -> None:
     base, row = made.rows[:2]
     assert abs(row.parameters - base.parameters) <= 0.01 * base.parameters
     assert row.matched
-    assert len(row.amendments) > 1
+    assert [one.action for one in row.amendments] == ["remove", "set"]
     assert row.changes == ("SoftmaxAttention is gone", "Small_block.mixer is gone")
     assert row.matched in as_text(made)
     assert made.spec_of(row).levels().parameters == row.parameters
@@ -291,16 +330,19 @@ def test_a_variant_that_says_itself_what_would_hold_its_budget_is_the_same() -> 
     [width] = held.amendments[1:]
     said = f"set {width.path} = {print_expr(width.value)}" if width.value is not None else ""
     own = f"variant Own of Run {{\n  remove Small_block.mixer\n  {said}\n}}\n"
-    made = plan_of(text.replace("  seeds = 2", "  variants = [Own]\n  seeds = 2") + own)
+    own += f"variant Same of Run {{\n  {said}\n  remove Small_block.mixer\n}}\n"
+    block = "  variants = [Own, Same]\n  baseline = Same\n  seeds = 2"
+    made = plan_of(text.replace("  seeds = 2", block) + own)
     [row] = [row for row in made.rows if row.digest == held.digest]
-    assert row.merged == ("Own",)
+    assert row.merged == ("Own", "Same")
+    assert made.baseline == row.name
 
 
 def test_a_budget_that_cannot_be_held_is_a_problem_and_a_finding() -> None:
     made = plan_of(with_line("keep parameters within 0.01% by Small.depth"), only=["store"])
     row = made.rows[-1]
     assert row.problem is not None
-    assert (row.parameters, row.digest) == (0, "")
+    assert (row.parameters, row.digest, row.merged) == (0, "", ())
     [finding] = made.findings
     assert (finding.code, finding.severity) == ("NL0605", "warning")
 
@@ -311,3 +353,5 @@ def test_time_is_held_by_steps_once_seconds_are_known() -> None:
     pace = {"base": 0.2, "without-Small_block.store": 0.1}
     made = plan_of(text, seconds=pace)
     assert [row.steps for row in made.rows[:3]] == [400, 800, 400]
+    del pace["base"]
+    assert {row.steps for row in plan_of(text, seconds=pace).rows} == {400}
