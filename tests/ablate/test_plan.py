@@ -288,6 +288,25 @@ def test_levels_in_another_order_are_told() -> None:
     assert in_words(chain("fast", "slow"), chain("fast")) == ("M.slow is gone",)
 
 
+WHOLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("memory B { / level a { / } / } / model M { / }", "model M { / }", ("B is gone",)),
+    ("model M { / }", "memory B { / level a { / } / } / model M { / }", ("B is new",)),
+    ("model M { / x |> B.a / } / memory B { / level a { / } / }", "model M { / } / memory B { / }",
+     ("M loses `x |> B.a`", "B.a is gone")),
+    ("block L { / x = x + a / x = x + a / }", "block L { / x = x + a / }", ("L loses `x = x + a`",)),
+    ("memory M(a = f(1, 2)) { / }", "memory M(a = f(1, 3)) { / }", ("M.a: `f(1, 2)` -> `f(1, 3)`",)),
+    ("memory M { / chain nested { / } / }", "memory M { / chain independent { / } / }",
+     ("M.chain: `nested` -> `independent`",)),
+    ("model M { / x |> a_long_name |> a_long_name |> a_long_name |> b / }", "model M { / }",
+     ("M loses `x |> a_long_name |> a_long_name |> ...`",)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "told"), WHOLE)
+def test_what_differs_in_whole_declarations(before: str, after: str, told: tuple[str, ...]) -> None:
+    assert in_words(before.split(" / "), after.split(" / ")) == told
+
+
 # --------------------------------------------------------------------------- tables
 
 
