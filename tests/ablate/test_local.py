@@ -378,6 +378,10 @@ def test_memory_is_what_both_the_machine_and_the_container_have(
         (tmp_path / f"memory.{name}").write_text(content)
     monkeypatch.setattr(memory, "Path", lambda _path: tmp_path)
     assert memory._group() == 700  # what is only cached gives way
+    facts = tmp_path / "meminfo"
+    facts.write_text("MemTotal:  9000 kB\nMemFree:  1 kB\nMemAvailable:  4000 kB\n")
+    monkeypatch.setattr(memory, "Path", lambda _path: facts)
+    assert memory._machine() == 4000 * 1024
 
 
 def test_memory_is_known_here() -> None:
@@ -401,6 +405,8 @@ def test_time_that_is_left() -> None:
     assert seconds_left([ended, a_trial("a")], flops, 1) == pytest.approx(50)
     assert seconds_left([ended, a_trial("a", "running", 60, 30.0)], flops, 1) == pytest.approx(20)
     assert seconds_left([ended, a_trial("b")], flops, 1) == pytest.approx(150)
+    slow = [a_trial("a", "done", 100, seconds) for seconds in (60.0, 900.0)]
+    assert seconds_left([ended, *slow, a_trial("a")], flops, 1) == pytest.approx(60)
     assert seconds_left([ended, *[a_trial("a")] * 4], flops, 2) == pytest.approx(100)
     assert seconds_left([ended, a_trial("b")], flops, 8) == pytest.approx(150)
 

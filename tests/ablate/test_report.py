@@ -99,6 +99,7 @@ def test_its_numbers_are_those_of_the_trials(done: Study) -> None:
         result = done.result_of(trial)
         assert result is not None
         assert float(row["loss"]) == result["measures"]["loss"]
+        assert (row["run"], row["spec"]) == (f"runs/{trial.name}", f"variants/{trial.variant}/spec.nl")
         assert (done.folder / row["run"]).is_dir()
         assert (done.folder / row["spec"]).is_file()
 
@@ -291,8 +292,21 @@ def test_the_page_counts_verdicts_and_leads_to_the_variant_that_is_meant() -> No
     for line in facts.lines:
         about = text[text.index(f'id="v{line.number}"') :]
         assert about.index(line.row.digest[:16]) < about.index("</details>")
+    assert (
+        f"<small>{w.interval(worse.effects['loss'], w.digits_for([worse.effects['loss']]))}</small>" in text
+    )
     tones = dict(re.findall(r'<li class="(\w+)"><a href="#v(\d)"', text))
     assert tones.keys() == {"worse", "better", "soft"}
+
+
+def test_what_has_no_number_is_empty_for_programs() -> None:
+    facts = simulated.study(states={(2, 0): "waiting"})
+    rows = {(row["variant"], row["seed"]): row for row in csv.DictReader(io.StringIO(csvs.runs(facts)))}
+    one, other = rows["v2", "0"], rows["v2", "1"]
+    assert (one["state"], one["step"], one["steps"], one["loss"]) == ("waiting", "0", "100", "")
+    assert float(other["loss"]) == facts.lines[2].outcomes[1].measures["loss"]
+    for row in csv.DictReader(io.StringIO(csvs.effects(facts))):
+        assert (row["p"], row["baseline"]) == ("", "base")
 
 
 def measured(line: Line) -> list[tuple[int, float]]:
