@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html.parser
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -154,6 +155,20 @@ def test_a_study_that_has_begun_only_in_part_leads_to_what_is_there(done: Study,
     shutil.rmtree(copy / "runs" / first)
     shutil.rmtree(copy / "runs" / "base" / "seed-1")
     assert _broken(report.write(copy).parent) == []
+
+
+def test_what_a_study_is_compared_with_comes_first(done: Study, tmp_path: Path) -> None:
+    copy = shutil.copytree(done.folder, tmp_path / "study")
+    path = copy / "study.json"
+    last = done.rows[-1].name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"baseline": last}))
+    facts = gather(copy)
+    assert (facts.baseline.row.name, facts.lines[0].row.name, facts.lines[0].number) == (last, last, 0)
+    assert [line.row.name for line in facts.others] == [row.name for row in done.rows[:-1]]
+    assert facts.unit == "byte"
+    found = done.result_of(done.trials()[0])
+    assert found is not None
+    assert facts.others[0].outcomes[0].seconds == found["cpu_seconds"] != found["seconds"]
 
 
 def test_a_study_with_two_seeds_says_nothing_of_what_it_would_find(done: Study) -> None:
@@ -375,6 +390,12 @@ def test_words_are_escaped_everywhere() -> None:
     assert r"mlp(2 * dim) \textbar{}\textgreater{} f\_1" in latex.as_latex(facts)
     assert "mlp(2 * dim) |> f_1" in html_of(facts).text
     assert "|> f_1" not in page.as_html(facts, {})
+
+
+def test_rows_of_latex_name_the_seeds_that_are_in_them() -> None:
+    text = latex.as_latex(simulated.study(states={(2, 0): "diverged"}))
+    for number, seeds in ((1, "0, 1, 2, 3, 4"), (2, "1, 2, 3, 4")):
+        assert f"% variants/v{number}/spec.nl; runs/v{number}/seed-N, N = {seeds}\n" in text
 
 
 def test_latex_is_balanced_and_its_rows_have_all_columns() -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from nldsl.ablate import trial
+from nldsl.ablate import local, trial
 from nldsl.ablate.attempt import Attempt, was_killed
 from nldsl.ablate.ledger import KILLS, TRIES, Claim
 from nldsl.ablate.study import Study
@@ -194,7 +195,7 @@ class Ended:
     def __init__(self, code: int) -> None:
         self.code = code
 
-    def poll(self) -> int:
+    def poll(self) -> int | None:
         return self.code
 
     def send_signal(self, _number: int, /) -> None:
@@ -232,6 +233,25 @@ def test_a_process_that_found_somebody_else_at_work_leaves_the_trial_to_them(stu
     study.ledger.release(claim.token)
     assert study.ledger.claim("base", 0) is not None
     assert attempt.settle(TAKEN).state == "running"
+
+
+def test_no_more_is_done_at_once_than_was_asked_for(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SHOW", 0.0)
+    stop, begun = threading.Event(), []
+
+    class Endless(Ended):
+        def poll(self) -> int | None:
+            return INTERRUPTED if stop.is_set() else None
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "begin":
+            begun.append(event["trial"].name)
+        elif event["event"] == "state" and len(begun) >= 2:
+            stop.set()
+
+    assert local.run(study, jobs=2, stop=stop, tell=hear, start=lambda *_: Endless(0)) == INTERRUPTED
+    assert len(begun) == 2 < len(study.trials())
+    assert {one.state for one in study.trials()} == {"waiting"}
 
 
 def test_a_process_that_cannot_begin_leaves_its_trial_waiting(study: Study) -> None:
