@@ -32,8 +32,7 @@ def begins_at(part: Part, value: e.Expr) -> float | None:
             "sqrt",
             "log",
         ):
-            inner = begins_at(part, value.positional[0])
-            return getattr(math, function.text)(inner) if inner is not None and inner >= -50 else None
+            return _function(function.text, begins_at(part, value.positional[0]))
         case e.Call(function=e.Name(parts=("learned",))):
             start = value.get("start")
             return begins_at(part, start) if start is not None else 0.0
@@ -49,6 +48,19 @@ def _named(part: Part, name: str) -> float | None:
         return float(number)
     local = part.fields.get(name)
     return begins_at(part, local) if local is not None else None
+
+
+def _function(name: str, value: float | None) -> float | None:
+    """None where the function has no value, or one that no gate has."""
+    if value is None:
+        return None
+    match name:
+        case "exp":
+            return math.exp(value) if abs(value) <= 50 else None
+        case "sqrt":
+            return math.sqrt(value) if value >= 0 else None
+        case _:
+            return math.log(value) if value > 0 else None
 
 
 def _arithmetic(op: str, left: float | None, right: float | None) -> float | None:
@@ -80,9 +92,9 @@ def _stage(part: Part, value: float, stage: e.Expr) -> float | None:
     start = _start(part, stage)
     match name:
         case "sigmoid":
-            return start if start is not None else 1 / (1 + math.exp(-value))
+            return start if start is not None else (1 + math.tanh(value / 2)) / 2
         case "softplus":
-            return start if start is not None else math.log1p(math.exp(value))
+            return start if start is not None else max(value, 0.0) + math.log1p(math.exp(-abs(value)))
         case "scale":
             assert isinstance(stage, e.Call)
             by = begins_at(part, stage.arguments[0].value)
