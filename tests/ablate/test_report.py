@@ -398,6 +398,16 @@ def test_rows_of_latex_name_the_seeds_that_are_in_them() -> None:
         assert f"% variants/v{number}/spec.nl; runs/v{number}/seed-N, N = {seeds}\n" in text
 
 
+def test_a_page_that_lies_elsewhere_has_links_from_there_or_none() -> None:
+    facts = simulated.study(states={(1, 0): "diverged"})
+    links = re.findall(r"\]\(([^)]+)\)", texts.as_markdown(facts, base="study/report/"))
+    assert links and all(link.startswith("study/report/../") for link in links)
+    assert "](" not in texts.as_markdown(facts, base="-")
+    rows = [re.split(r"  +", row) for row in texts.as_text(facts, width=200).splitlines()]
+    seeds = {row[1]: row for row in rows if len(row) > 5}
+    assert "4" in seeds["without Simulated.momentum"] and "5" not in seeds["without Simulated.momentum"]
+
+
 def test_latex_is_balanced_and_its_rows_have_all_columns() -> None:
     text = latex.as_latex(simulated.study())
     plain = re.sub(r"\\[\\{}$&#%_]", "", re.sub(r"(?m)^%.*\n", "", text))

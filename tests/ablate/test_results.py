@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -164,6 +165,8 @@ def test_an_unfinished_study_is_read_as_it_is(folder: Path) -> None:
         (lambda text: text.replace('"state": "done"', '"state": "waiting"'), "its state is 'waiting'"),
         (lambda text: text.replace('"loss": ', '"loss": NaN, "lost": '), "numbers that are none"),
         (lambda text: text.replace('"tokens": ', '"tokens": -'), "numbers that are none"),
+        (lambda text: text.replace('"tokens": ', '"tokens": 0, "old": '), "numbers that are none"),
+        (lambda text: re.sub(r'"name": "[^"]*"', '"name": "one"', text), "it has a document twice"),
         (lambda text: text.replace('"measures": {', '"measures": {}, "old": {'), "it has no loss"),
         (lambda text: text.replace('"documents": [', '"documents": 5, "old": ['), "holds no result"),
         (None, "it is missing"),

@@ -135,8 +135,3 @@ class Facts:
     def trials(self) -> tuple[Outcome, ...]:
         """Every trial, variant by variant."""
         return tuple(one for line in self.lines for one in line.outcomes)
-
-    @property
-    def finished(self) -> bool:
-        """No trial is still to be run or running."""
-        return all(one.state not in ("waiting", "running") for one in self.trials)
