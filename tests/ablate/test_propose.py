@@ -246,6 +246,33 @@ def test_a_clock_is_changed_where_it_was_given() -> None:
     assert clocks(given) == ["Layer.mixer.Own.period = 4 tokens", "Layer.mixer.Own.period = 16 tokens"]
 
 
+def test_a_clock_that_the_model_is_given_is_changed_there() -> None:
+    own = (
+        "memory Own(dim, period) { key = x |> linear |> unit, value = x |> linear\n"
+        "  query = x |> linear |> unit, rate = 0.1, update = every period }\n"
+    )
+    text = SMALL.format(mixer="Own(dim, period)", rule="adamw(rate = 1e-3)") + own
+    text = text.replace("Layer(dim)", "Layer(dim, period)")
+    text = text.replace("vocab = 256)", "vocab = 256, period = 3 tokens)")
+    default = propose(nldsl.load(Source("small.nl", text)), ["clocks"])
+    assert clocks(default) == ["Small.period = 6 tokens"]  # and not one and a half
+    for given in ("Small(period = 4 tokens)", "Small(16, 256, 4 tokens)"):
+        run = text.replace("model = Small", f"model = {given}")
+        found = propose(nldsl.load(Source("small.nl", run)), ["clocks"])
+        assert clocks(found) == ["model.period = 2 tokens", "model.period = 8 tokens"]
+
+
+@pytest.mark.parametrize(("hidden", "plain"), [("4 * dim", "6 * dim"), ("10", "15"), ("7 * dim + dim", "")])
+def test_a_plain_feed_forward_has_as_many_weights_as_a_gated_one(hidden: str, plain: str) -> None:
+    text = SMALL.format(mixer="DeltaNet(dim)", rule="adamw(rate = 1e-3)")
+    text = text.replace(" }\nmodel", f"\n  ffn: x = x + (x |> swiglu({hidden})) }}\nmodel")
+    spec = nldsl.load(Source("small.nl", text))
+    [one] = [p for p in propose(spec, ["controls"]) if "swiglu by" in p.words]
+    assert one.words.endswith(f"swiglu by mlp({plain or '3 * (7 * dim + dim) / 2'})")
+    made = of_module(spec.module, settings=one.amendments)
+    assert made.levels().parameters == spec.levels().parameters
+
+
 def test_only_the_reach_of_a_weighted_window_is_changed() -> None:
     own = (
         "memory Own(dim, heads = 2) { key = x |> linear |> unit, value = x |> linear\n"
