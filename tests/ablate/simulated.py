@@ -28,7 +28,7 @@ def study(
     shared = [draw.gauss(0, 0.03) for _ in range(seeds)]
     rows = [Row("base", "Simulated", digest="0" * 64, parameters=1000, flops_per_token=5000, steps=100)]
     rows += [
-        Row(f"v{i}", name, digest=f"{i:064x}", parameters=1000 + 10 * i, flops_per_token=5000, steps=100)
+        Row(f"v{i}", name, digest=f"{i:02x}" * 32, parameters=1000 + 10 * i, flops_per_token=5000, steps=100)
         for i, name in enumerate(names, start=1)
     ]
     outcomes = [
