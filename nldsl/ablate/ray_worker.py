@@ -162,16 +162,20 @@ def stop_early(study: Study, attempt: Attempt) -> None:
     why = f"stopped early at step {last['step']} of {trial.steps}"
     if not study.ledger.finish(token, "stopped", step=last["step"], seconds=now.seconds, problem=why):
         return  # it has ended by itself
+    # The result is written at once: a runner that finds the end without it would let the trial wait again.
+    if study.result_of(trial) is None:
+        _write_stopped(study, attempt, last, now.seconds, why)
     attempt.interrupt()
-    row = study.row(trial.variant)
     ended = study.result_of(trial)
-    if ended is not None:  # its result was on the way while it was stopped: it counts
-        entry = Entry(trial.variant, row.digest, trial.seed, trial.steps, 0)
+    if ended is not None and ended["state"] != "stopped":  # it was on the way meanwhile, and counts
+        entry = Entry(trial.variant, study.row(trial.variant).digest, trial.seed, trial.steps, 0)
         study.ledger.recover(
             entry, ended["state"], step=ended["steps"], seconds=ended["seconds"], problem=ended["problem"]
         )
-        return
-    measures = {k: v for k, v in last.items() if isinstance(v, int | float) and k != "step"}
+
+
+def _write_stopped(study: Study, attempt: Attempt, last: Event, seconds: float, why: str) -> None:
+    trial, row = attempt.claim.trial, study.row(attempt.claim.trial.variant)
     result = {
         "format": 1,
         "variant": trial.variant,
@@ -180,12 +184,12 @@ def stop_early(study: Study, attempt: Attempt) -> None:
         "state": "stopped",
         "problem": why,
         "steps": last["step"],
-        "measures": measures,
+        "measures": {k: v for k, v in last.items() if isinstance(v, int | float) and k != "step"},
         "documents": [],
         "unit": "document",
         "tasks": None,
         "parameters": row.parameters,
-        "seconds": now.seconds,
+        "seconds": seconds,
         "cpu_seconds": 0.0,
         "tokens_per_second": 0.0,
         "torch": version("torch"),

@@ -10,13 +10,11 @@ from shlex import quote
 
 from nldsl.ablate.ledger import ENDED
 from nldsl.ablate.progress import seconds_left
-from nldsl.ablate.rows import State, Trial
-from nldsl.ablate.study import LOST, Study, listed
+from nldsl.ablate.rows import Trial
+from nldsl.ablate.study import LOST, WITH_RESULT, Study, listed
 from nldsl.ablate.table import WIDTH, duration
 
 STATES = ("done", "running", "waiting", "diverged", "stopped", "failed")
-_LEFT: dict[State, str] = {"done": "result.json", "diverged": "result.json", "stopped": "log.jsonl"}
-"""What a trial has left that has ended.  The result of one that was stopped early may be on its way."""
 
 
 def as_text(study: Study, *, jobs: int = 1, width: int = WIDTH) -> str:
@@ -70,8 +68,7 @@ def standing(study: Study) -> list[Trial]:
 def _as_it_stands(study: Study, trial: Trial, free: Container[str]) -> Trial:
     if trial.name in free:
         return replace(trial, state="waiting")
-    left = _LEFT.get(trial.state)
-    if left is None or (study.folder_of(trial) / left).is_file():
+    if trial.state not in WITH_RESULT or (study.folder_of(trial) / "result.json").is_file():
         return trial
     return replace(trial, state="waiting", step=0, problem=LOST)
 

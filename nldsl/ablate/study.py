@@ -41,6 +41,8 @@ _BEFORE = ("study.db", "calibration.json")
 MOST_LISTED = 6
 LOST = "its result is lost"
 """The problem of a trial that has ended, and whose result is not there any more."""
+WITH_RESULT = frozenset({"done", "diverged", "stopped"})
+"""States of trials that have a `result.json`."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Study:
             found = self.result_of(trial)
             if found is not None and trial.state == "waiting":
                 self._recover(trial, found)
-            elif found is None and trial.state in ("done", "diverged", "stopped"):
+            elif found is None and trial.state in WITH_RESULT:
                 self.ledger.again(trial.variant, trial.seed, LOST)
 
     def _recover(self, trial: Trial, found: dict[str, Any]) -> None:
@@ -229,7 +231,7 @@ def read_result(path: Path, digest: str, seed: int) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("format") != 1:
         return None
     same = found.get("digest") == digest and found.get("seed") == seed
-    ended = found.get("state") in ("done", "diverged", "stopped")
+    ended = found.get("state") in WITH_RESULT
     numbers = isinstance(found.get("steps"), int) and isinstance(found.get("seconds"), int | float)
     return found if same and ended and numbers else None
 

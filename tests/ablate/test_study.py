@@ -380,23 +380,26 @@ def test_a_result_that_somebody_removed_is_not_told_as_done(study: Study) -> Non
     ends = ("done", "diverged", "stopped", "done", "diverged", "stopped")
     for one, state in zip(study.trials(), ends, strict=True):
         end(study, one, state)
-        (study.folder_of(one) / "log.jsonl").write_text("")
     study.mend()
     assert "every trial has ended" in status.as_text(study)
     for one in study.trials()[:3]:
         shutil.rmtree(study.folder_of(one))
-    (study.folder_of(study.trials()[5]) / "result.json").unlink()  # as just before its worker writes it
+    (study.folder_of(study.trials()[5]) / "result.json").unlink()
     before = study.ledger.path.read_bytes()
     told = status.as_text(study, width=200)
-    assert told.startswith("Parts of Run: 1 done, 3 waiting, 1 diverged, 1 stopped of 6; ")
+    assert told.startswith("Parts of Run: 1 done, 4 waiting, 1 diverged of 6; ")
     assert (
-        f"3 results are lost, of `{BASE}/seed-0`, `{RATE}/seed-0`, `{DIM}/seed-0`: "
+        f"4 results are lost, of `{BASE}/seed-0`, `{RATE}/seed-0`, `{DIM}/seed-0`, `{DIM}/seed-1`: "
         "the next `--run` makes them anew, from a checkpoint where one is there\n"
     ) in told
     assert told.endswith(f"it goes on with: nldsl ablate {study.folder} --run")
     whole = json.loads(status.as_json(study))
-    assert whole["states"]["waiting"] == 3
-    assert [one["problem"] for one in whole["trials"]] == ["its result is lost"] * 3 + [""] * 3
+    assert whole["states"]["waiting"] == 4
+    assert [one["problem"] for one in whole["trials"]] == ["its result is lost"] * 3 + [
+        "",
+        "",
+        "its result is lost",
+    ]
     assert study.ledger.path.read_bytes() == before, "a look changes nothing"
     study.mend()
     assert [one.problem for one in study.trials()].count("its result is lost") == 4
