@@ -187,6 +187,9 @@ class Elaborating:
             )  # fmt: skip
             return
         hint = did_you_mean(word, known) if word is not None else None
+        if hint is None and word is not None and len(head.words) > 1 and "name = value" in known:
+            rest = " ".join(print_expr(one) for one in head.words[1:])
+            hint = f"a field is given with `=`, as in `{word} = {rest}`"
         if hint is None:
             hint = f"{where} holds " + ", ".join(f"`{k}`" for k in known)
         said = f"`{word}`" if word is not None else "this"
