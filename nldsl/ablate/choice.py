@@ -51,7 +51,7 @@ def _nothing(pattern: str, rows: Sequence[Row]) -> Diagnostic:
     pieces = [
         piece for row in rows for piece in (row.words, row.name, *row.words.split(), *_parts(row.words))
     ]
-    near = nearest(pattern, pieces)
+    near = nearest(pattern, [piece for piece in pieces if any(map(str.isalnum, piece))])
     listed = ", ".join(f"`{one}`" for one in (near or words)[:MOST_LISTED])
     more = len(words) - MOST_LISTED
     hint = (
