@@ -11,8 +11,6 @@ from nldsl.document import expr as e
 WRITING = ("rate", "retain", "momentum", "erase", "rule", "constrain", "update", "anchor", "window", "read")
 """Fields that say how a memory is written, and when what is written is read."""
 
-_ALWAYS = ("key", "value", "query", "out")
-
 
 def without_writes(fields: dict[str, e.Expr], known: tuple[str, ...]) -> dict[str, e.Expr]:
     """The fields of a memory that stays at its start: steps of length 0, no pipeline that only writes use.
@@ -20,7 +18,7 @@ def without_writes(fields: dict[str, e.Expr], known: tuple[str, ...]) -> dict[st
     `known` are the names of fields; other ones are pipelines of the memory's own.
     """
     kept = {name: value for name, value in fields.items() if name not in WRITING}
-    used = {name for name in (*_ALWAYS, *known) if name in kept}
+    used = {name for name in known if name in kept}
     waiting = list(used)
     while waiting:
         named = {n.parts[0] for n in kept[waiting.pop()].walk() if isinstance(n, e.Name)}
