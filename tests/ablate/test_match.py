@@ -144,6 +144,8 @@ def test_what_the_variant_does_not_have_is_left_out_of_the_authors_widths() -> N
     alone = hold(base.module, "Tiny", (), own, Keep("parameters", 0.05, (gone,)))
     assert alone.why is not None
     assert alone.why.endswith(f"the variant has no whole number `{gone}`")
+    neither = hold(base.module, "Tiny", (), own, Keep("parameters", 0.05, (gone, "steps.many")))
+    assert neither.why == alone.why
 
 
 def test_the_variants_own_value_is_not_taken_back() -> None:
@@ -236,6 +238,29 @@ def test_time_that_cannot_be_held(
     assert held.why.startswith("time cannot be held")
     assert held.why.endswith(said)
     assert held.help
+
+
+def test_steps_that_give_no_sound_spec_do_not_hold_time() -> None:
+    base = load(
+        Source(
+            "shared.nl",
+            """edition 2026
+model Small(dim = 8) { tokens |> embed(256, dim) |> linear(dim) |> unembed(tied) }
+train Run {
+  model = Small
+  data  = tasks([era("sotu", 1790, 1889), era("sotu", 1890, 1980)], length = 16, batch = 2)
+  steps = 200
+  level all { learns = rest, rule = adamw(rate = 1e-3) }
+}
+""",
+        )
+    )
+    held = hold(base.module, None, (), [put("model.dim", 16)], Keep("time", 0.01), seconds=(0.3, 0.4))
+    assert held.amendments  # 150 steps, that two tasks share
+    held = hold(base.module, None, (), [put("model.dim", 16)], Keep("time", 0.01), seconds=(0.3, 60 / 151))
+    assert held.amendments == ()
+    assert held.why is not None
+    assert held.why.endswith("`steps = 151` has an error: 151 steps cannot be shared equally among 2 tasks")
 
 
 # --------------------------------------------------------------------------- against brute force

@@ -10,6 +10,7 @@ import pytest
 
 from nldsl.ablate.changes import in_words
 from nldsl.ablate.making import digest_of
+from nldsl.ablate.propose import propose
 from nldsl.ablate.table import as_json, as_text
 from nldsl.api.expand import lines
 from nldsl.api.studies import study
@@ -188,6 +189,26 @@ def test_a_baseline_that_is_the_same_spec_as_another_is_that_one() -> None:
     assert plan_of(with_line('baseline = "all.rule = adamw(rate = 1e-3)"')).baseline == "base"
 
 
+def test_proposals_are_compared_with_the_base_whatever_the_block_compares_with() -> None:
+    line = 'baseline = "without Small_block.store"'
+    written, proposed = (
+        plan_of(with_line(line), "Study", auto=auto, only=["store"]) for auto in (False, True)
+    )
+    assert written.baseline == "without-Small_block.store"
+    assert "without Small_block.store" in [row.words for row in proposed.rows]
+    assert proposed.baseline == "base"
+
+
+def test_what_is_proposed_in_vain_is_left_out_with_its_reason() -> None:
+    text = SMALL.replace("SoftmaxAttention(dim, heads = 2)", "DeltaNet(dim)")
+    text = text.replace("[SoftmaxAttention]", "[DeltaNet]")
+    made = plan_of(text, auto=True, only=["without Small_block.store"])
+    wanted = [(one.proposal.words, one.reason) for one in propose(spec_of(text)).left_out]
+    assert wanted
+    assert made.left_out[: len(wanted)] == tuple(wanted)
+    assert {why for _, why in made.left_out[len(wanted) :]} == {"not asked for"}
+
+
 def test_names_and_digests_do_not_depend_on_other_variants() -> None:
     whole, part = plan_of(), plan_of(only=["store"])
     assert whole.rows[1] == part.rows[1]
@@ -200,6 +221,23 @@ def test_settings_change_every_row() -> None:
     made = plan(spec_of(set={"steps": 6}))
     assert {row.steps for row in made.rows} == {6}
     assert made.spec_of(made.rows[1]).expanded.training.steps == 6  # type: ignore[union-attr]
+
+
+def test_proposals_are_those_of_the_spec_as_it_is_set() -> None:
+    from nldsl.ablate.plan import plan
+
+    spec = spec_of(set={"all.rule": "muon(rate = 1e-2)"})
+    told = [[row.words for row in plan(one, auto=True).rows[1:]] for one in (spec, spec_of())]
+    assert set(told[0]) == {one.words for one in propose(spec)}
+    assert set(told[0]) != set(told[1])
+
+
+def test_a_variant_sets_what_the_settings_set_too() -> None:
+    from nldsl.ablate.plan import plan
+
+    made = plan(spec_of(with_line("vary steps = [8]"), set={"steps": 6}))
+    assert [row.steps for row in made.rows if row.words in ("Run", "steps = 8")] == [6, 8]
+    assert made.spec_of(made.row("steps=8")).expanded.training.steps == 8  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"seeds": 1001}, {"most": -1}])

@@ -11,6 +11,8 @@ import pytest
 
 import nldsl
 from nldsl.ablate.propose import FAMILIES, Proposal, Proposals, block, propose
+from nldsl.ablate.propose.proposal import asks, replaced
+from nldsl.ablate.propose.text import block_text
 from nldsl.api.reading import linked, reader_beside
 from nldsl.api.spec import Spec, of_module
 from nldsl.diagnostics.model import Source, SpecError
@@ -124,6 +126,17 @@ def test_a_block_of_proposals_reads_back_as_the_same_variants(name: str) -> None
     assert findings.items == []
     assert [spelled(one.amendments) for one in variants] == [spelled(one.amendments) for one in found]
     assert all(one.question in text for one in found)
+
+
+def test_a_block_says_all_that_is_not_so_anyway() -> None:
+    both = asks("?", replaced("A.x", "relu"), replaced("A.y", "relu"))
+    text = block_text([both, asks("?", replaced("A.x", "relu"))], "Run", measures=("perplexity",))
+    variant, study = text.split("}\n\n")
+    assert variant == "# ?\nvariant Auto1 of Run {\n  replace A.x by relu\n  replace A.y by relu\n"
+    assert "variants = [Auto1]" in study
+    assert "replace A.x = [relu]" in study
+    assert "measure = [perplexity]" in study
+    assert block_text([], "Run", seeds=(0,)) == "ablate Auto of Run { }\n"
 
 
 def spelled(amendments: tuple[doc.Amendment, ...]) -> list[tuple[str, str, e.Expr | None]]:

@@ -170,7 +170,8 @@ def test_proposals_as_a_block_are_a_spec_again(small: Path, nl: Run) -> None:
 
 def test_a_block_of_proposals_has_what_the_plan_has(small: Path, nl: Run) -> None:
     held = SMALL.replace(
-        "  seeds = 2\n", "  seeds = [3, 5]\n  measure = [loss, perplexity]\n  keep flops within 2.5%\n"
+        "  seeds = 2\n",
+        "  seeds = [3, 5]\n  measure = [loss, perplexity]\n  keep flops within 2.125% by [model.dim]\n",
     )
     (small / "held.nl").write_text(held)
     options = ("--auto", "--name", "Study", "--only", "norm", "--max", "2")
