@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from nldsl.ablate import calibrate as c
 from nldsl.ablate.calibrate import Estimate, Times, calibrate
 from nldsl.ablate.table import as_json, as_text
 
-from .plans import SMALL, plan_of
+from .plans import SMALL, plan_of, spec_of
 
 
 def test_a_calibration_times_every_variant_in_a_process_of_its_own() -> None:
@@ -116,6 +116,49 @@ def test_an_evaluation_of_all_windows_is_counted_by_those_there_are(tmp_path: Pa
     told: list[dict[str, Any]] = []
     c.work([json.dumps({"folder": str(tmp_path / "build"), "seconds": 60})], told.append)
     assert [one["batches"] for one in told if "batches" in one] == [5]
+
+
+def test_a_checkpoint_is_kept_as_often_as_is_asked() -> None:
+    settings = SimpleNamespace(
+        steps=100, evaluate_every=30, checkpoint_every=20, data=SimpleNamespace(batch=5)
+    )
+    assert c._often(settings, 64) == {"evaluations": 5, "batches": 13, "checkpoints": 5}
+
+
+def test_the_first_step_counts_only_where_there_is_no_other() -> None:
+    facts = {"import": 1.0, "start": 0.5, "evaluations": 3, "batches": 6, "checkpoints": 2}
+    facts |= {"evaluation": 0.25, "checkpoint": 0.125}
+    times = [c._times({**facts, "steps": steps}) for steps in ([9.0, 1.0, 2.0], [9.0])]
+    assert [one.step for one in times if one is not None] == [1.5, 9.0]
+
+
+def test_an_evaluation_that_was_not_reached_takes_a_third_of_a_step_a_batch() -> None:
+    facts = {"import": 1.0, "start": 0.5, "evaluations": 3, "batches": 6, "checkpoints": 2}
+    assert c._times({**facts, "steps": [3.0]}) == Times(3.0, 1.0 + 0.5 + 4 * 6 * 1.0, 1)
+
+
+def test_variants_share_the_time_and_one_takes_no_more_than_its_part(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[float] = []
+
+    class Even:
+        left, gone, problem = 8.0, False, ""
+
+        def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+            asked.append(request["seconds"])
+            self.left -= 3.0
+            return {"steps": []}
+
+    c._facts(plan_of(only=["store"]), tmp_path, cast("c._Runner", Even()))
+    assert asked == [4.0, 5.0]
+
+
+def test_no_more_steps_are_run_when_the_part_is_used_up(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    spec_of().compile(tmp_path / "build")
+    c.work([json.dumps({"folder": str(tmp_path / "build"), "seconds": 0.0})], told.append)
+    assert len([one for one in told if "step" in one]) == c.FEWEST
 
 
 def test_a_study_takes_no_less_than_its_longest_trial() -> None:
