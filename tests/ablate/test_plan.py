@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def test_the_baseline_is_never_left_out() -> None:
         assert made.row(made.baseline).problem is None
         assert len(made.rows) == 3
         assert "compared with: all.rule = muon(rate = 1e-2)" in as_text(made)
+        assert json.loads(as_json(made))["baseline"] == made.baseline
 
 
 def test_the_baseline_alone_is_left_of_no_variants() -> None:
@@ -354,6 +356,19 @@ def test_a_table_keeps_to_its_width() -> None:
         assert max(len(line) for line in as_text(made, width=width).splitlines()) <= width
 
 
+def test_what_the_base_has_none_of_is_new_in_a_table() -> None:
+    made = plan_of()
+    base, other = (replace(row, state_bytes=size) for row, size in zip(made.rows[:2], (0, 8), strict=True))
+    assert as_text(replace(made, rows=(base, other))).splitlines()[4].split()[-1] == "new"
+
+
+def test_up_to_six_variants_that_are_left_out_are_listed() -> None:
+    told = [[(str(n), "not asked for") for n in range(count)] for count in (6, 7)]
+    six, seven = (as_text(replace(plan_of(), left_out=tuple(one))) for one in told)
+    assert "left out, not asked for: 6 variants (0, 1, 2, 3, 4, 5)\n" in f"{six}\n"
+    assert "left out, not asked for: 7 variants\n" in f"{seven}\n"
+
+
 def test_json_has_the_whole_plan() -> None:
     made = plan_of(with_line("without = [data.lenght]\n  keep parameters within 50%"))
     whole = json.loads(as_json(made))
@@ -410,5 +425,6 @@ def test_time_is_held_by_steps_once_seconds_are_known() -> None:
     pace = {"base": 0.2, "without-Small_block.store": 0.1}
     made = plan_of(text, seconds=pace)
     assert [row.steps for row in made.rows[:3]] == [400, 800, 400]
+    assert "training time: held within 5%\n" in f"{as_text(made)}\n"
     del pace["base"]
     assert {row.steps for row in plan_of(text, seconds=pace).rows} == {400}
