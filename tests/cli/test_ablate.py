@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -224,6 +225,24 @@ def test_written_files_are_never_written_over_unless_they_are_its_own(small: Pat
     result = nl("ablate", "small.nl", "--write", "other")
     assert (result.code, "was not written by this verb" in result.err) == (2, True)
     assert [p.name for p in (small / "other").iterdir()] == ["base.nl"]
+
+
+def test_what_is_left_of_an_earlier_plan_is_removed_only_where_it_was_written(small: Path, nl: Run) -> None:
+    assert nl("ablate", "small.nl", "--write", "out").code == 0
+    out, precious = small / "out", small / "precious.txt"
+    edited = out / "without-Small_block.mixer.rmsnorm.nl"
+    edited.write_text("# mine\n")
+    precious.write_text("words")
+    whole = json.loads((out / "plan.json").read_text())
+    whole["files"]["../precious.txt"] = hashlib.sha256(b"words").hexdigest()
+    (out / "plan.json").write_text(json.dumps(whole))
+    assert nl("ablate", "small.nl", "--write", "out", "--only", "store").code == 0
+    assert sorted(out.glob("*.nl")) == [out / "base.nl", edited, out / "without-Small_block.store.nl"]
+    assert (edited.read_text(), precious.read_text()) == ("# mine\n", "words")
+    (out / "plan.json").unlink()
+    assert (
+        nl("ablate", "small.nl", "--write", "out", "--only", "store").code == 0
+    )  # they are as they would be
 
 
 def test_own_texts_travel_with_written_variants(small: Path, nl: Run) -> None:
