@@ -22,7 +22,7 @@ def test_a_study_with_one_failed_trial_ends_with_1_and_begins_again_with_it(tmp_
     assert running.leave(study, lambda event: heard.append(event["event"])) == 1
     assert heard == ["state", "over"]
     running.begin(study, lambda _: None)
-    assert "waiting" in {trial.state for trial in study.trials()}
+    assert study.trials()[0].state == "waiting"
     assert running.leave(study, lambda event: heard.append(event["event"])) == 130
     assert heard[2:] == ["state", "stopped"]
 
