@@ -28,7 +28,8 @@ STEPS, EVERY = 400, 20
 LONGER = SPEC.replace("steps = 40", f"steps = {STEPS}").replace("every 8", f"every {EVERY}")
 PATIENCE = 300.0
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from nldsl.ablate import running
 from nldsl.ablate.study import Study
 options = dict(word.split("=") for word in sys.argv[3:])
